@@ -1,0 +1,61 @@
+"""Train, evaluate, search with and serve learned sparse retrieval models on plain torch.
+
+Public names are loaded on first use (PEP 562): importing the package imports neither torch nor anything heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparse_encoder.embeddings import SparseEmbeddings
+    from sparse_encoder.model import SparseEncoder
+    from sparse_encoder.model_card import SparseEncoderModelCardData
+    from sparse_encoder.search import BM25, SparseIndex
+    from sparse_encoder.similarity import SimilarityFunction
+    from sparse_encoder.training import (
+        SparseEncoderDataCollator,
+        SparseEncoderTrainer,
+        SparseEncoderTrainingArguments,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BM25": "sparse_encoder.search",
+    "SimilarityFunction": "sparse_encoder.similarity",
+    "SparseEmbeddings": "sparse_encoder.embeddings",
+    "SparseEncoder": "sparse_encoder.model",
+    "SparseEncoderDataCollator": "sparse_encoder.training",
+    "SparseEncoderModelCardData": "sparse_encoder.model_card",
+    "SparseEncoderTrainer": "sparse_encoder.training",
+    "SparseEncoderTrainingArguments": "sparse_encoder.training",
+    "SparseIndex": "sparse_encoder.search",
+}
+
+__all__ = [
+    "BM25",
+    "SimilarityFunction",
+    "SparseEmbeddings",
+    "SparseEncoder",
+    "SparseEncoderDataCollator",
+    "SparseEncoderModelCardData",
+    "SparseEncoderTrainer",
+    "SparseEncoderTrainingArguments",
+    "SparseIndex",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home the first time it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; choose from {sorted(_HOMES)}")
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted({*globals(), *_HOMES})

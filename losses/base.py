@@ -1,0 +1,85 @@
+"""The two shapes a training objective can have; knows nothing of datasets, optimisers or what the model is made of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+LossValue = Tensor | dict[str, Tensor]  # a loss made of losses returns its terms by name
+
+
+def full_precision(weights: Tensor) -> Tensor:
+    """Return 16-bit floats as float32 and anything wider as it is: reductions need more than 8 or 11 bits."""
+    return weights.float() if weights.dtype in (torch.float16, torch.bfloat16) else weights
+
+
+def embed(model: nn.Module, column: dict[str, Tensor]) -> Tensor:
+    """Run the model on one column of a batch; returns term weights in float32 or wider, (B, V)."""
+    embeddings: Tensor = model(column)["sentence_embedding"]
+    return full_precision(embeddings)
+
+
+class EmbeddingLoss(nn.Module, ABC):
+    """Make a loss the trainer can call out of tensor maths.
+
+    Args:
+        model: Maps the features of B texts to a dict whose ``sentence_embedding`` is their term weights, (B, V).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> LossValue:
+        """Embed the columns of one batch, the query column first, and compare them outside of any autocast."""
+        embeddings = [embed(self.model, column) for column in sentence_features]
+        if not embeddings:
+            raise ValueError("a batch needs at least one column of texts, got none")
+        with torch.autocast(embeddings[0].device.type, enabled=False):
+            return self.compute_loss_from_embeddings(embeddings, labels)
+
+    @abstractmethod
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> LossValue:
+        """Compare the columns of one batch.
+
+        Args:
+            embeddings: Term weights of each column, (B, V) each, the query column first.
+            labels: Targets of the batch; each loss says which shape it needs, or that it needs none.
+
+        Returns:
+            Scalar tensor, or scalar tensors by name that are to be added.
+        """
+
+    @abstractmethod
+    def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
+        """Return the settings that belong into a model card."""
+
+
+class Regularizer(nn.Module, ABC):
+    """Make a penalty on one matrix of term weights; used alone, it takes the columns of a batch together.
+
+    Args:
+        model: As in :class:`EmbeddingLoss`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """Embed the columns of one batch and penalise their rows together; labels are not used."""
+        weights = torch.cat([embed(self.model, column) for column in sentence_features])
+        with torch.autocast(weights.device.type, enabled=False):
+            return self.compute_loss_from_embeddings(weights)
+
+    @abstractmethod
+    def compute_loss_from_embeddings(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Penalise the term weights of one column, (B, V); returns a scalar tensor."""
+
+    @abstractmethod
+    def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
+        """Return the settings that belong into a model card."""

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from sparse_encoder.losses import SparseMultipleNegativesRankingLoss
+from sparse_encoder.losses.gather import gather_rows
+
+RANKS, ROWS, VOCABULARY = 2, 3, 17
+DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+
+
+def columns() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(RANKS * ROWS, VOCABULARY, generator=generator, dtype=torch.float64) for _ in range(3)]
+
+
+def run_rank(rank: int, folder: str) -> None:
+    """Compute the loss of one rank's rows and save it with its gradients."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=RANKS)
+    own = [column[rank * ROWS : (rank + 1) * ROWS].clone().requires_grad_() for column in columns()]
+    loss = SparseMultipleNegativesRankingLoss(
+        nn.Identity(),
+        gather_across_devices=True,
+        directions=DIRECTIONS,
+        hardness_mode="all_negatives",
+        hardness_strength=0.5,
+    )
+    value = loss.compute_loss_from_embeddings(own)
+    value.backward()
+    torch.save((value.detach(), [column.grad for column in own]), Path(folder) / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    mp.start_processes(run_rank, args=(str(tmp_path),), nprocs=RANKS, start_method="spawn")
+    results = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    whole = [column.requires_grad_() for column in columns()]
+    loss = SparseMultipleNegativesRankingLoss(
+        nn.Identity(), directions=DIRECTIONS, hardness_mode="all_negatives", hardness_strength=0.5
+    )
+    expected = loss.compute_loss_from_embeddings(whole)
+    expected.backward()
+    torch.testing.assert_close(torch.stack([value for value, _ in results]).mean(), expected, rtol=1e-12, atol=0)
+    for index, column in enumerate(whole):
+        gathered = torch.cat([gradients[index] for _, gradients in results]) / RANKS  # data parallelism averages
+        torch.testing.assert_close(gathered, column.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_without_a_group_the_rows_are_the_rows() -> None:
+    rows = torch.eye(3)
+    gathered, first = gather_rows(rows)
+    assert gathered is rows
+    assert first == 0

@@ -1,0 +1,45 @@
+"""Files and named tensors: reading strictly, writing whole, translating names. Knows no model."""
+
+from __future__ import annotations
+
+from sparse_encoder.checkpoint.atomic import staged_folder, write_bytes, write_json, write_text
+from sparse_encoder.checkpoint.errors import (
+    BackendError,
+    CheckpointError,
+    ConfigError,
+    IndexCorruptError,
+    LoadError,
+    SparseEncoderError,
+    TokenizerError,
+)
+from sparse_encoder.checkpoint.hub import fetch_model_folder
+from sparse_encoder.checkpoint.json_files import parse_json, read_json, read_json_object
+from sparse_encoder.checkpoint.key_table import KeyTable, canonical_names
+from sparse_encoder.checkpoint.paths import open_regular, read_limited, resolve_inside
+from sparse_encoder.checkpoint.reading import read_tensors
+from sparse_encoder.checkpoint.writing import write_tensors
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "IndexCorruptError",
+    "KeyTable",
+    "LoadError",
+    "SparseEncoderError",
+    "TokenizerError",
+    "canonical_names",
+    "fetch_model_folder",
+    "open_regular",
+    "parse_json",
+    "read_json",
+    "read_json_object",
+    "read_limited",
+    "read_tensors",
+    "resolve_inside",
+    "staged_folder",
+    "write_bytes",
+    "write_json",
+    "write_tensors",
+    "write_text",
+]

@@ -1,0 +1,176 @@
+"""Files and folders that appear whole or not at all.
+
+Everything is written beside its place, flushed to the disk and renamed. Knows weight files by name only, to take away
+those of an earlier save that a new one would be mixed up with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one, never a part.
+
+    Args:
+        path: The file; its folder must exist. A link at this place is replaced, what it points to is left alone.
+        data: The content.
+    """
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(6)}")
+    try:
+        with open(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb"
+        ) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, line ends as they are; otherwise as :func:`write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: object, *, indent: int | None = 2, sort_keys: bool = False) -> None:
+    """Write a value as JSON; otherwise as :func:`write_bytes`.
+
+    Args:
+        path: The file.
+        value: Dicts, lists, strings, finite numbers, booleans and None.
+        indent: Spaces per level; None puts everything on one line.
+        sort_keys: Whether keys are sorted.
+
+    Raises:
+        ValueError: If a number is NaN or infinite.
+        TypeError: If JSON cannot hold the value.
+    """
+    write_text(path, json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Fill a folder out of sight, then put it in place.
+
+    A target that does not exist appears by one rename. Into one that exists each file is moved by a rename of its own;
+    weight files come first and in an order in which a crash leaves the old weights, the new ones, or a folder that
+    refuses to load, never a mixture. Weight files of an earlier save that the new one lacks are removed.
+
+    Args:
+        target: The folder to appear; missing parents are made.
+
+    Yields:
+        An empty folder to write into.
+
+    Raises:
+        FileExistsError: If ``target``, or a path in it that is to be a folder, is a file, or the reverse.
+    """
+    target = Path(os.path.abspath(target))
+    if target.exists() and not target.is_dir():
+        raise FileExistsError(f"{target} is to be a folder and is a file")
+    made = _make_parents(target)
+    stage = _stage_place(target)
+    try:
+        stage.mkdir()
+        yield stage
+        _sync_tree(stage)
+        if target.exists():
+            _merge(stage, target)
+        else:
+            os.rename(stage, target)
+            _sync(target.parent)
+    except BaseException:
+        shutil.rmtree(stage, ignore_errors=True)
+        for folder in made:
+            _remove_if_empty(folder)
+        raise
+
+
+def _stage_place(target: Path) -> Path:
+    """Name a folder on the target's file system: beside it, or in it if it is a mount or its parent is read-only."""
+    parent = target.parent
+    beside = not target.exists() or (
+        target.stat().st_dev == parent.stat().st_dev and os.access(parent, os.W_OK | os.X_OK)
+    )
+    return (parent if beside else target) / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def _make_parents(target: Path) -> list[Path]:
+    """Make the folders above the target; returns those made, the innermost first."""
+    made = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _merge(stage: Path, target: Path) -> None:
+    """Move the staged files over those of a folder that exists."""
+    files = sorted(path.relative_to(stage) for path in stage.rglob("*") if not path.is_dir())
+    folders = sorted(path.relative_to(stage) for path in stage.rglob("*") if path.is_dir())
+    for name in files:
+        if (target / name).is_dir():
+            raise FileExistsError(f"{target / name} is to be a file and is a folder")
+    for name in folders:
+        (target / name).mkdir(exist_ok=True)
+    for folder in (Path(), *folders):
+        _replace_weights(stage / folder, target / folder)
+    for name in files:
+        if (stage / name).exists():
+            os.replace(stage / name, target / name)
+    for folder in (Path(), *folders):
+        _sync(target / folder)
+    shutil.rmtree(stage)
+
+
+def _replace_weights(stage: Path, target: Path) -> None:
+    """Move the weight files of one folder, and take away those of an earlier save."""
+    new = sorted(name for name in os.listdir(stage) if _WEIGHTS.fullmatch(name))
+    if not new:
+        return
+    old = {name for name in os.listdir(target) if _WEIGHTS.fullmatch(name)}
+    if INDEX_NAME in new:
+        # Shards of two saves may have the same names: without the old index nobody can read a mixture.
+        (target / INDEX_NAME).unlink(missing_ok=True)
+        _sync(target)
+        new = [*(name for name in new if name != INDEX_NAME), INDEX_NAME]
+    for name in new:
+        os.replace(stage / name, target / name)
+    _sync(target)
+    for name in sorted(old - set(new)):
+        (target / name).unlink(missing_ok=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or the names in a folder to the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

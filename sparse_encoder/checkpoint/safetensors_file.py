@@ -1,0 +1,168 @@
+"""One safetensors file: checked before it is believed, read rather than mapped.
+
+The official parser judges the header; what it lets through and we do not (a name given twice, odd names, a million
+empty tensors, types no model of ours has) is refused before it is asked. Mapping the file would let whoever shortens
+it later end this process, so the numbers are read into memory of our own.
+"""
+
+from __future__ import annotations
+
+import os
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sparse_encoder.checkpoint.errors import CheckpointError
+from sparse_encoder.checkpoint.json_files import parse_json
+from sparse_encoder.checkpoint.paths import open_regular
+
+MAX_HEADER_BYTES = 4_000_000
+MAX_TENSORS = 10_000
+MAX_NAME_LENGTH = 500
+_MAX_AXES = 8
+_MAX_AXIS = 2**40
+DTYPES = {
+    "BF16": torch.bfloat16,
+    "BOOL": torch.bool,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "U8": torch.uint8,
+}
+"""What weights and buffers may be made of; quantised types are not."""
+
+
+class _Entry(NamedTuple):
+    """Where one tensor lies in the data that follow the header."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read every tensor of a safetensors file into memory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensors by name on the CPU, in the order of the file.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        CheckpointError: If the file breaks a rule of the format or of this module.
+    """
+    with open_regular(path, error=CheckpointError) as file:
+        entries, start = _read_header(file, path)
+        _ask_official_parser(path)
+        tensors = {}
+        for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+            file.seek(start + entry.begin)
+            tensors[name] = _read_one(file, entry, path, name)
+    return tensors
+
+
+def check_name(name: str, *, path: Path | None = None) -> None:
+    """Refuse tensor names that are no dotted names.
+
+    Raises:
+        CheckpointError: If ``name`` is empty, longer than 500 characters, or has blanks, slashes, ``..`` or characters
+            that cannot be printed.
+    """
+    fine = name.isprintable() and not any(bad in name for bad in (" ", "/", "\\", ".."))
+    if not name or len(name) > MAX_NAME_LENGTH or not fine:
+        raise CheckpointError(f"a tensor cannot be called {name[:100]!r} ({len(name)} characters)", path=path)
+
+
+def check_finite(name: str, tensor: Tensor, *, path: Path) -> None:
+    """Refuse NaN and infinities.
+
+    Raises:
+        CheckpointError: If a floating-point tensor has any.
+    """
+    if tensor.is_floating_point() and tensor.numel():
+        low, high = torch.aminmax(tensor)  # either is NaN if any value is
+        if not (torch.isfinite(low) and torch.isfinite(high)):
+            raise CheckpointError("has NaN or infinite values", path=path, field=name)
+
+
+def _read_header(file: BufferedReader, path: Path) -> tuple[dict[str, _Entry], int]:
+    """Return where the tensors lie, and where the data begin."""
+    size = os.fstat(file.fileno()).st_size
+    first = file.read(256)
+    _recognise(first, size, path)
+    length = int.from_bytes(first[:8], "little")
+    if length > MAX_HEADER_BYTES or length < 2 or 8 + length > size:
+        raise CheckpointError(
+            f"says its header has {length} bytes; it must be 2 to {MAX_HEADER_BYTES} and fit the file of {size} bytes",
+            path=path,
+        )
+    file.seek(8)
+    data = file.read(length)
+    if not data.startswith(b"{"):
+        raise CheckpointError("has a header that is no JSON object", path=path)
+    header = parse_json(data, path=path, error=CheckpointError)
+    header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise CheckpointError(f"has {len(header)} tensors; at most {MAX_TENSORS} are read", path=path)
+    return {name: _entry(name, value, path) for name, value in header.items()}, 8 + length
+
+
+def _recognise(first: bytes, size: int, path: Path) -> None:
+    """Say what a file is that only has the name of a safetensors file."""
+    start = first.lstrip().lower()
+    if first.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            "is a Git LFS pointer, not the weights", path=path, hint="Run `git lfs pull` in the repository"
+        )
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError("is a web page, not the weights", path=path, hint="Download the file again")
+    if first.startswith((b"PK\x03\x04", b"\x80\x02\x8a")):
+        raise CheckpointError("is a PyTorch file under the name of a safetensors file", path=path)
+    if size < 10:
+        raise CheckpointError(f"has only {size} bytes; it was cut off", path=path, hint="Download the file again")
+
+
+def _entry(name: str, value: Any, path: Path) -> _Entry:  # noqa: ANN401 - parsed JSON of unknown shape
+    check_name(name, path=path)
+    if not isinstance(value, dict) or sorted(value) != ["data_offsets", "dtype", "shape"]:
+        raise CheckpointError("must have dtype, shape and data_offsets", path=path, field=name)
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise CheckpointError(f"has the type {dtype!r}; supported are {sorted(DTYPES)}", path=path, field=name)
+    if not _are_sizes(shape, _MAX_AXIS) or len(shape) > _MAX_AXES:
+        raise CheckpointError(f"has the shape {str(shape)[:100]}", path=path, field=name)
+    if not _are_sizes(offsets, 2**63) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"has the data_offsets {str(offsets)[:100]}", path=path, field=name)
+    return _Entry(DTYPES[dtype], tuple(shape), *offsets)
+
+
+def _are_sizes(values: object, limit: int) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value <= limit for value in values)
+
+
+def _ask_official_parser(path: Path) -> None:
+    """Let the official parser check offsets, sizes, holes and overlaps against the file."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as reason:
+        raise CheckpointError(f"is no valid safetensors file: {reason}", path=path) from reason
+
+
+def _read_one(file: BufferedReader, entry: _Entry, path: Path, name: str) -> Tensor:
+    tensor = torch.empty(entry.shape, dtype=entry.dtype, device="cpu")
+    if tensor.numel():
+        target = tensor.view(-1).view(torch.uint8).numpy()
+        if target.nbytes != entry.end - entry.begin or file.readinto(target.data) != target.nbytes:
+            raise CheckpointError("was cut off while it was read", path=path, field=name)
+    check_finite(name, tensor, path=path)
+    return tensor

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sparse_encoder.checkpoint.errors import LoadError
-from sparse_encoder.checkpoint.hub_names import repository_of
+from sparse_encoder.checkpoint.hub_names import redacted, repository_of
 from sparse_encoder.checkpoint.json_files import read_json_object
 from sparse_encoder.checkpoint.reading import MAX_INDEX_BYTES
 
@@ -22,7 +22,6 @@ _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 _WANTED = ("*.json", "*.txt", "*.model", "README.md", *_WEIGHTS, *(f"*/{name}" for name in _WEIGHTS))
 _UNWANTED = (".*", "checkpoint-*", "onnx/*", "openvino/*", "coreml/*", "runs/*", "*/runs/*")
 _PICKLES = "pytorch_model*.bin"
-_SECRET = re.compile(r"hf_[A-Za-z0-9]{6,}|(?<=://)[^/@\s]+@|(?<=[?&]token=)[^&\s]+|(?i:(?<=bearer )\S+)")
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's hash of a file, or the SHA-256 of a large one
 _CHUNK_BYTES = 1 << 20
 
@@ -109,7 +108,7 @@ def _guarded(
     try:
         return action()
     except errors.HFValidationError as reason:
-        raise ValueError(f"{repository!r} is no name of a repository: {_redacted(reason, token)}") from None
+        raise ValueError(f"{repository!r} is no name of a repository: {redacted(str(reason), token)}") from None
     except errors.GatedRepoError:
         hint = f"Accept its conditions on its page, then pass token=... or run `hf auth login`; and try `{command}`"
         raise LoadError(f"the repository {repository!r} is gated", hint=hint) from None
@@ -122,15 +121,8 @@ def _guarded(
     except errors.LocalTokenNotFoundError:
         raise LoadError("token=True, and no token is stored", hint="Run `hf auth login`") from None
     except (transport, OSError, ValueError, AssertionError) as reason:
-        message = f"the files of {repository!r} cannot be had: {type(reason).__name__}: {_redacted(reason, token)}"
+        message = f"the files of {repository!r} cannot be had: {type(reason).__name__}: {redacted(str(reason), token)}"
         raise LoadError(message, hint=f"With a connection, run `{command}`") from None
-
-
-def _redacted(reason: Exception, token: bool | str | None) -> str:
-    text = str(reason)
-    if isinstance(token, str) and token:
-        text = text.replace(token, "<token>")
-    return _SECRET.sub("<token>", text)
 
 
 def _verify(root: Path, known: set[str], command: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 DEFAULT_ORGANISATION = "sparse-encoder"
@@ -27,6 +28,7 @@ ORIGINAL_NAMES = frozenset(
     | {"camembert-base", "ctrl", "distilgpt2", "distilroberta-base", "gpt2", "openai-gpt", "transfo-xl-wt103"}
 )
 """Models that are on the hub without an organisation."""
+_SECRET = re.compile(r"hf_[A-Za-z0-9]{6,}|(?<=://)[^/@\s]+(?=@)|(?<=token=)[^&\s]+|(?i:(?<=bearer )\S+)")
 
 
 def repository_of(name: str) -> str:
@@ -46,7 +48,14 @@ def repository_of(name: str) -> str:
     if Path(name).is_file():
         raise NotADirectoryError(f"{name!r} is a file; give the folder that holds the model")
     if name.count("/") > 1 or "\\" in name or name.startswith(("/", ".", "~")) or name.endswith("/"):
-        raise FileNotFoundError(f"there is no folder {name!r}, and a repository is called organisation/model")
+        raise FileNotFoundError(f"there is no folder {redacted(name)!r}, and a repository is called organisation/model")
     if "/" in name or name.lower() in ORIGINAL_NAMES:
         return name
     return f"{DEFAULT_ORGANISATION}/{name}"
+
+
+def redacted(text: str, token: bool | str | None = None) -> str:
+    """Return a text without what looks like an access token, and without ``token``."""
+    if isinstance(token, str) and token:
+        text = text.replace(token, "<token>")
+    return _SECRET.sub("<token>", text)

@@ -17,7 +17,7 @@ from sparse_encoder.checkpoint.paths import read_limited
 MAX_JSON_BYTES = 1_000_000
 MAX_DEPTH = 64
 _MAX_DIGITS = 40  # tokenizer configs write "no limit" as the integer 10**30
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)  # the last quote is optional: it never fails, so never retries
 _BRACKET = re.compile(r"[\[\]{}]")
 
 

@@ -76,6 +76,8 @@ def open_regular(path: Path, *, error: type[LoadError] = LoadError) -> BufferedR
     try:
         descriptor = os.open(path, os.O_RDONLY | nonblocking | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
+        if path.is_symlink():
+            raise error("is a link to nothing", path=path) from None
         raise
     except OSError as reason:  # a socket, a loop of links, no permission
         raise error(f"cannot be opened: {reason.strerror}", path=path) from reason

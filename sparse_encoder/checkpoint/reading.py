@@ -15,9 +15,8 @@ from pathlib import Path
 from torch import Tensor
 
 from sparse_encoder.checkpoint.errors import CheckpointError
-from sparse_encoder.checkpoint.json_files import read_json_object
-from sparse_encoder.checkpoint.paths import resolve_inside
-from sparse_encoder.checkpoint.safetensors_file import MAX_TENSORS, read_safetensors
+from sparse_encoder.checkpoint.paths import read_limited, resolve_inside
+from sparse_encoder.checkpoint.safetensors_file import MAX_TENSORS, parse_members, read_safetensors
 from sparse_encoder.checkpoint.torch_file import read_torch_file
 
 MAX_INDEX_BYTES = 4_000_000
@@ -128,7 +127,8 @@ def _read_shards(folder: Path, layout: _Format) -> dict[str, Tensor]:
 
 def _read_index(folder: Path, layout: _Format) -> dict[str, str]:
     path = resolve_inside(folder, layout.index, error=CheckpointError)
-    weight_map = read_json_object(path, max_bytes=MAX_INDEX_BYTES, error=CheckpointError).get("weight_map")
+    data = read_limited(path, max_bytes=MAX_INDEX_BYTES, error=CheckpointError)
+    weight_map = parse_members(data, path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or len(weight_map) > MAX_TENSORS:
         raise CheckpointError(f"must be an object of 1 to {MAX_TENSORS} names", path=path, field="weight_map")
     for name, shard in weight_map.items():

@@ -23,6 +23,7 @@ from sparse_encoder.checkpoint.paths import open_regular
 MAX_HEADER_BYTES = 4_000_000
 MAX_TENSORS = 10_000
 MAX_NAME_LENGTH = 500
+_MAX_MEMBERS = 10 * MAX_TENSORS
 _MAX_AXES = 8
 _MAX_AXIS = 2**40
 DTYPES = {
@@ -82,6 +83,20 @@ def check_name(name: str, *, path: Path | None = None) -> None:
         raise CheckpointError(f"a tensor cannot be called {name[:100]!r} ({len(name)} characters)", path=path)
 
 
+def parse_members(data: bytes, path: Path) -> dict[str, Any]:
+    """Parse a JSON object that may be larger than most, unless it has so many members that parsing would hurt.
+
+    Raises:
+        CheckpointError: If it has, or is no strict JSON, or no object.
+    """
+    if data.count(b":") > _MAX_MEMBERS:
+        raise CheckpointError(f"has more than {_MAX_MEMBERS} members", path=path)
+    value = parse_json(data, path=path, error=CheckpointError)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"must hold a JSON object, got {type(value).__name__}", path=path)
+    return value
+
+
 def check_finite(name: str, tensor: Tensor, *, path: Path) -> None:
     """Refuse NaN and infinities.
 
@@ -107,9 +122,9 @@ def _read_header(file: BufferedReader, path: Path) -> tuple[dict[str, _Entry], i
         )
     file.seek(8)
     data = file.read(length)
-    if not data.startswith(b"{"):
+    if not data.startswith(b"{"):  # blanks are refused too: other readers disagree about them
         raise CheckpointError("has a header that is no JSON object", path=path)
-    header = parse_json(data, path=path, error=CheckpointError)
+    header = parse_members(data, path)
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
         raise CheckpointError(f"has {len(header)} tensors; at most {MAX_TENSORS} are read", path=path)

@@ -15,6 +15,7 @@ from sparse_encoder.checkpoint.errors import CheckpointError
 from sparse_encoder.checkpoint.paths import open_regular
 from sparse_encoder.checkpoint.safetensors_file import DTYPES, MAX_TENSORS, check_finite, check_name
 
+_MAX_TIES = 4  # how often, on average, a value may be shared; tied weights share the largest tensor once
 _FAILURES = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -60,7 +61,13 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"must hold named tensors, got {type(values).__name__}", path=path)
     if len(values) > MAX_TENSORS:
         raise CheckpointError(f"has {len(values)} tensors; at most {MAX_TENSORS} are read", path=path)
-    return {name: _checked(name, value, path) for name, value in values.items()}
+    tensors = {name: _checked(name, value, path) for name, value in values.items()}
+    claimed = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if claimed > _MAX_TIES * path.stat().st_size:
+        raise CheckpointError(f"claims {claimed} bytes of values, far more than it has", path=path)
+    for name, tensor in tensors.items():
+        check_finite(name, tensor, path=path)
+    return tensors
 
 
 def _check_archive(file: BufferedReader, path: Path) -> None:
@@ -88,8 +95,4 @@ def _checked(name: object, value: object, path: Path) -> Tensor:
             path=path,
             field=name,
         )
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise CheckpointError("claims more values than the file has", path=path, field=name)
-    tensor = value.detach()
-    check_finite(name, tensor, path=path)
-    return tensor
+    return value.detach()

@@ -1,0 +1,22 @@
+"""The transformer: token ids in, hidden states or logits out. Knows nothing of text, pooling and training."""
+
+from __future__ import annotations
+
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.families import FAMILIES, architecture_is_masked_language
+from sparse_encoder.backbone.heads import MaskedLanguageHead
+from sparse_encoder.backbone.pretrained import EncoderModel, MaskedLanguageModel, PretrainedModel
+from sparse_encoder.backbone.transformer import Transformer
+from sparse_encoder.backbone.weights import LoadReport
+
+__all__ = [
+    "FAMILIES",
+    "EncoderModel",
+    "LoadReport",
+    "MaskedLanguageHead",
+    "MaskedLanguageModel",
+    "PretrainedModel",
+    "Transformer",
+    "TransformerConfig",
+    "architecture_is_masked_language",
+]

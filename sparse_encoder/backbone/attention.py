@@ -1,0 +1,137 @@
+"""Self-attention over padded batches, in a fast form and a plain twin. Knows nothing of layers, norms and residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_encoder.backbone.rope import Rotation, rotate
+
+
+class AttentionContext(NamedTuple):
+    """What the layers of one kind share in one forward pass."""
+
+    bias: Tensor
+    """Added to the scores: 0 where a token may look, hugely negative elsewhere; (B, 1, 1, T) or (B, 1, T, T)."""
+    rotation: Rotation | None
+    """Angles of the places, for rotary positions."""
+
+
+def attention_bias(attention_mask: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """Turn a padding mask into numbers that are added to attention scores.
+
+    There is always a bias, also when nothing is padded: then a text's numbers do not depend on its neighbours. It is
+    finite, so that a text of padding only gives no NaN.
+
+    Args:
+        attention_mask: 1 or True for a token, 0 for padding, (B, T).
+        dtype: Of the scores.
+        window: Largest distance that is seen, in tokens; None sees everything.
+
+    Returns:
+        Tensor of the given dtype, (B, 1, 1, T), or (B, 1, T, T) when the window hides something.
+    """
+    if torch.is_autocast_enabled(attention_mask.device.type):
+        dtype = torch.get_autocast_dtype(attention_mask.device.type)
+    visible = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
+    num_tokens = attention_mask.shape[1]
+    if window is not None and window < num_tokens - 1:
+        places = torch.arange(num_tokens, device=attention_mask.device)
+        visible = visible & ((places[:, None] - places).abs() <= window)  # (B, 1, T, T)
+    hidden = torch.finfo(dtype).min
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, hidden)
+
+
+def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    """Attend with torch's fused kernels; arguments and result as :func:`eager_attention`."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+
+
+def eager_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
+    r"""Attend by the formula, to check the fused kernels against.
+
+    .. math:: \operatorname{softmax}(q k^T / \sqrt K + \text{bias}) \, v
+
+    Args:
+        q: Queries, (B, H, T, K).
+        k: Keys, (B, H, T, K).
+        v: Values, (B, H, T, K).
+        bias: Added to the scores, (B, 1, 1 or T, T).
+        dropout: Share of the attention probabilities that is dropped.
+
+    Returns:
+        Attended values, (B, H, T, K).
+    """
+    scores = (q @ k.mT) * q.shape[-1] ** -0.5 + bias  # (B, H, T, T)
+    probabilities = scores.float().softmax(dim=-1).to(v.dtype)
+    return F.dropout(probabilities, dropout, training=dropout > 0) @ v
+
+
+ATTENTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]] = {
+    "eager": eager_attention,
+    "sdpa": sdpa_attention,
+}
+
+
+class Attention(nn.Module):
+    """Let every token of a text look at the others.
+
+    Source: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762.
+
+    Args:
+        hidden_size: Width of the hidden states, D.
+        num_heads: Heads, H; D is a multiple of it.
+        bias: Whether the projections have a bias.
+        fused_qkv: Whether queries, keys and values come out of one matrix, (3D, D), in this order.
+        dropout: On the attention probabilities, in training.
+        implementation: A name in :data:`ATTENTIONS`.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        bias: bool = True,
+        fused_qkv: bool = False,
+        dropout: float = 0.0,
+        implementation: str = "sdpa",
+    ) -> None:
+        super().__init__()
+        if implementation not in ATTENTIONS:
+            raise ValueError(f"unknown attention {implementation!r}; choose from {sorted(ATTENTIONS)}")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.attend = ATTENTIONS[implementation]
+        if fused_qkv:
+            self.qkv: nn.Linear | None = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
+        else:
+            self.qkv = None
+            self.q = nn.Linear(hidden_size, hidden_size, bias=bias)
+            self.k = nn.Linear(hidden_size, hidden_size, bias=bias)
+            self.v = nn.Linear(hidden_size, hidden_size, bias=bias)
+        self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
+
+    def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
+        """Mix the tokens of each text.
+
+        Args:
+            hidden: Hidden states, (B, T, D).
+            context: Who sees whom, and the angles of the places.
+
+        Returns:
+            Mixed hidden states, (B, T, D).
+        """
+        num_texts, num_tokens, hidden_size = hidden.shape
+        joined = (self.q(hidden), self.k(hidden), self.v(hidden)) if self.qkv is None else self.qkv(hidden).chunk(3, -1)
+        q, k, v = (part.view(num_texts, num_tokens, self.num_heads, -1) for part in joined)  # (B, T, H, K)
+        if context.rotation is not None:
+            q, k = rotate(q, context.rotation), rotate(k, context.rotation)
+        dropout = self.dropout if self.training else 0.0
+        mixed = self.attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), context.bias, dropout)
+        output: Tensor = self.output(mixed.transpose(1, 2).reshape(num_texts, num_tokens, hidden_size))
+        return output

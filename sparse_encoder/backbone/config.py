@@ -1,0 +1,195 @@
+"""One description of an encoder for every family: plain values, checked when they arrive.
+
+Knows neither files nor names of families; `families` reads it out of a `config.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Literal, get_args
+
+from sparse_encoder.backbone.feed_forward import ACTIVATIONS
+
+PositionKind = Literal["absolute", "after_padding", "rotary"]
+LayerType = Literal["global", "local"]
+
+LARGEST = {
+    "vocab_size": 1 << 24,
+    "hidden_size": 1 << 16,
+    "embedding_size": 1 << 16,
+    "intermediate_size": 1 << 20,
+    "num_layers": 1 << 10,
+    "num_heads": 1 << 10,
+    "max_positions": 1 << 24,
+    "local_window": 1 << 24,
+    "num_token_types": 1 << 16,
+}
+"""Upper bounds far above any published encoder: a config beyond them is damaged, and is refused before it allocates."""
+
+MAY_BE_ZERO = ("local_window", "num_token_types")
+
+
+class FieldError(ValueError):
+    """A field of a config breaks a rule.
+
+    Args:
+        rule: What must hold, and the value that does not.
+        field: Name of the field in :class:`TransformerConfig`.
+    """
+
+    def __init__(self, rule: str, field: str) -> None:
+        super().__init__(f"{field} {rule}")
+        self.rule = rule
+        self.field = field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig:
+    """Describe a transformer encoder and its masked-language head.
+
+    Raises:
+        FieldError: If a value is out of range, or two do not go together.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    """Layers with weights of their own; see ``layer_order``."""
+    num_heads: int
+    intermediate_size: int
+    """Width of the feed-forward network; with ``gated``, of each of its two halves."""
+    max_positions: int
+    """Tokens a text may have, special tokens included (rows of the position table, less the roberta offset)."""
+
+    embedding_size: int | None = None
+    """Width of the embeddings when it is not ``hidden_size``; they are then projected."""
+    project_embeddings: bool = False
+    """Project the embeddings even when their width is ``hidden_size``, as ALBERT does."""
+    num_token_types: int = 0
+    """Rows of the token type table; 0 for a family without token types."""
+    pad_token_id: int | None = 0
+    """Row of the word embeddings that starts at zero and gets no gradient as an input."""
+
+    position_kind: PositionKind = "absolute"
+    """A learned table by place, a learned table that counts only tokens that are not padding, or rotation."""
+    rotary_theta: float = 10_000.0
+    local_rotary_theta: float = 10_000.0
+    layer_types: tuple[LayerType, ...] | None = None
+    """What each layer sees: every token, or those at most ``local_window`` places away. None: all global."""
+    local_window: int = 0
+    """Largest distance a local layer sees, in tokens, to either side."""
+    layer_order: tuple[int, ...] | None = None
+    """Which layer's weights run at each step, for families that share them. None: each layer once."""
+
+    activation: str = "gelu"
+    gated: bool = False
+    """Multiply the activated half of the feed-forward network by its other half (GeGLU)."""
+    fused_qkv: bool = False
+    """Hold the projections to queries, keys and values as one matrix, as the family's files do."""
+    attention_bias: bool = True
+    feed_forward_bias: bool = True
+    norm_bias: bool = True
+    norm_eps: float = 1e-12
+    pre_norm: bool = False
+    """Normalise what goes into a block and not the sum behind it; a last norm then follows the layers."""
+    first_attention_norm: bool = True
+    """Whether the first layer has a norm at its attention; it needs none when the embeddings end in one."""
+
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    """On the attention probabilities."""
+    attention_output_dropout: float = 0.0
+    feed_forward_dropout: float = 0.0
+    """Between the two halves of the feed-forward network."""
+    feed_forward_output_dropout: float = 0.0
+
+    head_activation: str = "gelu"
+    head_bias: bool = True
+    """Of the head's dense layer."""
+    decoder_bias: bool = True
+    tie_word_embeddings: bool = True
+
+    initializer_range: float = 0.02
+    """Standard deviation of random weights."""
+    initializer_cutoff: float | None = None
+    """In standard deviations. Given, random weights are cut off there and those that feed the residual stream are
+    smaller by the square root of twice the depth, as in ModernBERT."""
+
+    def __post_init__(self) -> None:
+        """Check every value."""
+        for name, largest in LARGEST.items():
+            self._check_range(name, 0 if name in MAY_BE_ZERO else 1, largest)
+        if self.pad_token_id is not None:
+            self._check_range("pad_token_id", 0, self.vocab_size - 1)
+        if self.hidden_size % self.num_heads:
+            raise FieldError(f"must divide the hidden size {self.hidden_size}, got {self.num_heads}", "num_heads")
+        for name in (field.name for field in fields(self) if field.name.endswith("_dropout")):
+            if not 0 <= getattr(self, name) < 1:
+                raise FieldError(f"must be at least 0 and below 1, got {getattr(self, name)}", name)
+        for name in ("norm_eps", "initializer_range", "initializer_cutoff", "rotary_theta", "local_rotary_theta"):
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and value > 0):
+                raise FieldError(f"must be finite and greater than 0, got {value}", name)
+        for name in ("activation", "head_activation"):
+            self._check_choice(name, getattr(self, name), ACTIVATIONS)
+        self._check_positions()
+        self._check_layers()
+
+    def _check_range(self, name: str, smallest: int, largest: int) -> None:
+        value = getattr(self, name)
+        if value is not None and not smallest <= value <= largest:
+            raise FieldError(f"must be between {smallest} and {largest}, got {value}", name)
+
+    def _check_choice(self, name: str, value: str, choices: Collection[str]) -> None:
+        if value not in choices:
+            raise FieldError(f"must be one of {sorted(choices)}, got {value!r}", name)
+
+    def _check_positions(self) -> None:
+        self._check_choice("position_kind", self.position_kind, get_args(PositionKind))
+        if self.position_kind == "after_padding" and self.pad_token_id is None:
+            raise FieldError("must be given, positions count from it", "pad_token_id")
+        if self.position_kind == "rotary" and self.head_size % 2:
+            raise FieldError(f"must make an even head size for rotary positions, got {self.head_size}", "num_heads")
+
+    def _check_layers(self) -> None:
+        if self.layer_types is not None:
+            if len(self.layer_types) != self.num_layers:
+                raise FieldError(f"must have {self.num_layers} entries, got {len(self.layer_types)}", "layer_types")
+            for layer_type in self.layer_types:
+                self._check_choice("layer_types", layer_type, get_args(LayerType))
+        if self.layer_order is not None:
+            if not 1 <= len(self.layer_order) <= LARGEST["num_layers"]:
+                raise FieldError(f"must have 1 to {LARGEST['num_layers']} steps", "layer_order")
+            if not all(0 <= layer < self.num_layers for layer in self.layer_order):
+                raise FieldError(f"must name layers below {self.num_layers}", "layer_order")
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def word_size(self) -> int:
+        """Width of the word embeddings, and of what the head's decoder reads."""
+        return self.hidden_size if self.embedding_size is None else self.embedding_size
+
+    @property
+    def position_offset(self) -> int:
+        """Place of the first token in the position table."""
+        return self.pad_token_id + 1 if self.position_kind == "after_padding" and self.pad_token_id is not None else 0
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens a text may have, special tokens included."""
+        return self.max_positions
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Which layer runs at each step."""
+        return tuple(range(self.num_layers)) if self.layer_order is None else self.layer_order
+
+    def layer_type(self, layer: int) -> LayerType:
+        """Return what a layer sees."""
+        return "global" if self.layer_types is None else self.layer_types[layer]

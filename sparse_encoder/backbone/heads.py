@@ -1,0 +1,41 @@
+"""What stands on top of the transformer. Knows nothing of pooling and files."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.feed_forward import ACTIVATIONS
+
+
+class MaskedLanguageHead(nn.Module):
+    r"""Score every word of the vocabulary at every place.
+
+    .. math:: W \, n(a(D h)) + b
+
+    Source: Devlin et al., 2018, https://arxiv.org/abs/1810.04805.
+
+    Args:
+        config: Which head. The model that owns it ties :attr:`weight` to the word embeddings.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.word_size, bias=config.head_bias)
+        self.activate = ACTIVATIONS[config.head_activation]
+        self.norm = nn.LayerNorm(config.word_size, eps=config.norm_eps, bias=config.norm_bias)
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.word_size))
+        """Of the decoder, (V, E)."""
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
+        """Of the decoder, (V,); None for a model without."""
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Return what the decoder reads: hidden states (.., D) become (.., E)."""
+        transformed: Tensor = self.norm(self.activate(self.dense(hidden)))
+        return transformed
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return logits (.., V) of hidden states (.., D)."""
+        return F.linear(self.transform(hidden), self.weight, self.bias)

@@ -1,0 +1,65 @@
+"""One layer of a transformer: attention and feed-forward, each with its norm, dropout and residual."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sparse_encoder.backbone.attention import Attention, AttentionContext
+from sparse_encoder.backbone.feed_forward import FeedForward
+
+
+class Layer(nn.Module):
+    r"""Apply attention and feed-forward around a residual stream.
+
+    .. math:: h' = n_1(h + a(h)),\; n_2(h' + f(h')) \quad\text{or}\quad h' = h + a(n_1(h)),\; h' + f(n_2(h'))
+
+    Args:
+        attention: Mixes tokens.
+        feed_forward: Transforms each token.
+        attention_norm: Before the attention, or behind its sum; None leaves it out.
+        feed_forward_norm: The same for the feed-forward block.
+        pre_norm: Whether the norms stand before the blocks.
+        attention_dropout: On what the attention adds.
+        feed_forward_dropout: On what the feed-forward block adds.
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        feed_forward: FeedForward,
+        *,
+        attention_norm: nn.Module | None,
+        feed_forward_norm: nn.Module,
+        pre_norm: bool = False,
+        attention_dropout: float = 0.0,
+        feed_forward_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.attention_norm = attention_norm
+        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.feed_forward = feed_forward
+        self.feed_forward_norm = feed_forward_norm
+        self.feed_forward_dropout = nn.Dropout(feed_forward_dropout)
+        self.pre_norm = pre_norm
+
+    def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
+        """Pass hidden states through the layer.
+
+        Args:
+            hidden: Hidden states, (B, T, D).
+            context: What the attention needs beside them.
+
+        Returns:
+            Hidden states, (B, T, D).
+        """
+        if self.pre_norm:
+            normed = hidden if self.attention_norm is None else self.attention_norm(hidden)
+            hidden = hidden + self.attention_dropout(self.attention(normed, context))
+            changed: Tensor = hidden + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(hidden)))
+            return changed
+        hidden = hidden + self.attention_dropout(self.attention(hidden, context))
+        if self.attention_norm is not None:
+            hidden = self.attention_norm(hidden)
+        output: Tensor = self.feed_forward_norm(hidden + self.feed_forward_dropout(self.feed_forward(hidden)))
+        return output

@@ -1,0 +1,256 @@
+"""Models that come from and go to folders in the Hugging Face layout. Knows no family by name, and nothing of text.
+
+::
+
+    PretrainedModel
+    ├── EncoderModel          .backbone           hidden states
+    └── MaskedLanguageModel   .backbone .head     logits
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.families import family_of, read_config
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT, Family
+from sparse_encoder.backbone.heads import MaskedLanguageHead
+from sparse_encoder.backbone.initialization import initialize
+from sparse_encoder.backbone.transformer import Transformer
+from sparse_encoder.backbone.weights import LoadReport, check_complete, key_table, settle_tie, to_our_names
+from sparse_encoder.checkpoint import read_json_object, read_tensors, staged_folder, write_json, write_tensors
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CONFIG_NAME = "config.json"
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+DTYPE_KEYS = ("dtype", "torch_dtype")
+"""What transformers 5 and 4 call it in a config."""
+
+
+class PretrainedModel(nn.Module, ABC):
+    """Own a backbone and know where it came from; build one by :meth:`from_pretrained` or :meth:`from_config`.
+
+    Args:
+        config: Which transformer.
+        hf_config: The ``config.json`` it was read from; its keys are written again.
+        attn_implementation: ``"sdpa"`` or ``"eager"``.
+    """
+
+    has_head: bool
+
+    def __init__(
+        self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.hf_config = deepcopy(dict(hf_config))
+        self.load_report: LoadReport | None = None
+        """What became of the checkpoint's tensors; None for a model of random weights."""
+        self.backbone = Transformer(config, attn_implementation=attn_implementation)
+
+    @abstractmethod
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Run the model; arguments as :meth:`Transformer.forward`."""
+
+    def tie_weights(self) -> None:
+        """Make parameters that are one thing one object; nothing to do without a head."""
+
+    @classmethod
+    def from_config(
+        cls,
+        hf_config: Mapping[str, Any],
+        *,
+        dtype: torch.dtype | str | None = None,
+        attn_implementation: str = "sdpa",
+    ) -> Self:
+        """Build a model of random weights, drawn from torch's global generator as the family does.
+
+        Args:
+            hf_config: The content of a ``config.json``.
+            dtype: Of the parameters; None and ``"auto"`` take what the config says, else float32.
+            attn_implementation: ``"sdpa"`` or ``"eager"``.
+
+        Raises:
+            ConfigError: If the config is not one of ours or has a value out of range.
+            ValueError: If ``dtype`` or ``attn_implementation`` is unknown.
+        """
+        config = read_config(hf_config)
+        chosen = chosen_dtype(dtype, hf_config, {})
+        with torch.device("meta"):
+            model = cls(config, hf_config, attn_implementation=attn_implementation)
+        model = model.to_empty(device="cpu").to(chosen)
+        initialize(model, config)
+        model.tie_weights()
+        return model
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: Path | str, *, dtype: torch.dtype | str | None = None, attn_implementation: str = "sdpa"
+    ) -> Self:
+        """Load a model strictly from a folder; it comes in evaluation mode.
+
+        Args:
+            folder: Holds ``config.json`` and the weights.
+            dtype: Of the parameters; None and ``"auto"`` take what the config says, else what the first weight has.
+            attn_implementation: ``"sdpa"`` or ``"eager"``.
+
+        Raises:
+            FileNotFoundError: If there is no ``config.json``.
+            ConfigError: If the config is not one of ours or has a value out of range.
+            CheckpointError: If a tensor is missing, unexpected or of another shape; the message lists them.
+            ValueError: If ``dtype`` or ``attn_implementation`` is unknown.
+        """
+        folder = Path(folder)
+        hf_config = read_json_object(folder / CONFIG_NAME)
+        family, config = family_of(hf_config, folder / CONFIG_NAME), read_config(hf_config, folder / CONFIG_NAME)
+        stored = read_tensors(folder)
+        named = to_our_names(stored, family, config, with_head=cls.has_head, path=folder)
+        if cls.has_head and settle_tie(named, config) != config.tie_word_embeddings:
+            config = replace(config, tie_word_embeddings=False)
+            hf_config = {**hf_config, "tie_word_embeddings": False}
+        with torch.device("meta"):
+            model = cls(config, hf_config, attn_implementation=attn_implementation)
+        wanted = model.state_dict()
+        check_complete(named, wanted, key_table(family, config), what=model.architecture, path=folder)
+        chosen = chosen_dtype(dtype, hf_config, stored)
+        model.load_state_dict({name: named.tensors[name].to(chosen) for name in wanted}, assign=True)
+        model.tie_weights()
+        model.load_report = named.report
+        return model.eval()
+
+    def save_pretrained(self, folder: Path | str, *, max_shard_bytes: int = 5_000_000_000) -> None:
+        """Write ``config.json`` and the weights so that transformers and :meth:`from_pretrained` load them.
+
+        Args:
+            folder: Where to; an earlier save in it is replaced.
+            max_shard_bytes: Largest weight file.
+        """
+        table, tensors = key_table(self.family, self.config), {}
+        for name, tensor in self.state_dict().items():
+            if name == HEAD_WEIGHT and self.config.tie_word_embeddings:
+                continue
+            theirs = table.theirs(name)
+            tensors[theirs if self.has_head else theirs.removeprefix(self.family.base_prefix)] = tensor
+        with staged_folder(Path(folder)) as stage:
+            write_json(stage / CONFIG_NAME, self._config_to_save(), sort_keys=True)
+            write_tensors(stage, tensors, max_shard_bytes=max_shard_bytes)
+
+    @property
+    def family(self) -> Family:
+        """The family whose names the files use."""
+        return family_of(self.hf_config)
+
+    @property
+    def architecture(self) -> str:
+        """What transformers calls this model."""
+        family = self.family
+        return family.masked_language_architecture if self.has_head else family.encoder_architecture
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return self.backbone.embeddings.word.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the parameters."""
+        return self.backbone.embeddings.word.weight.device
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute each layer in the backward pass: less memory, one more forward pass; in training only."""
+        self.backbone.gradient_checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self.backbone.gradient_checkpointing = False
+
+    def _config_to_save(self) -> dict[str, Any]:
+        written = {key: value for key, value in self.hf_config.items() if key not in DTYPE_KEYS}
+        key = "torch_dtype" if "torch_dtype" in self.hf_config else "dtype"
+        return {**written, "architectures": [self.architecture], key: str(self.dtype).removeprefix("torch.")}
+
+
+class EncoderModel(PretrainedModel):
+    """A backbone alone: token ids in, hidden states out."""
+
+    has_head = False
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Return hidden states, (B, T, D); arguments as :meth:`Transformer.forward`."""
+        hidden: Tensor = self.backbone(input_ids, attention_mask, token_type_ids, position_ids)
+        return hidden
+
+
+class MaskedLanguageModel(PretrainedModel):
+    """A backbone with a masked-language head: token ids in, logits out."""
+
+    has_head = True
+
+    def __init__(
+        self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
+    ) -> None:
+        super().__init__(config, hf_config, attn_implementation=attn_implementation)
+        self.head = MaskedLanguageHead(config)
+        self.tie_weights()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits, (B, T, V); arguments as :meth:`Transformer.forward`."""
+        logits: Tensor = self.head(self.backbone(input_ids, attention_mask, token_type_ids, position_ids))
+        return logits
+
+    def tie_weights(self) -> None:
+        """Make the decoder's weight the word embeddings, if the config says they are one."""
+        if self.config.tie_word_embeddings:
+            self.head.weight = cast(nn.Parameter, self.backbone.embeddings.word.weight)
+
+
+def chosen_dtype(
+    asked: torch.dtype | str | None, hf_config: Mapping[str, Any], stored: Mapping[str, Tensor]
+) -> torch.dtype:
+    """Decide the dtype of a model's parameters.
+
+    Args:
+        asked: A dtype or its name; None and ``"auto"`` look on.
+        hf_config: May name one.
+        stored: The first floating tensor decides otherwise; float32 if there is none.
+
+    Raises:
+        ValueError: If the name is unknown, or the dtype is not one that models compute in.
+    """
+    if asked is None or asked == "auto":
+        named = next((hf_config[key] for key in DTYPE_KEYS if hf_config.get(key) not in (None, "auto")), None)
+        if named is None:
+            return next((tensor.dtype for tensor in stored.values() if tensor.is_floating_point()), torch.float32)
+        asked = named
+    name = str(asked).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"unknown dtype {asked!r}; choose from {sorted(DTYPES)} or 'auto'")
+    return DTYPES[name]

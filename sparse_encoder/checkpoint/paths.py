@@ -42,7 +42,7 @@ def resolve_inside(root: Path, name: str, *, error: type[LoadError] = ConfigErro
     if not name.isprintable() or len(name) > 1000:  # also NUL, newlines and lone surrogates
         raise error(f"a path in a model's files must be printable and short, got {name[:100]!r}", path=root)
     path = root.joinpath(*parts)
-    real, real_root = path.resolve(), root.resolve()
+    real, real_root = Path(os.path.realpath(path)), Path(os.path.realpath(root))  # a loop of links is left as it is
     if not real.is_relative_to(real_root) and not _is_blob_of(real, real_root):
         raise error(f"{name!r} is a link that leads out of the folder", path=root)
     return path

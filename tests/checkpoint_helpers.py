@@ -1,0 +1,180 @@
+"""Weight files made by hand, byte by byte, and a hub that runs on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+def safetensors_bytes(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
+    """Put a file together; a ``str`` header is taken as it is, and ``length`` may lie."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[str, object]:
+    """Describe one tensor of a header."""
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+def floats(*values: float) -> bytes:
+    """Return the bytes of float32 numbers."""
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+@dataclass
+class FakeHub:
+    """Repositories served as the hub serves them, with a log of what was asked and ways to misbehave."""
+
+    branches: dict[str, dict[str, str]] = field(default_factory=dict)
+    commits: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    alter: dict[str, bytes] = field(default_factory=dict)
+    """Content to send instead of a file's own, under the file's own hash."""
+    portal: bool = False
+    """Answer everything with a web page, as a captive portal does."""
+    moves: list[tuple[str, str, str]] = field(default_factory=list)
+    """Branches to move after the next look at one: repository, branch, commit."""
+    private: dict[str, str] = field(default_factory=dict)
+    """Tokens by repository."""
+    gated: set[str] = field(default_factory=set)
+    url: str = ""
+
+    def add(self, repository: str, files: dict[str, bytes], *, branch: str = "main") -> str:
+        """Add a commit and put a branch on it; returns the commit."""
+        digest = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.commits[repository, digest] = dict(files)
+        self.branches.setdefault(repository, {})[branch] = digest
+        return digest
+
+    def paths(self, verb: str = "GET") -> list[str]:
+        """Return the paths asked for with one verb."""
+        return [path for method, path, _ in self.requests if method == verb]
+
+
+def is_large(name: str) -> bool:
+    """Return whether the hub keeps a file outside git."""
+    return name.endswith((".safetensors", ".bin", ".onnx"))
+
+
+def etag_of(name: str, content: bytes) -> str:
+    """Return the hash the hub knows a file by."""
+    if is_large(name):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    hub: FakeHub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        token = self.headers.get("Authorization")
+        self.hub.requests.append((self.command, path, token))
+        if self.hub.portal:
+            return self._send(200, b"<html>Welcome to the hotel</html>", {"Content-Type": "text/html"})
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["api", "models"] and len(parts) >= 4:
+            return self._api("/".join(parts[2:4]), parts[4:], token)
+        if len(parts) >= 5 and parts[2] == "resolve":
+            return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), token)
+        return self._error(404, "EntryNotFound")
+
+    def _commit(self, repository: str, revision: str, token: str | None) -> str | None:
+        """Return the commit, or answer with the error the hub has for it."""
+        wanted = self.hub.private.get(repository)
+        if repository not in self.hub.branches or (wanted and token != f"Bearer {wanted}"):
+            self._error(401, "RepoNotFound")
+            return None
+        if repository in self.hub.gated:
+            self._error(403, "GatedRepo")
+            return None
+        commit = self.hub.branches[repository].get(revision, revision)
+        if (repository, commit) not in self.hub.commits:
+            self._error(404, "RevisionNotFound")
+            return None
+        return commit
+
+    def _api(self, repository: str, rest: list[str], token: str | None) -> None:
+        revision = rest[1] if len(rest) > 1 else "main"
+        commit = self._commit(repository, revision, token)
+        if commit is None:
+            return
+        files = self.hub.commits[repository, commit]
+        if rest[:1] == ["tree"]:
+            body: object = [self._tree_entry(name, content) for name, content in files.items()]
+        else:
+            body = {"id": repository, "sha": commit, "siblings": [{"rfilename": name} for name in files]}
+            for moved, branch, target in self.hub.moves:
+                self.hub.branches[moved][branch] = target
+        self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+    @staticmethod
+    def _tree_entry(name: str, content: bytes) -> dict[str, object]:
+        git = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+        found: dict[str, object] = {"type": "file", "path": name, "size": len(content), "oid": git}
+        if is_large(name):
+            found["lfs"] = {"oid": etag_of(name, content), "size": len(content), "pointerSize": 134}
+        return found
+
+    def _file(self, repository: str, revision: str, name: str, token: str | None) -> None:
+        commit = self._commit(repository, revision, token)
+        if commit is None:
+            return
+        content = self.hub.commits[repository, commit].get(name)
+        if content is None:
+            self._error(404, "EntryNotFound")
+            return
+        headers = {"ETag": f'"{etag_of(name, content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "none"}
+        self._send(200, self.hub.alter.get(name, content), headers)
+
+    def _error(self, status: int, code: str) -> None:
+        self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@contextmanager
+def serving(hub: FakeHub) -> Iterator[FakeHub]:
+    """Serve a hub on a free port of this machine, until the block ends."""
+    handler = type("Handler", (_Handler,), {"hub": hub})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread.start()
+        try:
+            yield hub
+        finally:
+            server.shutdown()
+            thread.join(timeout=10)
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    """Return every file of a folder by its relative path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

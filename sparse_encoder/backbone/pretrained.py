@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families import family_of, read_config
-from sparse_encoder.backbone.families.family import HEAD_WEIGHT, Family
+from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, Family
 from sparse_encoder.backbone.heads import MaskedLanguageHead
 from sparse_encoder.backbone.initialization import initialize
 from sparse_encoder.backbone.transformer import Transformer
@@ -131,7 +131,7 @@ class PretrainedModel(nn.Module, ABC):
         chosen = chosen_dtype(dtype, hf_config, stored)
         model.load_state_dict({name: named.tensors[name].to(chosen) for name in wanted}, assign=True)
         model.tie_weights()
-        model.load_report = named.report
+        model.load_report = named.report()
         return model.eval()
 
     def save_pretrained(self, folder: Path | str, *, max_shard_bytes: int = 5_000_000_000) -> None:
@@ -141,15 +141,9 @@ class PretrainedModel(nn.Module, ABC):
             folder: Where to; an earlier save in it is replaced.
             max_shard_bytes: Largest weight file.
         """
-        table, tensors = key_table(self.family, self.config), {}
-        for name, tensor in self.state_dict().items():
-            if name == HEAD_WEIGHT and self.config.tie_word_embeddings:
-                continue
-            theirs = table.theirs(name)
-            tensors[theirs if self.has_head else theirs.removeprefix(self.family.base_prefix)] = tensor
         with staged_folder(Path(folder)) as stage:
             write_json(stage / CONFIG_NAME, self._config_to_save(), sort_keys=True)
-            write_tensors(stage, tensors, max_shard_bytes=max_shard_bytes)
+            write_tensors(stage, self._tensors_to_save(), max_shard_bytes=max_shard_bytes)
 
     @property
     def family(self) -> Family:
@@ -179,6 +173,18 @@ class PretrainedModel(nn.Module, ABC):
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations again."""
         self.backbone.gradient_checkpointing = False
+
+    def _tensors_to_save(self) -> dict[str, Tensor]:
+        """Name the parameters as the family does: tied ones once, no base prefix without a head."""
+        family, table, tensors = self.family, key_table(self.family, self.config), {}
+        for name, tensor in self.state_dict().items():
+            if name == HEAD_WEIGHT and self.config.tie_word_embeddings:
+                continue
+            theirs = table.theirs(name)
+            tensors[theirs if self.has_head else theirs.removeprefix(family.base_prefix)] = tensor
+            if name == HEAD_BIAS and family.decoder_bias_copy is not None and not self.config.tie_word_embeddings:
+                tensors[family.decoder_bias_copy] = tensor.clone()  # transformers does not tie the bias either
+        return tensors
 
     def _config_to_save(self) -> dict[str, Any]:
         written = {key: value for key, value in self.hf_config.items() if key not in DTYPE_KEYS}

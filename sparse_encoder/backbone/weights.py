@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,14 +31,22 @@ class LoadReport:
     """Parameters that no tensor was found for; a strict load has none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NamedTensors:
-    """Tensors under our names, and what became of the others."""
+    """Tensors under our names, where they came from, and what was left aside."""
 
-    tensors: dict[str, Tensor]
-    origins: dict[str, str]
-    """Our name to the name in the files."""
-    report: LoadReport
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    """Our names to those in the files."""
+    ignored: list[str] = field(default_factory=list)
+
+    def put(self, ours: str, theirs: str, tensor: Tensor) -> None:
+        """Take a tensor under our name."""
+        self.tensors[ours], self.origins[ours] = tensor, theirs
+
+    def report(self) -> LoadReport:
+        """Say what became of the tensors."""
+        return LoadReport(used=tuple(sorted(self.origins.values())), ignored=tuple(sorted(self.ignored)))
 
 
 def key_table(family: Family, config: TransformerConfig) -> KeyTable:
@@ -64,53 +72,46 @@ def to_our_names(
         CheckpointError: If a tensor has no place and is not on the family's list, or two have the same place.
     """
     table = key_table(family, config)
-    ignored_names = re.compile("|".join(family.ignored) or r"(?!)")
-    tensors: dict[str, Tensor] = {}
-    origins: dict[str, str] = {}
-    ignored: list[str] = []
+    may_be_ignored = re.compile("|".join(family.ignored) or r"(?!)")
+    named = NamedTensors()
     unexpected: list[str] = []
-    bias_copies: list[str] = []
-    canonical = canonical_names(stored)
-    for name in canonical:
+    copy: tuple[str, Tensor] | None = None
+    for name, tensor in canonical_names(stored).items():
         candidates = (name, family.base_prefix + name)
         ours = next((found for found in map(table.ours, candidates) if found is not None), None)
-        if name == family.decoder_bias_copy:
-            bias_copies.append(name)
+        if name == family.decoder_bias_copy and with_head:
+            copy = (name, tensor)
+        elif name == family.decoder_bias_copy or (ours is not None and ours.startswith("head.") and not with_head):
+            named.ignored.append(name)
         elif ours is None:
-            allowed = any(ignored_names.fullmatch(candidate) for candidate in candidates)
-            (ignored if allowed else unexpected).append(name)
-        elif ours.startswith("head.") and not with_head:
-            ignored.append(name)
-        elif ours in tensors:
-            raise CheckpointError(f"{origins[ours]!r} and {name!r} are stored, but are one parameter", path=path)
+            allowed = any(may_be_ignored.fullmatch(candidate) for candidate in candidates)
+            (named.ignored if allowed else unexpected).append(name)
+        elif ours in named.tensors:
+            raise CheckpointError(f"{named.origins[ours]!r} and {name!r} are one parameter stored twice", path=path)
         else:
-            tensors[ours], origins[ours] = canonical[name], name
+            named.put(ours, name, tensor)
     if unexpected:
         raise CheckpointError(f"{_count(unexpected, 'unexpected tensor')}: {_listed(unexpected)}", path=path)
-    for name in bias_copies:
-        _settle_bias_copy(name, canonical[name], tensors, origins, ignored, with_head=with_head, path=path)
-    return NamedTensors(tensors, origins, LoadReport(used=tuple(sorted(origins.values())), ignored=tuple(ignored)))
+    if copy is not None:
+        _settle_bias(named, *copy, config=config, path=path)
+    return named
 
 
-def _settle_bias_copy(
-    name: str,
-    copy: Tensor,
-    tensors: dict[str, Tensor],
-    origins: dict[str, str],
-    ignored: list[str],
-    *,
-    with_head: bool,
-    path: Path | None,
-) -> None:
-    """Take the decoder's bias from its second name if the first is missing; else see that they agree."""
-    if not with_head:
-        ignored.append(name)
-    elif HEAD_BIAS not in tensors:
-        tensors[HEAD_BIAS], origins[HEAD_BIAS] = copy, name
-    elif torch.equal(tensors[HEAD_BIAS], copy):
-        ignored.append(name)
-    else:
-        raise CheckpointError(f"{origins[HEAD_BIAS]!r} and {name!r} differ, but are one parameter", path=path)
+def _settle_bias(named: NamedTensors, name: str, copy: Tensor, *, config: TransformerConfig, path: Path | None) -> None:
+    """Choose between the decoder's bias and its copy under a second name.
+
+    One of them, or both if they agree, is the bias. If they differ, a decoder of its own has used the copy, which
+    stands beside its weight; a tied one is not known to have used either.
+    """
+    bias = named.tensors.get(HEAD_BIAS)
+    if bias is not None and torch.equal(bias, copy):
+        named.ignored.append(name)
+        return
+    if bias is not None and config.tie_word_embeddings:
+        raise CheckpointError(f"{named.origins[HEAD_BIAS]!r} and {name!r} are one parameter and differ", path=path)
+    if bias is not None:
+        named.ignored.append(named.origins[HEAD_BIAS])
+    named.put(HEAD_BIAS, name, copy)
 
 
 def settle_tie(named: NamedTensors, config: TransformerConfig) -> bool:

@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sparse_encoder.backbone.config import FieldError, TransformerConfig
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.families.albert import ALBERT
 from sparse_encoder.backbone.families.bert import BERT
+from sparse_encoder.backbone.families.distilbert import DISTILBERT
+from sparse_encoder.backbone.families.electra import ELECTRA
 from sparse_encoder.backbone.families.family import Family
+from sparse_encoder.backbone.families.modernbert import MODERNBERT
 from sparse_encoder.backbone.families.reader import ConfigReader
-from sparse_encoder.checkpoint.errors import ConfigError
+from sparse_encoder.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (BERT,)}
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (ALBERT, BERT, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, XLM_ROBERTA)
+}
 
 
 def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:  # Any: parsed JSON
@@ -23,44 +30,37 @@ def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:
         path: Where it came from, for errors.
 
     Raises:
-        ConfigError: If ``model_type`` or one of ``architectures`` is none of ours.
+        ConfigError: If ``model_type`` is none of ours, or one of ``architectures`` none of the family's.
     """
     reader = ConfigReader(hf_config, path)
     model_type = reader.text("model_type", "")
     if model_type not in FAMILIES:
         raise reader.error("model_type", f"unknown model type {model_type!r}; choose from {sorted(FAMILIES)}")
-    family = FAMILIES[model_type]
-    known = (family.encoder_architecture, f"{family.class_prefix}For")
-    for name in reader.texts("architectures") or ():
-        if name != known[0] and not name.startswith(known[1]):
-            raise reader.error(
-                "architectures",
-                f"unknown architecture {name!r} of model type {model_type!r}; choose from "
-                f"{sorted((family.encoder_architecture, family.masked_language_architecture))}",
-            )
-    return family
+    FAMILIES[model_type].check_architectures(reader)
+    return FAMILIES[model_type]
 
 
 def read_config(hf_config: Mapping[str, Any], path: Path | None = None) -> TransformerConfig:
-    """Read a ``config.json`` by the rules of its family.
+    """Read a ``config.json`` by the rules of its family; keys that would load code are named in one warning.
 
     Args:
         hf_config: The parsed file.
         path: Where it came from, for errors.
 
     Raises:
-        ConfigError: If the family is unknown, or a value is of the wrong type or out of range.
+        ConfigError: If the family is unknown, or a value is of the wrong type, out of range or not supported.
     """
     family, reader = family_of(hf_config, path), ConfigReader(hf_config, path)
     reader.warn_of_dangerous_keys()
-    try:
-        return family.read_config(reader)
-    except FieldError as error:
-        raise ConfigError(error.rule, path=path, field=family.config_names.get(error.field, error.field)) from error
+    return family.read(reader)
 
 
 def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | None = None) -> bool:
     """Return whether a ``config.json`` promises a masked-language head.
+
+    Args:
+        hf_config: The parsed file.
+        path: Where it came from, for errors.
 
     Raises:
         ConfigError: As :func:`family_of`.

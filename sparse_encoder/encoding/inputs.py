@@ -1,0 +1,102 @@
+"""What may be encoded: it turns the caller's inputs into a list of strings, or says which of them is none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Inputs(NamedTuple):
+    """The texts of one call."""
+
+    texts: list[str]
+    """The texts, in the caller's order."""
+    single: bool
+    """Whether the caller gave one text rather than a list."""
+    task: str | None
+    """The task that all inputs name, as in ``{"query": "text"}``; ``None`` when they are plain texts."""
+
+
+def is_singular_input(inputs: object) -> bool:
+    """Say whether an input is one text (or one ``{task: text}``), not a collection of them."""
+    return isinstance(inputs, (str, Mapping))
+
+
+def read_inputs(inputs: object) -> Inputs:
+    """Check the inputs of a call.
+
+    Args:
+        inputs: A string, or a collection of strings (list, tuple, array of strings, dataset column, series). Where the
+            model has routes, each may also be a mapping of one route to the text, the same route for all.
+
+    Returns:
+        The texts, whether there was only one, and the route they name.
+
+    Raises:
+        TypeError: If an input is no string; names the position of the first that is none.
+        ValueError: If the inputs name different routes, or more than one each.
+    """
+    if is_singular_input(inputs):
+        texts, task = _texts([inputs])
+        return Inputs(texts, True, task)
+    if isinstance(inputs, (bytes, bytearray)) or not isinstance(inputs, Iterable):
+        raise TypeError(f"inputs must be a string or a collection of strings, got {type(inputs).__name__}")
+    texts, task = _texts(inputs)
+    return Inputs(texts, False, task)
+
+
+def _texts(inputs: Iterable[object]) -> tuple[list[str], str | None]:
+    """Read the texts and the one route that they name, if they name one."""
+    texts: list[str] = []
+    tasks: list[str | None] = []
+    for index, item in enumerate(inputs):
+        text, task = item, None
+        if isinstance(item, Mapping):
+            if len(item) != 1:
+                raise ValueError(f"inputs[{index}] must map one task to a text, got the keys {sorted(map(str, item))}")
+            ((task, text),) = item.items()
+        if not isinstance(text, str) or (task is not None and not isinstance(task, str)):
+            raise TypeError(f"inputs[{index}] must be a string, got {type(text).__name__}: {text!r:.80}")
+        texts.append(str(text))
+        tasks.append(task)
+    if len(set(tasks)) > 1:
+        raise ValueError(f"all inputs of a call must name the same task, got {sorted(map(str, set(tasks)))}")
+    return texts, tasks[0] if tasks else None
+
+
+def check_positive(name: str, value: int) -> int:
+    """Return a positive integer.
+
+    Raises:
+        ValueError: If the value is not one; a boolean is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return value
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take an argument by its older name, with a warning.
+
+    Args:
+        old: The older name.
+        new: The name that the function knows.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs:
+                logger.warning("the argument %r is called %r now", old, new)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sparse_encoder.encoding.inputs import check_positive, is_singular_input, read_inputs
+
+
+class Column:
+    """Iterates and knows its length, like a column of a dataset; it is no Sequence."""
+
+    def __iter__(self):  # noqa: ANN204
+        return iter(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "inputs", [["a", "b"], ("a", "b"), np.array(["a", "b"]), np.array(["a", "b"], dtype=object), Column()]
+)
+def test_collections_of_texts(inputs: object) -> None:
+    assert read_inputs(inputs) == (["a", "b"], False, None)
+    assert all(type(text) is str for text in read_inputs(inputs).texts)
+    assert not is_singular_input(inputs)
+
+
+def test_one_text() -> None:
+    assert read_inputs("a") == (["a"], True, None)
+    assert is_singular_input("a")
+    assert read_inputs([]) == ([], False, None)
+
+
+def test_tasks_in_the_inputs() -> None:
+    assert read_inputs([{"query": "a"}, {"query": "b"}]) == (["a", "b"], False, "query")
+    assert read_inputs({"document": "a"}) == (["a"], True, "document")
+    with pytest.raises(ValueError, match=r"the same task, got \['document', 'query'\]"):
+        read_inputs([{"query": "a"}, {"document": "b"}])
+    with pytest.raises(ValueError, match=r"inputs\[0\] must map one task to a text, got the keys \['a', 'b'\]"):
+        read_inputs({"a": "x", "b": "y"})
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 2.0, "3", None])
+def test_what_is_no_positive_integer_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="batch_size must be a positive integer"):
+        check_positive("batch_size", value)  # type: ignore[arg-type]
+
+
+def test_a_positive_integer_passes() -> None:
+    assert check_positive("batch_size", 10**9) == 10**9

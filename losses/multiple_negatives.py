@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss, full_precision
 from sparse_encoder.losses.gather import gather_rows
+from sparse_encoder.similarity import dot_score
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +23,6 @@ PartitionMode = Literal["joint", "per_direction"]
 DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
 PARTITION_MODES = ("joint", "per_direction")
 HARDNESS_MODES = ("in_batch_negatives", "hard_negatives", "all_negatives")
-
-
-def dot_score(a: Tensor, b: Tensor) -> Tensor:
-    """Return the dot product of every row of ``a`` with every row of ``b``, (A, B)."""
-    return a @ b.mT
 
 
 class _Batch(NamedTuple):

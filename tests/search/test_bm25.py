@@ -54,7 +54,8 @@ def plain_bm25(texts: Sequence[str], queries: Sequence[str], k1: float, b: float
             for column, document in enumerate(documents):
                 count = document.count(word)
                 idf = math.log(1 + (len(documents) - having + 0.5) / (having + 0.5))
-                scores[row, column] += idf * count / (count + k1 * (1 - b + b * len(document) / mean))
+                if count:
+                    scores[row, column] += idf * count / (count + k1 * (1 - b + b * len(document) / mean))
     return scores
 
 

@@ -121,7 +121,7 @@ def _guarded(
     except errors.LocalTokenNotFoundError:
         raise LoadError("token=True, and no token is stored", hint="Run `hf auth login`") from None
     except (transport, OSError, ValueError, AssertionError) as reason:
-        text = redacted(str(reason), token).strip().rstrip(".")
+        text = " ".join(redacted(str(reason), token).split()).rstrip(".")
         message = f"the files of {repository!r} cannot be had: {type(reason).__name__}: {text}"
         raise LoadError(message, hint=f"With a connection, run `{command}`") from None
 

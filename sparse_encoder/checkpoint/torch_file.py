@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
 from io import BufferedReader
 from pathlib import Path
@@ -50,7 +51,9 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     with open_regular(path, error=CheckpointError) as file:
         _check_archive(file, path)
         try:
-            values = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch remarks on odd pickles; what it refuses is an error
+                values = torch.load(file, map_location="cpu", weights_only=True)
         except _FAILURES as reason:
             raise CheckpointError(
                 f"cannot be read by torch.load(weights_only=True): {str(reason).splitlines()[:1]}",

@@ -149,9 +149,10 @@ def test_what_is_a_file_cannot_become_a_folder(tmp_path: Path) -> None:
 def test_what_is_a_folder_cannot_become_a_file(tmp_path: Path) -> None:
     (tmp_path / "model" / "z").mkdir(parents=True)
     (tmp_path / "model" / "a").write_text("old")
-    with pytest.raises(FileExistsError, match="is to be a file and is a folder"), staged_folder(
-        tmp_path / "model"
-    ) as stage:
+    with (
+        pytest.raises(FileExistsError, match="is to be a file and is a folder"),
+        staged_folder(tmp_path / "model") as stage,
+    ):
         (stage / "a").write_text("new")
         (stage / "z").write_text("new")
     assert tree_of(tmp_path) == {"model/a": b"old"}

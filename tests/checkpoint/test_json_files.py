@@ -11,7 +11,9 @@ from sparse_encoder.checkpoint.json_files import MAX_JSON_BYTES, parse_json, rea
 
 
 def test_reads_what_json_says(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"a": [1, -2.5, true, null, "é\\u00e9"], "limit": 1000000000000000019884624838656}')
+    (tmp_path / "a.json").write_text(
+        '{"a": [1, -2.5, true, null, "é\\u00e9"], "limit": 1000000000000000019884624838656}'
+    )
     value = read_json(tmp_path / "a.json")
     assert value == {"a": [1, -2.5, True, None, "éé"], "limit": int(1e30)}
     assert isinstance(value["limit"], int)

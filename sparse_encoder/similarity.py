@@ -28,12 +28,12 @@ CHUNK_ELEMENTS = 1 << 24
 
 def cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Return the cosine of every row of ``a`` with every row of ``b``, (N, M); a zero row scores 0."""
-    return _dot(_normalized(_matrix(a)), _normalized(_matrix(b)))
+    return _dot(_normalized(as_matrix(a)), _normalized(as_matrix(b)))
 
 
 def dot_score(a: Embeddings, b: Embeddings) -> Tensor:
     """Return the dot product of every row of ``a`` with every row of ``b``, (N, M)."""
-    return _dot(_matrix(a), _matrix(b))
+    return _dot(as_matrix(a), as_matrix(b))
 
 
 def euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
@@ -41,7 +41,7 @@ def euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
 
     Of sparse rows it is ``-sqrt(|a|^2 + |b|^2 - 2 ab)`` in float64, so that equal rows come out within 1e-6 of 0.
     """
-    rows, columns = _matrix(a), _matrix(b)
+    rows, columns = as_matrix(a), as_matrix(b)
     if isinstance(rows, Tensor) and isinstance(columns, Tensor):
         return -torch.cdist(*_same_dtype(rows, columns), p=2.0)
     rows, columns = _wide(rows), _wide(columns)
@@ -51,7 +51,7 @@ def euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
 
 def manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Return the negative Manhattan distance of every row of ``a`` to every row of ``b``, (N, M)."""
-    rows, columns = _matrix(a), _matrix(b)
+    rows, columns = as_matrix(a), as_matrix(b)
     if isinstance(rows, Tensor) and isinstance(columns, Tensor):
         return -torch.cdist(*_same_dtype(rows, columns), p=1.0)
     rows, columns = _sparse(rows), _sparse(columns)
@@ -186,8 +186,12 @@ def _rows(embeddings: Tensor | SparseEmbeddings) -> Tensor | SparseEmbeddings:
     )
 
 
-def _matrix(embeddings: Embeddings) -> Tensor | SparseEmbeddings:
-    """Bring embeddings of any kind to a matrix; sparse ones to float32."""
+def as_matrix(embeddings: Embeddings) -> Tensor | SparseEmbeddings:
+    """Bring embeddings of any accepted kind to a matrix, (N, V); sparse ones to float32.
+
+    Args:
+        embeddings: One embedding (V,), or a matrix or list of embeddings.
+    """
     matrix = _rows(as_embeddings(embeddings))
     return matrix if isinstance(matrix, Tensor) else matrix.float()
 

@@ -156,17 +156,20 @@ def _hash(path: Path, digits: int) -> str:
 
 def _check_complete(root: Path, command: str) -> None:
     """Refuse a snapshot that lacks files which those that are there speak of."""
-    missing = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() and not path.exists()]
+    missing = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() and not path.exists()}
     if not any((root / name).exists() for name in ("config.json", "modules.json", "router_config.json")):
-        missing.append("config.json or modules.json")
+        missing.add("config.json or modules.json")
     for index in (*root.rglob("model.safetensors.index.json"), *root.rglob("pytorch_model.bin.index.json")):
-        stem = index.name.removesuffix(".index.json")
-        if stem.endswith(".bin") and any(index.parent.glob("model*.safetensors*")):
-            continue
-        weight_map = read_json_object(index, max_bytes=MAX_INDEX_BYTES).get("weight_map")
-        shards = {str(shard) for shard in weight_map.values()} if isinstance(weight_map, dict) else set()
-        if not (index.parent / stem).exists():
-            folder = index.parent.relative_to(root)
-            missing += [(folder / s).as_posix() for s in sorted(shards) if not (index.parent / s).exists()]
+        missing |= {(index.parent / shard).relative_to(root).as_posix() for shard in _missing_shards(index)}
     if missing:
-        raise LoadError(f"lacks {missing[:20]}", path=root, hint=f"With a connection, run `{command}`")
+        raise LoadError(f"lacks {sorted(missing)[:20]}", path=root, hint=f"With a connection, run `{command}`")
+
+
+def _missing_shards(index: Path) -> set[str]:
+    """Return the shards an index lists that are not beside it, unless other weights are read before them."""
+    single = index.with_name(index.name.removesuffix(".index.json"))
+    if single.exists() or (single.suffix == ".bin" and any(index.parent.glob("model*.safetensors*"))):
+        return set()
+    weight_map = read_json_object(index, max_bytes=MAX_INDEX_BYTES).get("weight_map")
+    shards = weight_map.values() if isinstance(weight_map, dict) else ()
+    return {str(shard) for shard in shards if not (index.parent / str(shard)).exists()}

@@ -317,12 +317,14 @@ def test_the_original_names_are_those_of_the_peer() -> None:
 def test_environment_variables_are_honoured(hub: FakeHub, tmp_path: Path, offline: bool) -> None:
     hub.add("org/model", FILES)
     code = "from sparse_encoder.checkpoint import fetch_model_folder; print(fetch_model_folder('org/model'))"
+    command = [sys.executable, "-c", code]
     variables = {
         "HF_ENDPOINT": hub.url,
-        "SENTENCE_TRANSFORMERS_HOME": str(tmp_path / "cache"),
         "HF_HOME": str(tmp_path),
+        "HF_HUB_OFFLINE": str(int(offline)),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "SENTENCE_TRANSFORMERS_HOME": str(tmp_path / "cache"),
     }
-    variables |= {"HF_HUB_OFFLINE": str(int(offline)), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=120, check=False)
     if offline:
         assert done.returncode == 1

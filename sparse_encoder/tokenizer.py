@@ -19,7 +19,13 @@ from sparse_encoder.checkpoint.errors import TokenizerError
 from sparse_encoder.token_batch import TokenBatch, padded_length
 from sparse_encoder.tokenizer_check import rust_errors
 from sparse_encoder.tokenizer_engine import Engine, strings
-from sparse_encoder.tokenizer_files import UNLIMITED, TokenizerConfig, read_tokenizer, write_tokenizer
+from sparse_encoder.tokenizer_files import (
+    UNLIMITED,
+    TokenizerConfig,
+    gives_token_types,
+    read_tokenizer,
+    write_tokenizer,
+)
 
 __all__ = ["UNLIMITED", "TokenBatch", "Tokenizer", "TokenizerConfig", "padded_length"]
 
@@ -79,11 +85,9 @@ class Tokenizer:
         self._engine = Engine(backend)
         self.backend = backend
         self.config = config
-        with rust_errors("the tokenizer cannot be used"):
-            pair = backend.encode("a", "a")
-            self._single_types_differ = any(backend.encode("a").type_ids)
+        self._single_types, pair_types = gives_token_types(backend)
         types = config.has_token_type_ids
-        self.has_token_type_ids: bool = any(pair.type_ids) if types is None else types
+        self.has_token_type_ids: bool = pair_types or self._single_types if types is None else types
         """Whether the model takes token types."""
 
     @classmethod
@@ -107,7 +111,8 @@ class Tokenizer:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``; ``transformers.AutoTokenizer`` reads them."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         with self._engine.truncation(None):
-            write_tokenizer(Path(folder), self.backend, self.config)
+            config = replace(self.config, has_token_type_ids=self.has_token_type_ids)
+            write_tokenizer(Path(folder), self.backend, config)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle without the lock."""
@@ -232,7 +237,7 @@ class Tokenizer:
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"texts and pairs must be as many, got {len(texts)} and {len(pairs)}")
         limit = self._limit(max_length, pairs is not None, add_special_tokens)
-        with_types = self.has_token_type_ids and (pairs is not None or self._single_types_differ)
+        with_types = self.has_token_type_ids and (pairs is not None or self._single_types)
         ids, types, counts = array("i"), array("i"), [0]
         for begin in range(0, len(texts), CHUNK_TEXTS):
             encodings = self._engine.encode(

@@ -1,10 +1,11 @@
-"""Judges a tokenizer.json before and after the Rust library parses it, and turns that library's errors into ours."""
+"""Judges a tokenizer.json before the Rust library parses it, and turns that library's errors into ours."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -18,87 +19,119 @@ from sparse_encoder.checkpoint.errors import TokenizerError
 from sparse_encoder.checkpoint.json_files import parse_json
 from sparse_encoder.checkpoint.paths import read_limited
 
+MAX_TOKENIZER_BYTES = 256_000_000
 MAX_WORD_CHARACTERS = 1000
 MAX_UNUSED_IDS = 1024
+"""Real vocabularies have a few holes, where a token was listed twice."""
 PROBE_SECONDS = 0.5
+PROBE_LENGTHS = (26, 512)
+PROBE_CHARACTERS = "aA1 .\n一é"
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def rust_errors(what: str, path: str | PathLike[str] | None = None) -> Iterator[None]:
-    """Turn errors and panics of the tokenizers library into :class:`TokenizerError`."""
+    """Turn errors and panics of the tokenizers library into :class:`TokenizerError`.
+
+    The library raises bare ``Exception``, and on a panic something that is not even that; type errors pass.
+    """
     try:
         yield
-    except (TokenizerError, TypeError, KeyboardInterrupt, MemoryError):
-        raise
-    except BaseException as reason:  # the library raises bare Exceptions, and panics that are not even those
-        if isinstance(reason, Exception) or type(reason).__name__ == "PanicException":
+    except BaseException as reason:
+        is_panic = type(reason).__name__ == "PanicException"
+        if is_panic or type(reason) is Exception or isinstance(reason, (ValueError, OverflowError)):
+            if isinstance(reason, TokenizerError):
+                raise
             raise TokenizerError(f"{what}: {reason}", path=path) from reason
         raise
 
 
-def parse_backend(path: Path, *, max_bytes: int) -> Backend:
+def parse_backend(path: Path) -> Backend:
     """Read a ``tokenizer.json``, without the truncation and padding in it.
 
-    A word limit above 1000 characters is lowered to that: matching takes more than the square of it.
+    A word limit above 1000 characters is lowered to that, with a log entry: matching takes more than its square.
 
     Raises:
-        TokenizerError: If it is no tokenizer, ids are doubled or negative, or a pattern in it runs away.
+        TokenizerError: If it is no tokenizer, an id is doubled, negative or far above the number of tokens, or a
+            pattern in it runs away.
     """
-    data = read_limited(path, max_bytes=max_bytes, error=TokenizerError)
+    data = read_limited(path, max_bytes=MAX_TOKENIZER_BYTES, error=TokenizerError)
     content = parse_json(data, path=path, error=TokenizerError)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise TokenizerError("must be a JSON object with a model", path=path)
-    _check_vocabulary(content["model"].get("vocab"), path)
+    added = _added_tokens(content, path)
+    vocabulary = content["model"].get("vocab")
+    check_ids({**_by_token(vocabulary, path), **added}, path)
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         for pattern in _patterns(content.get(part)):
             _probe(pattern, path)
-    if _override(content):
-        data = json.dumps(content, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    if _override(content, path):
+        data = json.dumps(content).encode()
     with rust_errors("is no tokenizer", path):
         backend = Backend.from_buffer(data)
-    for token in content.get("added_tokens") or []:
-        if backend.token_to_id(token["content"]) != token["id"]:
+    for token, number in added.items():
+        if backend.token_to_id(token) != number:
             raise TokenizerError(
-                f"{token['content']!r} is not at its id {token['id']}", path=path, field="added_tokens"
+                f"{token!r} has the id {backend.token_to_id(token)}, not {number}", path=path, field="added_tokens"
             )
     return backend
 
 
-def _override(content: dict[str, Any]) -> bool:  # Any: JSON
+def check_ids(vocabulary: Mapping[str, object], path: Path) -> None:
+    """Refuse ids that are doubled, negative or so large that they point outside any embedding of this vocabulary.
+
+    Raises:
+        TokenizerError: Naming a token at fault.
+    """
+    if not vocabulary:
+        raise TokenizerError("must hold at least one token", path=path, field="vocab")
+    tokens: dict[int, str] = {}
+    for token, number in vocabulary.items():
+        if type(number) is not int or number < 0:
+            raise TokenizerError(
+                f"ids must be integers of 0 or more, {token!r} has {number!r}", path=path, field="vocab"
+            )
+        if number in tokens:
+            raise TokenizerError(
+                f"{tokens[number]!r} and {token!r} have the same id {number}", path=path, field="vocab"
+            )
+        tokens[number] = token
+    largest = max(tokens)
+    if largest + 1 - len(tokens) > MAX_UNUSED_IDS:
+        raise TokenizerError(
+            f"{len(tokens)} tokens cannot have ids up to {largest}, of {tokens[largest]!r}", path=path, field="vocab"
+        )
+
+
+def _by_token(vocabulary: object, path: Path) -> dict[str, object]:
+    if isinstance(vocabulary, dict):
+        return vocabulary
+    if isinstance(vocabulary, list) and all(isinstance(item, list) and len(item) == 2 for item in vocabulary):
+        tokens: dict[str, object] = {item[0]: number for number, item in enumerate(vocabulary)}  # Unigram
+        return tokens
+    raise TokenizerError("must be an object of ids or a list of scored tokens", path=path, field="vocab")
+
+
+def _added_tokens(content: dict[str, Any], path: Path) -> dict[str, int]:  # Any: JSON
+    listed = content.get("added_tokens") or []
+    if not isinstance(listed, list) or not all(
+        isinstance(token, dict) and isinstance(token.get("content"), str) for token in listed
+    ):
+        raise TokenizerError("must be a list of tokens", path=path, field="added_tokens")
+    return {token["content"]: token.get("id") for token in listed}
+
+
+def _override(content: dict[str, Any], path: Path) -> bool:  # Any: JSON
     """Take out what must not stay; returns whether there was any."""
     changed = content.get("truncation") is not None or content.get("padding") is not None
     content["truncation"] = content["padding"] = None
     limit = content["model"].get("max_input_chars_per_word")
     if isinstance(limit, int) and limit > MAX_WORD_CHARACTERS:
+        logger.warning("%s: max_input_chars_per_word is %d and was lowered to %d", path, limit, MAX_WORD_CHARACTERS)
         content["model"]["max_input_chars_per_word"] = MAX_WORD_CHARACTERS
         changed = True
     return changed
-
-
-def _check_vocabulary(vocabulary: object, path: Path) -> None:
-    if isinstance(vocabulary, list):  # Unigram: the place is the id
-        return
-    if not isinstance(vocabulary, dict) or not vocabulary:
-        raise TokenizerError("must be an object or a list with at least one token", path=path, field="model.vocab")
-    ids = list(vocabulary.values())
-    if set(map(type, ids)) != {int} or min(ids) < 0:
-        raise TokenizerError("ids must be integers of 0 or more", path=path, field="model.vocab")
-    if len(set(ids)) < len(ids):
-        raise TokenizerError("two tokens have the same id", path=path, field="model.vocab")
-
-
-def check_ids(backend: Backend, path: Path) -> None:
-    """Refuse a vocabulary with ids far above its size: they would point outside any embedding.
-
-    Raises:
-        TokenizerError: If more than 1024 ids below the largest are unused.
-    """
-    vocabulary = backend.get_vocab(with_added_tokens=True)
-    if not vocabulary:
-        raise TokenizerError("the vocabulary is empty", path=path)
-    largest = max(vocabulary.values())
-    if largest + 1 - len(vocabulary) > MAX_UNUSED_IDS:
-        raise TokenizerError(f"{len(vocabulary)} tokens have ids up to {largest}", path=path, field="model.vocab")
 
 
 def _patterns(part: object) -> Iterator[str]:
@@ -112,13 +145,12 @@ def _patterns(part: object) -> Iterator[str]:
 
 
 def _probe(pattern: str, path: Path) -> None:
-    """Try a pattern on runs of each character in it; one with nested repetition panics or takes too long."""
-    characters = sorted({*pattern[:2000], *"aA1 .\n一"})
+    """Try a pattern on runs of its own characters: one with nested repetitions takes too long there, or panics."""
+    characters = sorted({*pattern[:2000], *PROBE_CHARACTERS})
     with rust_errors(f"the pattern {pattern[:80]!r} cannot be used", path):
         split = Split(Regex(pattern), "isolated")
         started = time.monotonic()
-        for character in characters:
-            for length in (26, 512):
-                split.pre_tokenize_str(character * length + "\x00")
-                if time.monotonic() - started > PROBE_SECONDS:
-                    raise TokenizerError(f"the pattern {pattern[:80]!r} is too slow", path=path)
+        for text in (character * length + "\x00" for character in characters for length in PROBE_LENGTHS):
+            split.pre_tokenize_str(text)
+            if time.monotonic() - started > PROBE_SECONDS:
+                raise TokenizerError(f"the pattern {pattern[:80]!r} is too slow", path=path)

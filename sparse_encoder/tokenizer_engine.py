@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -77,36 +78,38 @@ class Engine:
         Raises:
             TokenizerError: If the backend fails on a text.
         """
-
-        def run(firsts: Sequence[str], seconds: Sequence[str] | None) -> list[Encoding]:
-            with rust_errors("a text cannot be encoded"):
-                try:
-                    return function(_inputs(firsts, seconds), add_special_tokens=add_special_tokens)
-                except TypeError:  # a lone surrogate: everything is a string
-                    seconds = seconds and [well_formed(text) for text in seconds]
-                    return function(
-                        _inputs([well_formed(text) for text in firsts], seconds), add_special_tokens=add_special_tokens
-                    )
-
         with self.truncation(limit, side) as backend:
-            function = backend.encode_batch if details else backend.encode_batch_fast
+            function = partial(_run, backend.encode_batch if details else backend.encode_batch_fast, add_special_tokens)
             sizes = [] if limit is None else [limit * count for count in CHARACTERS_PER_TOKEN]
             if limit is None or max(map(len, chain(texts, pairs or ())), default=0) <= sizes[0]:
-                return run(texts, pairs)
+                return function(texts, pairs)
             if pairs is not None or side == "left":
                 seconds = None if pairs is None else [cut(text, sizes[-1], side) for text in pairs]
-                return run([cut(text, sizes[-1], side) for text in texts], seconds)
-            encodings = run([cut(text, sizes[0], side) for text in texts], None)
+                return function([cut(text, sizes[-1], side) for text in texts], seconds)
+            encodings = function([cut(text, sizes[0]) for text in texts], None)
             for size, larger in pairwise(sizes):
                 short = [row for row, found in enumerate(encodings) if len(found) < limit and len(texts[row]) > size]
-                again = run([cut(texts[row], larger, side) for row in short], None) if short else []
+                again = function([cut(texts[row], larger) for row in short], None) if short else []
                 for row, found in zip(short, again, strict=True):
                     encodings[row] = found
             return encodings
 
 
-def _inputs(firsts: Sequence[str], seconds: Sequence[str] | None) -> list[Any]:  # Any: texts or pairs of texts
-    return list(firsts) if seconds is None else list(zip(firsts, seconds, strict=True))
+def _run(
+    function: Callable[..., list[Encoding]], add_special_tokens: bool, texts: Sequence[str], pairs: Sequence[str] | None
+) -> list[Encoding]:
+    """Encode strings; only those with surrogates, which Rust refuses, are looked at one by one."""
+    with rust_errors("a text cannot be encoded"):
+        try:
+            return function(_inputs(texts, pairs), add_special_tokens=add_special_tokens)
+        except TypeError:
+            texts = [well_formed(text) for text in texts]
+            pairs = None if pairs is None else [well_formed(text) for text in pairs]
+            return function(_inputs(texts, pairs), add_special_tokens=add_special_tokens)
+
+
+def _inputs(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:  # Any: texts or pairs of texts
+    return list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
 
 
 def strings(texts: Iterable[str], name: str) -> list[str]:

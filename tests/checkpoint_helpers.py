@@ -30,6 +30,85 @@ def floats(*values: float) -> bytes:
     return struct.pack(f"<{len(values)}f", *values)
 
 
+GOOD_SAFETENSORS = safetensors_bytes({"a": entry([2], 0, 8), "b": entry([1, 1], 8, 12)}, floats(1, 2, 3))
+BAD_SAFETENSORS = {
+    "header length of all ones": (b"\xff" * 8 + b"{}", "says its header has 18446744073709551615 bytes"),
+    "header length over a hundred megabytes": (safetensors_bytes("{}", length=100_000_001), "says its header has"),
+    "header longer than the file": (safetensors_bytes("{}", length=100), "fit the file of 10 bytes"),
+    "header length 0": (safetensors_bytes("{}", length=0), "says its header has 0 bytes"),
+    "header over four megabytes": (safetensors_bytes("{" + " " * 4_000_000 + "}"), "2 to 4000000"),
+    "empty": (b"", "has only 0 bytes"),
+    "seven bytes": (b"\x02\0\0\0\0\0\0", "has only 7 bytes"),
+    "a pointer of git lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",
+        "is a Git LFS pointer.*git lfs pull",
+    ),
+    "a web page": (b"\n<!DOCTYPE html><html><title>404</title></html>", "is a web page"),
+    "a web page in capitals": (b"<HTML>Sign in</HTML>", "is a web page"),
+    "a pytorch archive": (b"PK\x03\x04" + b"\0" * 60, "is a PyTorch file"),
+    "an old pytorch file": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\0" * 60, "is a PyTorch file"),
+    "header no JSON": (safetensors_bytes("{a}"), "is not valid JSON"),
+    "header a list": (safetensors_bytes([1, 2]), "no JSON object"),
+    "header after blanks": (safetensors_bytes(' {"a": 1}'), "no JSON object"),
+    "header not UTF-8": (struct.pack("<Q", 9) + b'{"\xff": 1}' + b" ", "must be UTF-8"),
+    "a name twice": (
+        safetensors_bytes("{" + '"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},' * 2 + '"b":1}', floats(1)),
+        "the key 'a' is there twice",
+    ),
+    "trailing bytes": (GOOD_SAFETENSORS + b"\0", "no valid safetensors"),
+    "cut off": (GOOD_SAFETENSORS[:-1], "no valid safetensors"),
+    "overlap": (
+        safetensors_bytes({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, floats(1, 2, 3)),
+        "no valid safetensors",
+    ),
+    "a hole": (
+        safetensors_bytes({"a": entry([1], 0, 4), "b": entry([1], 8, 12)}, floats(1, 2, 3)),
+        "no valid safetensors",
+    ),
+    "a size that is not the shape's": (
+        safetensors_bytes({"a": entry([3], 0, 8)}, floats(1, 2)),
+        "no valid safetensors",
+    ),
+    "offsets below zero": (safetensors_bytes({"a": entry([1], -4, 0)}), "data_offsets"),
+    "offsets the wrong way round": (safetensors_bytes({"a": entry([1], 4, 0)}, floats(1)), "data_offsets"),
+    "offsets beyond 64 bits": (safetensors_bytes({"a": entry([1], 0, 2**64)}), "data_offsets"),
+    "an overflowing shape": (safetensors_bytes({"a": entry([2**40, 2**40], 0, 4)}, floats(1)), "no valid safetensors"),
+    "a huge axis beside an empty one": (safetensors_bytes({"a": entry([0, 2**62], 0, 0)}), "has the shape"),
+    "an axis below zero": (safetensors_bytes({"a": entry([-1], 0, 4)}, floats(1)), "has the shape"),
+    "an axis that is true": (
+        safetensors_bytes('{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}', floats(1)),
+        "shape",
+    ),
+    "nine axes": (safetensors_bytes({"a": entry([1] * 9, 0, 4)}, floats(1)), "has the shape"),
+    "a shape that is a text": (
+        safetensors_bytes({"a": {**entry([1], 0, 4), "shape": "1"}}, floats(1)),
+        "has the shape",
+    ),
+    "an entry that is a number": (safetensors_bytes({"a": 1}), "must have dtype, shape and data_offsets"),
+    "an entry with more": (safetensors_bytes({"a": {**entry([1], 0, 4), "x": 1}}, floats(1)), "must have dtype"),
+    "metadata of numbers": (
+        safetensors_bytes({"__metadata__": {"a": 1}, "b": entry([1], 0, 4)}, floats(1)),
+        "no valid",
+    ),
+    **{
+        f"type {dtype}": (
+            safetensors_bytes({"a": entry([4], 0, 4, dtype)}, b"\0" * 4),
+            rf"has the type '{dtype}'; supported are \['BF16', 'BOOL', 'F16', 'F32', 'F64', 'I32', 'I64', 'U8'\]",
+        )
+        for dtype in ("F8_E4M3", "F8_E5M2", "F4", "I8", "U16", "C64", "", "f32")
+    },
+    **{
+        f"value {value}": (safetensors_bytes({"a": entry([2], 0, 8)}, floats(1, value)), "has NaN or infinite values")
+        for value in (float("nan"), float("inf"), float("-inf"))
+    },
+    **{
+        f"name {name[:20]!r}": (safetensors_bytes({name: entry([1], 0, 4)}, floats(1)), "a tensor cannot be called")
+        for name in ("../a", "a..b", "a/b", "a\\b", "a\0b", "a\nb", "", " ", "a\u202eb", "x" * 10_000)
+    },
+}
+"""Files that lie about themselves, and what is said of them."""
+
+
 @dataclass
 class FakeHub:
     """Repositories served as the hub serves them, with a log of what was asked and ways to misbehave."""

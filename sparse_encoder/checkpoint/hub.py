@@ -16,6 +16,7 @@ from pathlib import Path
 from sparse_encoder.checkpoint.errors import LoadError
 from sparse_encoder.checkpoint.hub_names import redacted, repository_of
 from sparse_encoder.checkpoint.json_files import read_json_object
+from sparse_encoder.checkpoint.paths import resolve_inside
 from sparse_encoder.checkpoint.reading import MAX_INDEX_BYTES
 
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
@@ -172,4 +173,5 @@ def _missing_shards(index: Path) -> set[str]:
         return set()
     weight_map = read_json_object(index, max_bytes=MAX_INDEX_BYTES).get("weight_map")
     shards = weight_map.values() if isinstance(weight_map, dict) else ()
-    return {str(shard) for shard in shards if not (index.parent / str(shard)).exists()}
+    paths = {resolve_inside(index.parent, str(shard)) for shard in shards}
+    return {path.name for path in paths if not path.exists()}

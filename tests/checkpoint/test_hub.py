@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -168,6 +169,14 @@ def test_a_snapshot_is_checked_without_the_client_s_list(hub: FakeHub, tmp_path:
     message = {"blob": shard, "shard": shard, "config": "config.json or modules.json"}[damage]
     with pytest.raises(LoadError, match=rf"lacks \['{message}'\].*hf download org/model"):
         fetch_model_folder("org/model", cache_folder=tmp_path / "new", local_files_only=True)
+
+
+@pytest.mark.parametrize("shard", ["/etc/passwd", "../../x.safetensors", "/none"])
+def test_a_hostile_index_is_refused_before_it_is_followed(hub: FakeHub, tmp_path: Path, shard: str) -> None:
+    index = json.dumps({"weight_map": {"a": shard}}).encode()
+    hub.add("org/model", {"config.json": b"{}", "model.safetensors.index.json": index})
+    with pytest.raises(LoadError, match="must be relative and stay in its folder"):
+        fetch_model_folder("org/model", cache_folder=tmp_path, endpoint=hub.url)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from sparse_encoder.publishing import Upload, upload
+
+
+class FakeHub:
+    """Answers what the hub's client would, and keeps what it was asked for."""
+
+    def __init__(self, readme: bool) -> None:
+        self.readme = readme
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.files: dict[str, str] = {}
+
+    def __call__(self, token: str | None = None) -> FakeHub:
+        self.calls.append(("client", {"token": token}))
+        return self
+
+    def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
+        self.calls.append(("create", options))
+        return SimpleNamespace(repo_id=repo_id if "/" in repo_id else f"me/{repo_id}")
+
+    def create_branch(self, repo_id: str, **options: Any) -> None:
+        self.calls.append(("branch", {"repo_id": repo_id, **options}))
+
+    def file_exists(self, repo_id: str, filename: str, **options: Any) -> bool:
+        self.calls.append(("look", {"repo_id": repo_id, "filename": filename, **options}))
+        return self.readme
+
+    def upload_folder(self, *, folder_path: Path, **options: Any) -> SimpleNamespace:
+        self.files = {path.name: path.read_text() for path in Path(folder_path).iterdir()}
+        self.calls.append(("upload", options))
+        return SimpleNamespace(commit_url="the commit", pr_url="the pull request")
+
+
+@pytest.fixture
+def hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub(readme=getattr(request, "param", False))
+    monkeypatch.setattr(huggingface_hub, "HfApi", fake)
+    return fake
+
+
+def save(folder: Path, repository: str, with_card: bool) -> None:
+    folder.mkdir()
+    (folder / "model").write_text(repository)
+    if with_card:
+        (folder / "README.md").write_text("card")
+
+
+def test_a_new_repository(hub: FakeHub) -> None:
+    assert upload(Upload(repo_id="model", token="t", private=True), save=save) == "the commit"
+    assert hub.files == {"model": "me/model", "README.md": "card"}
+    calls = dict(hub.calls)
+    assert calls["client"] == {"token": "t"}
+    assert calls["create"] == {"private": True, "exist_ok": False}
+    assert calls["upload"] == {
+        "repo_id": "me/model",
+        "commit_message": "Add new SparseEncoder model",
+        "commit_description": None,
+        "create_pr": False,
+        "revision": None,
+    }
+    assert "branch" not in calls
+
+
+@pytest.mark.parametrize("hub", [True], indirect=True)
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_readme_that_is_there_stays_unless_it_is_to_be_replaced(hub: FakeHub, replace: bool) -> None:
+    upload(Upload(repo_id="me/model", exist_ok=True, replace_model_card=replace), save=save)
+    assert ("README.md" in hub.files) == replace
+
+
+def test_a_pull_request_says_how_to_try_it(hub: FakeHub) -> None:
+    target = Upload(repo_id="me/model", create_pr=True, commit_message="mine", architecture="Parts()")
+    assert upload(target, save=save) == "the pull request"
+    calls = dict(hub.calls)
+    assert calls["create"]["exist_ok"]
+    assert calls["upload"]["commit_message"] == "mine"
+    text = calls["upload"]["commit_description"]
+    assert "Parts()" in text
+    assert 'SparseEncoder("me/model", revision=f"refs/pr/{pr_number}")' in text
+    compile(text.split("```python\n")[1].split("```")[0], "snippet", "exec")
+
+
+def test_a_branch_and_a_folder_that_is_there(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("w")
+
+    def never(folder: Path, repository: str, with_card: bool) -> None:
+        raise AssertionError
+
+    assert upload(Upload(repo_id="me/model", revision="next"), save=never, folder=tmp_path) == "the commit"
+    assert hub.files == {"weights": "w"}
+    assert dict(hub.calls)["branch"] == {"repo_id": "me/model", "branch": "next", "exist_ok": True}
+    assert dict(hub.calls)["upload"]["revision"] == "next"

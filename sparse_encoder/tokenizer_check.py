@@ -61,8 +61,11 @@ def parse_backend(path: Path) -> Backend:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise TokenizerError("must be a JSON object with a model", path=path)
     added = _added_tokens(content, path)
-    vocabulary = content["model"].get("vocab")
-    check_ids({**_by_token(vocabulary, path), **added}, path)
+    vocabulary = {**_by_token(content["model"].get("vocab"), path), **added}
+    check_ids(vocabulary, path)
+    unknown = content["model"].get("unk_token")
+    if isinstance(unknown, str) and unknown not in vocabulary:
+        raise TokenizerError(f"the vocabulary lacks {unknown!r}", path=path, field="unk_token")
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         for pattern in _patterns(content.get(part)):
             _probe(pattern, path)
@@ -70,6 +73,9 @@ def parse_backend(path: Path) -> Backend:
         data = json.dumps(content).encode()
     with rust_errors("is no tokenizer", path):
         backend = Backend.from_buffer(data)
+        around = {*backend.encode("").ids, *backend.encode("", "").ids}  # what is put around any text
+    if not around <= set(vocabulary.values()):
+        raise TokenizerError(f"puts ids around a text that no token has, {sorted(around)}", path=path)
     for token, number in added.items():
         if backend.token_to_id(token) != number:
             raise TokenizerError(
@@ -147,10 +153,11 @@ def _patterns(part: object) -> Iterator[str]:
 def _probe(pattern: str, path: Path) -> None:
     """Try a pattern on runs of its own characters: one with nested repetitions takes too long there, or panics."""
     characters = sorted({*pattern[:2000], *PROBE_CHARACTERS})
+    tail = "\x00" + "".join(characters)  # so that no pattern is given up at a glance for want of a character
     with rust_errors(f"the pattern {pattern[:80]!r} cannot be used", path):
         split = Split(Regex(pattern), "isolated")
         started = time.monotonic()
-        for text in (character * length + "\x00" for character in characters for length in PROBE_LENGTHS):
+        for text in (character * length + tail for character in characters for length in PROBE_LENGTHS):
             split.pre_tokenize_str(text)
             if time.monotonic() - started > PROBE_SECONDS:
                 raise TokenizerError(f"the pattern {pattern[:80]!r} is too slow", path=path)

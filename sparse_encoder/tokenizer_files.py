@@ -194,22 +194,27 @@ def _add_tokens(backend: Backend, listed: Mapping[int, AddedToken], folder: Path
 
 
 def _config(raw: Mapping[str, Any], named: Mapping[str, str], folder: Path) -> TokenizerConfig:  # Any: JSON
-    additional = raw.get("additional_special_tokens") or raw.get("extra_special_tokens") or []
-    texts = additional.values() if isinstance(additional, dict) else additional
-    inputs, class_name = raw.get("model_input_names"), str(raw.get("tokenizer_class") or "")
-    types = "token_type_ids" in inputs if inputs else (False if class_name.startswith(_WITHOUT_TYPES) else None)
     limit = UNLIMITED if raw.get("model_max_length") is None else raw["model_max_length"]
     try:
         if isinstance(limit, bool) or not isinstance(limit, (int, float)):
             raise TypeError(f"model_max_length must be a number, got {limit!r}")
+        additional = raw.get("additional_special_tokens") or raw.get("extra_special_tokens") or []
+        texts = additional.values() if isinstance(additional, dict) else additional
         return TokenizerConfig(
             special_tokens=named,
             additional_special_tokens=tuple(filter(None, map(_token_text, texts))),
             model_max_length=int(min(limit, UNLIMITED)),
             padding_side=raw.get("padding_side", "right"),
             truncation_side=raw.get("truncation_side", "right"),
-            has_token_type_ids=types,
+            has_token_type_ids=_states_token_types(raw),
             extra=raw,
         )
     except (TypeError, ValueError) as reason:
         raise TokenizerError(str(reason), path=folder / "tokenizer_config.json") from reason
+
+
+def _states_token_types(raw: Mapping[str, Any]) -> bool | None:  # Any: JSON
+    inputs = raw.get("model_input_names")
+    if inputs:
+        return "token_type_ids" in inputs
+    return False if str(raw.get("tokenizer_class") or "").startswith(_WITHOUT_TYPES) else None

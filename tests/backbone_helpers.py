@@ -91,11 +91,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @torch.no_grad()
 def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Give every parameter values of about 0.4, so that each of them shows in the result."""
+    """Give every parameter values far from those it starts with, so that each of them shows in the result."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        noise = torch.randn(parameter.shape, generator=generator) * 0.4
-        parameter.copy_(noise + 1 if parameter.ndim == 1 and "norm" in str(parameter.shape) else noise)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            centre = 1.0 if isinstance(module, nn.LayerNorm) and name == "weight" else 0.0
+            parameter.copy_(centre + 0.4 * torch.randn(parameter.shape, generator=generator))
 
 
 def batch(num_token_types: int = 2, pad: int = 1, seed: int = 0) -> dict[str, Tensor]:

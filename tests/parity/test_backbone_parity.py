@@ -118,7 +118,8 @@ def test_random_weights_are_spread_as_in_transformers(model_type: str) -> None:
             assert tensor.mean().item() == pytest.approx(theirs[name].mean().item(), abs=0.2), name
         else:
             assert tensor.std().item() == pytest.approx(theirs[name].std().item(), rel=0.1), name
-            assert tensor.abs().max().item() == pytest.approx(theirs[name].abs().max().item(), rel=0.4), name
+            if model_type == "modernbert":  # cut off
+                assert tensor.abs().max().item() == pytest.approx(theirs[name].abs().max().item(), rel=0.05), name
 
 
 @pytest.mark.fixture
@@ -135,7 +136,7 @@ def test_hidden_states_of_a_real_bert() -> None:
 
 
 @pytest.mark.fixture
-@pytest.mark.filterwarnings("ignore:.*pytorch_model.bin")
+@pytest.mark.filterwarnings("ignore:.*has its weights in a pickle")
 @pytest.mark.parametrize(
     ("name", "input_ids"),
     [

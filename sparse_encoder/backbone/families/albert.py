@@ -32,6 +32,7 @@ ALBERT = Family(
         num_heads=64,
         intermediate_size=16384,
         activation="gelu_new",
+        head_activation="gelu_new",
         embedding_dropout=0.0,
         attention_dropout=0.0,
         attention_output_dropout=0.0,

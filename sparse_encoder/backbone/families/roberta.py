@@ -34,5 +34,6 @@ ROBERTA = Family(
     decoder_bias_copy="lm_head.decoder.bias",
     ignored=(r"roberta\.embeddings\.(position_ids|token_type_ids)", r"roberta\.pooler\.dense\.(weight|bias)"),
 )
-XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", class_prefix="XLMRoberta")
-CAMEMBERT = replace(ROBERTA, model_type="camembert", class_prefix="Camembert")
+_SMALL = replace(ROBERTA.defaults, vocab_size=30522)
+XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", class_prefix="XLMRoberta", defaults=_SMALL)
+CAMEMBERT = replace(ROBERTA, model_type="camembert", class_prefix="Camembert", defaults=_SMALL)

@@ -17,6 +17,7 @@ from sparse_encoder.checkpoint.json_files import parse_json, read_json, read_jso
 from sparse_encoder.checkpoint.key_table import KeyTable, canonical_names
 from sparse_encoder.checkpoint.paths import open_regular, read_limited, resolve_inside
 from sparse_encoder.checkpoint.reading import read_tensors
+from sparse_encoder.checkpoint.safetensors_file import read_safetensors
 from sparse_encoder.checkpoint.writing import write_tensors
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "read_json",
     "read_json_object",
     "read_limited",
+    "read_safetensors",
     "read_tensors",
     "resolve_inside",
     "staged_folder",

@@ -28,7 +28,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def fetch_model_folder(
-    name_or_path: str,
+    name_or_path: str | os.PathLike[str],
     *,
     cache_folder: str | os.PathLike[str] | None = None,
     revision: str | None = None,
@@ -57,9 +57,10 @@ def fetch_model_folder(
         NotADirectoryError: If the name is a file.
         LoadError: If the files cannot be had, are not all there, or are not what their hashes say.
     """
-    if name_or_path and Path(name_or_path).expanduser().is_dir():
-        return Path(name_or_path).expanduser()
-    repository = repository_of(name_or_path)
+    name = os.fspath(name_or_path)
+    if name and Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    repository = repository_of(name)
     from huggingface_hub import constants, snapshot_download
 
     cache = Path(cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME") or constants.HF_HUB_CACHE).expanduser()
@@ -128,7 +129,10 @@ def _guarded(
 
 
 def _verify(root: Path, known: set[str], command: str) -> None:
-    """Compare what has just been downloaded with its hash, which is its name in the cache."""
+    """Compare what has just been downloaded with its hash, which is its name in the cache.
+
+    What was in the cache before is trusted, and so is all on systems where the cache cannot use links.
+    """
     for path in sorted(root.rglob("*")):
         if not path.is_symlink() or not path.is_file():
             continue

@@ -16,7 +16,7 @@ import pytest
 from checkpoint_helpers import FakeHub, entry, floats, safetensors_bytes, serving, tree_of
 
 from sparse_encoder.checkpoint import LoadError, fetch_model_folder, read_json, read_tensors, resolve_inside
-from sparse_encoder.checkpoint.hub_names import ORIGINAL_NAMES, redacted, repository_of
+from sparse_encoder.checkpoint.hub_names import redacted, repository_of
 
 WEIGHTS = safetensors_bytes({"a": entry([2], 0, 8)}, floats(1, 2))
 OTHER_WEIGHTS = safetensors_bytes({"a": entry([2], 0, 8)}, floats(3, 4))
@@ -315,11 +315,6 @@ def test_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match="no name of a repository"):
         fetch_model_folder("an organisation/model", cache_folder=tmp_path)
-
-
-def test_the_original_names_are_those_of_the_peer() -> None:
-    peer = pytest.importorskip("sentence_transformers.util.misc")
-    assert frozenset(peer.ORIGINAL_TRANSFORMER_MODELS) == ORIGINAL_NAMES
 
 
 @pytest.mark.parametrize("offline", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import warnings
@@ -46,15 +45,13 @@ def test_pickles_are_never_opened_beside_safetensors(sharded: Path, monkeypatch:
     for name in ("pytorch_model.bin", "pytorch_model.bin.index.json"):
         (sharded / name).write_bytes(b"poison")
 
-    def watched(real):  # noqa: ANN001, ANN202 - wraps three unlike functions
-        def call(path, *args, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN202
-            opened.append(str(path))
-            return real(path, *args, **kwargs)
+    real_open = os.open
 
-        return call
+    def watched_open(path: str, flags: int, mode: int = 0o777) -> int:
+        opened.append(os.fspath(path))
+        return real_open(path, flags, mode)
 
-    monkeypatch.setattr(os, "open", watched(os.open))
-    monkeypatch.setattr(builtins, "open", watched(builtins.open))
+    monkeypatch.setattr(os, "open", watched_open)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
     assert set(read_tensors(sharded)) == {"a", "b", "c"}
     assert any(name.endswith(TWO) for name in opened)

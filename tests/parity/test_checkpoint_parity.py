@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sparse_encoder.checkpoint import read_tensors, write_tensors
+from sparse_encoder.checkpoint.hub_names import ORIGINAL_NAMES
 
 transformers = pytest.importorskip("transformers")
 
@@ -90,3 +91,8 @@ def test_shards_are_split_as_the_hub_splits_them(tmp_path: Path, model: Any) -> 
         if largest <= size:  # one that fits in no shard stands alone there and ends the shard before it here
             assert found == wanted
         assert sorted(sum(found, [])) == sorted(sum(wanted, []))
+
+
+def test_the_original_names_are_those_of_the_peer() -> None:
+    peer = pytest.importorskip("sentence_transformers.util.misc")
+    assert frozenset(peer.ORIGINAL_TRANSFORMER_MODELS) == ORIGINAL_NAMES

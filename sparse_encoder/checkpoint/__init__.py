@@ -18,7 +18,7 @@ from sparse_encoder.checkpoint.key_table import KeyTable, canonical_names
 from sparse_encoder.checkpoint.paths import open_regular, read_limited, resolve_inside
 from sparse_encoder.checkpoint.reading import read_tensors
 from sparse_encoder.checkpoint.safetensors_file import read_safetensors
-from sparse_encoder.checkpoint.writing import write_tensors
+from sparse_encoder.checkpoint.writing import write_safetensors, write_tensors
 
 __all__ = [
     "BackendError",
@@ -42,6 +42,7 @@ __all__ = [
     "staged_folder",
     "write_bytes",
     "write_json",
+    "write_safetensors",
     "write_tensors",
     "write_text",
 ]

@@ -39,7 +39,6 @@ def write_tensors(
         raise ValueError(f"max_shard_bytes must be positive, got {max_shard_bytes}")
     _check(tensors)
     shards = _split(tensors, max_shard_bytes)
-    header = {"format": "pt", **(metadata or {})}
     with staged_folder(Path(folder)) as stage:
         names = (
             [SINGLE_NAME]
@@ -47,7 +46,7 @@ def write_tensors(
             else [f"model-{number:05d}-of-{len(shards):05d}.safetensors" for number in range(1, len(shards) + 1)]
         )
         for name, shard in zip(names, shards, strict=True):
-            _save(stage / name, {key: tensors[key] for key in shard}, header)
+            write_safetensors(stage / name, {key: tensors[key] for key in shard}, metadata=metadata)
         if len(shards) > 1:
             totals = {
                 "total_parameters": sum(tensor.numel() for tensor in tensors.values()),
@@ -93,13 +92,21 @@ def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write one file; a view is copied out of the memory it shares."""
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file that everybody may read whom the umask lets; views are copied out of what they share.
+
+    It is written in place: call it in a :func:`staged_folder`.
+
+    Args:
+        path: The file.
+        tensors: Tensors by name on any device.
+        metadata: Texts for the header, besides ``format``.
+    """
     owned = {}
     for name, tensor in tensors.items():
         plain = tensor.detach().to("cpu").contiguous()
         owned[name] = plain if _size(plain) == plain.untyped_storage().nbytes() else plain.clone()
     path.touch()  # with the mode the umask asks for; safetensors would leave a file nobody else can read
     mode = path.stat().st_mode & 0o777
-    save_file(owned, path, metadata)
+    save_file(owned, path, {"format": "pt", **(metadata or {})})
     os.chmod(path, mode)

@@ -108,7 +108,7 @@ class BM25:
 
     def encode_document(
         self,
-        sentences: str | Sequence[str],
+        inputs: str | Sequence[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -119,7 +119,7 @@ class BM25:
         """Weigh the words of documents.
 
         Args:
-            sentences: Texts, or one text.
+            inputs: Texts, or one text.
             prompt_name: Must be ``None``: there are no named prompts here.
             prompt: Text put before each text.
             batch_size: Texts between two steps of the progress bar.
@@ -134,11 +134,11 @@ class BM25:
             ValueError: If nothing was fitted yet, or an argument is out of range.
         """
         _check(prompt_name, batch_size)
-        return self._encode(sentences, self._document_weights, prompt, batch_size, show_progress_bar, max_active_dims)
+        return self._encode(inputs, self._document_weights, prompt, batch_size, show_progress_bar, max_active_dims)
 
     def encode_query(
         self,
-        sentences: str | Sequence[str],
+        inputs: str | Sequence[str],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -148,7 +148,7 @@ class BM25:
     ) -> SparseEmbeddings:
         """Weigh the words of queries; otherwise as :meth:`encode_document`."""
         _check(prompt_name, batch_size)
-        return self._encode(sentences, self._query_weights, prompt, batch_size, show_progress_bar, max_active_dims)
+        return self._encode(inputs, self._query_weights, prompt, batch_size, show_progress_bar, max_active_dims)
 
     def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
         """Score queries, (N, V), against documents, (M, V); returns (N, M)."""
@@ -156,7 +156,7 @@ class BM25:
 
     def _encode(
         self,
-        sentences: str | Sequence[str],
+        inputs: str | Sequence[str],
         weigh: Callable[[list[str]], dict[int, float]],
         prompt: str | None,
         batch_size: int,
@@ -165,13 +165,13 @@ class BM25:
     ) -> SparseEmbeddings:
         """Encode texts with one of the two weights."""
         self._check_fitted()
-        if isinstance(sentences, str):
-            matrix = self._encode([sentences], weigh, prompt, batch_size, show_progress_bar, max_active_dims)
+        if isinstance(inputs, str):
+            matrix = self._encode([inputs], weigh, prompt, batch_size, show_progress_bar, max_active_dims)
             row: SparseEmbeddings = matrix[0]
             return row
         rows: list[dict[int, float]] = []
-        for start in tqdm(range(0, len(sentences), batch_size), desc="Batches", disable=not show_progress_bar):
-            texts = sentences[start : start + batch_size]
+        for start in tqdm(range(0, len(inputs), batch_size), desc="Batches", disable=not show_progress_bar):
+            texts = inputs[start : start + batch_size]
             rows += map(weigh, self._words(texts, prompt or "", first=start))
         embeddings = SparseEmbeddings.from_rows(rows, len(self._vocabulary))
         return embeddings if max_active_dims is None else embeddings.top_k(max_active_dims)

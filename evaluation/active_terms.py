@@ -1,0 +1,50 @@
+"""How many terms embeddings use; knows nothing of what the terms mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparse_encoder.embeddings import SparseEmbeddings
+
+
+@dataclass
+class ActiveTerms:
+    """Count, matrix by matrix, which rows use which terms."""
+
+    num_rows: int = 0
+    """Rows counted."""
+    rows_by_term: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """How many of them use each term, (V)."""
+
+    def add(self, embeddings: SparseEmbeddings) -> None:
+        """Count the rows of a matrix, (N, V).
+
+        Raises:
+            ValueError: If it has another number of terms than those before.
+        """
+        terms = embeddings.col_indices()[embeddings.values() != 0].cpu().numpy()
+        counts = np.bincount(terms, minlength=embeddings.shape[1]).astype(np.int64)
+        if self.num_rows and len(counts) != len(self.rows_by_term):
+            raise ValueError(f"embeddings must have one width, got {len(self.rows_by_term)} and {len(counts)}")
+        self.rows_by_term = self.rows_by_term + counts if self.num_rows else counts
+        self.num_rows += embeddings.shape[0]
+
+    @property
+    def active_dims(self) -> float:
+        """Mean number of terms that a row uses."""
+        return float(self.rows_by_term.sum()) / self.num_rows if self.num_rows else 0.0
+
+    @property
+    def sparsity_ratio(self) -> float:
+        """Mean share of terms that a row does not use."""
+        return 1 - self.active_dims / len(self.rows_by_term) if len(self.rows_by_term) else 1.0
+
+    def flops(self, other: ActiveTerms) -> float:
+        """Return how many terms a row of these shares with a row of the others on average.
+
+        It is the number of multiplications that a search costs per query and document.
+        """
+        return float(self.rows_by_term @ other.rows_by_term) / (self.num_rows * other.num_rows)

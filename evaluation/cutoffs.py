@@ -1,0 +1,86 @@
+"""Which metrics are measured at which ranks, and what they are called; knows rankings as lists of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sparse_encoder.evaluation.metrics import (
+    accuracy_at_k,
+    average_precision_at_k,
+    ndcg_at_k,
+    precision_at_k,
+    recall_at_k,
+    reciprocal_rank_at_k,
+)
+
+Scores = dict[str, dict[int, float]]
+"""Means over queries by metric, such as ``ndcg@k``, and by k."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cutoffs:
+    """Ranks at which rankings are measured."""
+
+    accuracy: tuple[int, ...]
+    precision_recall: tuple[int, ...]
+    mrr: tuple[int, ...]
+    ndcg: tuple[int, ...]
+    """At least one: the largest is that of the primary metric."""
+    map: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse ranks that are no ranks."""
+        if not self.ndcg:
+            raise ValueError("ndcg_at_k must not be empty: its largest k is that of the primary metric")
+        for k in (*self.accuracy, *self.precision_recall, *self.mrr, *self.ndcg, *self.map):
+            if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+                raise ValueError(f"every k must be an integer from 1 up, got {k!r}")
+
+    @property
+    def deepest(self) -> int:
+        """How long rankings have to be."""
+        return max(*self.accuracy, *self.precision_recall, *self.mrr, *self.ndcg, *self.map, 1)
+
+    def measure(self, rankings: Sequence[Sequence[Hashable]], relevant: Sequence[Collection[Hashable]]) -> Scores:
+        """Measure the rankings of several queries.
+
+        Args:
+            rankings: Ids of documents, best first, for each query.
+            relevant: Ids of the relevant documents, at least one, for each query.
+
+        Returns:
+            Means over the queries.
+        """
+        plan = {
+            "accuracy@k": (accuracy_at_k, self.accuracy),
+            "precision@k": (precision_at_k, self.precision_recall),
+            "recall@k": (recall_at_k, self.precision_recall),
+            "ndcg@k": (ndcg_at_k, self.ndcg),
+            "mrr@k": (reciprocal_rank_at_k, self.mrr),
+            "map@k": (average_precision_at_k, self.map),
+        }
+        pairs = list(zip(rankings, relevant, strict=True))
+        return {
+            name: {k: sum(metric(ranked, wanted, k) for ranked, wanted in pairs) / len(pairs) for k in cutoffs}
+            for name, (metric, cutoffs) in plan.items()
+        }
+
+    def columns(self, function: str) -> list[str]:
+        """Name the columns of one score function in a table of results."""
+        return [f"{function}-{title}@{k}" for title, _, k in self._order()]
+
+    def row(self, scores: Mapping[str, Mapping[int, float]]) -> list[float]:
+        """Return the values of these columns."""
+        return [scores[name][k] for _, name, k in self._order()]
+
+    def _order(self) -> list[tuple[str, str, int]]:
+        """List title, metric and k of each column."""
+        both = (("Precision", "precision@k"), ("Recall", "recall@k"))
+        return [
+            *(("Accuracy", "accuracy@k", k) for k in self.accuracy),
+            *((title, name, k) for k in self.precision_recall for title, name in both),
+            *(("MRR", "mrr@k", k) for k in self.mrr),
+            *(("NDCG", "ndcg@k", k) for k in self.ndcg),
+            *(("MAP", "map@k", k) for k in self.map),
+        ]

@@ -4,10 +4,13 @@ import json
 import os
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 from checkpoint_helpers import tree_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -112,6 +115,7 @@ def test_views_and_gradients_are_written_as_their_values(tmp_path: Path) -> None
         ({"a b": torch.ones(1)}, "cannot be called 'a b'"),
         ({"../a": torch.ones(1)}, "cannot be called '../a'"),
         ({"": torch.ones(1)}, "cannot be called ''"),
+        ({"__metadata__": torch.ones(1)}, "cannot be called '__metadata__'"),
         ({"x" * 501: torch.ones(1)}, "501 characters"),
         ({"a": torch.ones(2, dtype=torch.int8)}, "torch.int8"),
         ({"a": torch.ones(2, dtype=torch.complex64)}, "torch.complex64"),
@@ -167,3 +171,22 @@ def test_tensors_of_the_files_are_not_those_in_memory(tmp_path: Path) -> None:
     with open(tmp_path / "model.safetensors", "r+b") as file:
         file.truncate(10)
     assert torch.equal(found["a"], torch.ones(5000))
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="/\\."), min_size=1)
+SHAPES = st.lists(st.integers(0, 4), max_size=4)
+KINDS = st.sampled_from(
+    [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.uint8, torch.bool]
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(kinds=st.dictionaries(NAMES, st.tuples(SHAPES, KINDS), min_size=1, max_size=6), limit=st.integers(1, 2000))
+def test_whatever_is_written_is_read(kinds: dict[str, tuple[list[int], torch.dtype]], limit: int) -> None:
+    tensors = {name: torch.rand(shape).mul(9).to(dtype) for name, (shape, dtype) in kinds.items()}
+    with TemporaryDirectory() as folder:
+        write_tensors(Path(folder), tensors, max_shard_bytes=limit)
+        assert_same(read_tensors(Path(folder)), tensors)
+        sizes = [sum(t.nbytes for t in load_file(path).values()) for path in Path(folder).glob("*.safetensors")]
+    assert sum(sizes) == sum(tensor.nbytes for tensor in tensors.values())
+    assert max(sizes) <= max(limit, *(tensor.nbytes for tensor in tensors.values()), 0)

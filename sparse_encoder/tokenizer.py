@@ -57,9 +57,9 @@ class Tokenizer:
     Whatever truncation and padding the backend has is replaced by what each call asks for. Several threads may encode
     at once; those that want different lengths wait for each other.
 
-    A text is cut before it is encoded to 16 characters for each token that may stay; where those are too few tokens, to
-    128 and at last to 1024 characters for each. The cut is made at a blank, so that the tokens are those of the whole
-    text: only what lies beyond 1024 characters for each token is never seen. Lone surrogates, which no UTF-8 can hold,
+    A text is cut before it is encoded to 16 characters for each token that may stay (4096 at least); where those are
+    too few tokens, to 128 and at last to 1024 characters for each. The cut is made at a blank, so that the tokens are
+    those of the whole text: only what lies beyond 1024 characters for each token is never seen. Lone surrogates, which no UTF-8 can hold,
     become U+FFFD, and two that make a character become that character.
 
     Args:

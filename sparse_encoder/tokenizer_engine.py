@@ -16,8 +16,11 @@ from sparse_encoder.tokenizer_check import rust_errors
 
 CHARACTERS_PER_TOKEN = (16, 128, 1024)
 """A text is first cut to this many characters for each token that may stay, and to more if they did not give enough."""
+LEAST_CHARACTERS = 4096
+"""No text is cut shorter than this."""
 BLANKS = " \n\t\r"
-BLANK_WITHIN = 256
+BLANK_WITHIN = 1024
+"""A cut is moved back by up to this many characters to a blank: beyond the length of a word that WordPiece may know."""
 
 
 class Engine:
@@ -80,7 +83,7 @@ class Engine:
         """
         with self.truncation(limit, side) as backend:
             function = partial(_run, backend.encode_batch if details else backend.encode_batch_fast, add_special_tokens)
-            sizes = [] if limit is None else [limit * count for count in CHARACTERS_PER_TOKEN]
+            sizes = [] if limit is None else [max(LEAST_CHARACTERS, limit * count) for count in CHARACTERS_PER_TOKEN]
             if limit is None or max(map(len, chain(texts, pairs or ())), default=0) <= sizes[0]:
                 return function(texts, pairs)
             if pairs is not None or side == "left":

@@ -1,0 +1,87 @@
+"""Tiny tokenizers and awkward texts for the tests of the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+from sparse_encoder.tokenizer import Tokenizer, TokenizerConfig
+
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "sparse",
+    "##ly",
+    "dense",
+    "row",
+    "##s",
+    "a",
+    "##a",
+    "b",
+    "##b",
+    ".",
+]
+BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+PAD, UNK, CLS, SEP, MASK, SPARSE, LY, DENSE, ROW, S, A, AA, B, BB, DOT = range(15)
+
+AWKWARD = [
+    "Sparse retrieval, naïve café 東京.",
+    "  leading   spaces\tand\nnewlines ",
+    "[MASK] inside [SEP] text <mask> </s>",
+    "İstanbul ǅ ß ﬁ",
+    "👩‍👩‍👧‍👦 emoji 🇩🇪",
+    "العربية עברית",
+    "오늘 매우 맑다 날씨",
+    "台北是台湾的首都。",
+    "a" * 150 + " b",
+    "\x00null\x07bell \u200b zero",
+    "",
+    "   ",
+    "e\u0301 combining",
+    "don't can't 1,234.56 $5 #tag @user http://x.y/z?a=b&c",
+    "\u2028line\u2029sep\xa0nbsp",
+]
+
+
+def awkward_texts(number: int, seed: int = 0) -> list[str]:
+    """Return the texts above and random ones."""
+    draw = random.Random(seed)
+    codes = [*range(32, 127), *range(32, 127), *range(0xA0, 0x250), *range(0x370, 0x400), *range(0x4E00, 0x4E40)]
+    codes += [*range(0xAC00, 0xAC40), 0x300, 0x301, 0x200D, 0x1F600, 0xFFFD, 0x3000, 9, 10]
+    return AWKWARD + ["".join(map(chr, draw.choices(codes, k=draw.randint(1, 60)))) for _ in range(number)]
+
+
+def bert_backend(words: list[str] = WORDS) -> Backend:
+    """Make a tokenizer in the way of BERT."""
+    backend = Backend(models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single=["[CLS]", "$A", "[SEP]"],
+        pair=["[CLS]:0", "$A:0", "[SEP]:0", "$B:1", "[SEP]:1"],
+        special_tokens=[("[CLS]", words.index("[CLS]")), ("[SEP]", words.index("[SEP]"))],
+    )
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.add_special_tokens([word for word in words if word.startswith("[")])
+    return backend
+
+
+def bert_tokenizer(**options: int | str) -> Tokenizer:
+    """Make a tokenizer of 15 tokens in the way of BERT."""
+    return Tokenizer(bert_backend(), TokenizerConfig(special_tokens=BERT, **options))  # type: ignore[arg-type]
+
+
+def write_folder(folder: Path, content: object, **files: object) -> Path:
+    """Write a tokenizer.json and other files, ``config`` for tokenizer_config.json, and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    for name, value in files.items():
+        (folder / f"{'tokenizer_config' if name == 'config' else name}.json").write_text(json.dumps(value))
+    return folder

@@ -1,0 +1,67 @@
+"""Running means of the loss and its terms, kept on the device; knows nothing of what they are logged for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+Sums = dict[str, tuple[float, float]]
+"""Weighted sums and their weights by name."""
+
+
+class LossMeter:
+    """Add up scalars by name without waiting for the device; only reading the sums does.
+
+    Args:
+        filter_not_finite: Leave out a NaN or an infinity, as long as there is any other value of that name.
+    """
+
+    def __init__(self, *, filter_not_finite: bool) -> None:
+        self.filter_not_finite = filter_not_finite
+        self._sums: dict[tuple[str, ...], Tensor] = {}  # sums and weights of names that come together, (2, names)
+
+    def add(self, values: Mapping[str, Tensor], weight: float = 1.0) -> None:
+        """Add scalars by name, each ``weight`` times."""
+        names = tuple(values)
+        scalars = torch.stack([value.detach().float() for value in values.values()])
+        added = torch.stack([scalars * weight, torch.full_like(scalars, weight)])
+        if self.filter_not_finite:
+            added = added.where(scalars.isfinite(), 0.0)
+        self._sums[names] = self._sums[names] + added if names in self._sums else added
+
+    def sums(self) -> Sums:
+        """Return sums and weights by name."""
+        pairs = [
+            dict(zip(names, zip(*table.tolist(), strict=True), strict=True)) for names, table in self._sums.items()
+        ]
+        return merge_sums(pairs)
+
+    def take_sums(self) -> Sums:
+        """Return sums and weights by name, and start anew."""
+        sums = self.sums()
+        self._sums = {}
+        return sums
+
+    def load(self, sums: Mapping[str, Iterable[float]], device: torch.device) -> None:
+        """Go on from sums and weights."""
+        self._sums = {}
+        if sums:
+            self._sums[tuple(sums)] = torch.tensor([list(pair) for pair in sums.values()], device=device).T
+
+
+def merge_sums(many: Iterable[Sums]) -> Sums:
+    """Add up sums of several processes; a name counts where it is."""
+    merged: Sums = {}
+    for sums in many:
+        for name, (total, weight) in sums.items():
+            before = merged.get(name, (0.0, 0.0))
+            merged[name] = (before[0] + total, before[1] + weight)
+    return merged
+
+
+def means_of(sums: Sums) -> dict[str, float]:
+    """Return the weighted means by name; NaN where nothing was finite."""
+    return {name: total / weight if weight else math.nan for name, (total, weight) in sums.items()}

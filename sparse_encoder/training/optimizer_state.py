@@ -1,0 +1,90 @@
+"""The state of an optimizer and its schedule as files: tensors in safetensors, the rest in JSON, no pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
+
+TENSORS, OPTIONS, SCHEDULE = "optimizer.safetensors", "optimizer.json", "scheduler.json"
+_MAX_BYTES = 100_000_000
+
+
+class Schedule(Protocol):
+    """What a learning rate schedule must be able to do."""
+
+    def step(self) -> None:
+        """Go on by one update."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it stands."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+def write_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, names: Sequence[str]) -> None:
+    """Write three files.
+
+    Args:
+        folder: Where to.
+        optimizer: Its state must be tensors and what JSON can hold.
+        scheduler: Its state must be what JSON can hold.
+        names: The parameters' names, in the order of the optimizer's groups.
+
+    Raises:
+        TypeError: If a state is something else.
+    """
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}  # numbers of several types
+    for index, values in state["state"].items():
+        for key, value in values.items():
+            kind = tensors if isinstance(value, Tensor) else scalars
+            kind[f"{index}.{key}"] = value
+    if tensors:
+        write_safetensors(folder / TENSORS, tensors)
+    options = {"names": list(names), "groups": state["param_groups"], "scalars": scalars}
+    write_json(folder / OPTIONS, _checked(options, "optimizer"))
+    write_json(folder / SCHEDULE, _checked(scheduler.state_dict(), "scheduler"))
+
+
+def read_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, names: Sequence[str]) -> None:
+    """Load what :func:`write_optimizer` wrote.
+
+    Raises:
+        CheckpointError: If the files are damaged, or of an optimizer with other parameters.
+    """
+    path = folder / OPTIONS
+    options = read_json_object(path, max_bytes=_MAX_BYTES, error=CheckpointError)
+    if options["names"] != list(names):
+        others = sorted(set(options["names"]) ^ set(names))
+        raise CheckpointError(
+            f"the optimizer has other parameters than the checkpoint's, or in another order: {others[:10]}", path=path
+        )
+    state: dict[int, dict[str, Any]] = {}  # as torch has it
+    tensors = read_safetensors(folder / TENSORS) if (folder / TENSORS).exists() else {}
+    for name, value in {**tensors, **options["scalars"]}.items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": options["groups"]})
+    scheduler.load_state_dict(read_json_object(folder / SCHEDULE, error=CheckpointError))
+
+
+def _checked(value: dict[str, Any], what: str) -> dict[str, Any]:  # a state has values of many types
+    """Refuse what JSON cannot hold exactly."""
+    for key, each in value.items():
+        try:
+            json.dumps(each, allow_nan=False)
+        except (TypeError, ValueError) as reason:
+            raise TypeError(f"the {what}'s state cannot be saved: {key!r} is {each!r}") from reason
+    return value

@@ -1,0 +1,169 @@
+"""What a checkpoint holds beside the model: everything a run needs to go on as if it had never stopped.
+
+Random states are not in it: what is drawn is a function of the seed and the number of updates (randomness.py), and the
+order of rows of the seed and the epoch, so their state is the number of updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import sparse_encoder
+from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
+from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+from sparse_encoder.training.meters import Sums
+from sparse_encoder.training.optimizer_state import OPTIONS, SCHEDULE
+from sparse_encoder.training.state import TrainerState
+
+STATE, ARGUMENTS, RUN, LOSS = "trainer_state.json", "training_args.json", "run.json", "loss.safetensors"
+FORMAT = 1
+_MAX_BYTES = 1_000_000_000
+_OPTIMIZATION = (
+    "optim",
+    "learning_rate",
+    "learning_rate_mapping",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+    "warmup_steps",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+)
+"""Settings that a resumed run takes from the checkpoint, so that other values would have no effect."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands between two log rows."""
+
+    epoch: int = 0
+    batches_done: int = 0
+    """Batches of the epoch that are in the weights."""
+    epoch_ended: bool = False
+    """Whether what belongs to the end of the epoch (evaluation, saving) is done too."""
+    last_logged_step: int = 0
+    loss_sums: Sums = field(default_factory=dict)
+    """Of the loss and its terms since the last log row."""
+    grad_norm: float = 0.0
+    learning_rate: float = 0.0
+    """Of the last update."""
+    skipped_in_a_row: int = 0
+
+
+def data_identity(args: SparseEncoderTrainingArguments, rows: str, num_processes: int) -> dict[str, Any]:
+    """Return what decides which rows are in which batch, with values of several types.
+
+    Args:
+        args: The settings.
+        rows: Fingerprint of the data.
+        num_processes: That share the batches.
+    """
+    sampler = args.batch_sampler
+    return {
+        "train_dataset": rows,
+        "seed": args.seed,
+        "data_seed": args.data_seed,
+        "per_device_train_batch_size": args.per_device_train_batch_size,
+        "gradient_accumulation_steps": args.gradient_accumulation_steps,
+        "dataloader_drop_last": args.dataloader_drop_last,
+        "batch_sampler": getattr(sampler, "value", getattr(sampler, "__qualname__", type(sampler).__qualname__)),
+        "num_processes": num_processes,
+    }
+
+
+def optimization_identity(args: SparseEncoderTrainingArguments) -> dict[str, Any]:
+    """Return the settings that a resumed run takes from its checkpoint."""
+    return {name: getattr(args, name) for name in _OPTIMIZATION}
+
+
+def write_run(folder: Path, identity: Mapping[str, Any], progress: Progress) -> None:
+    """Write what kind of run this is and where it stands."""
+    versions = {"sparse_encoder": sparse_encoder.__version__, "torch": str(torch.__version__)}
+    values = {"format": FORMAT, "versions": versions, "identity": dict(identity), "progress": asdict(progress)}
+    write_json(folder / RUN, values)
+
+
+def read_run(folder: Path, identity: Mapping[str, Any]) -> Progress:
+    """Read where a run stands.
+
+    Args:
+        folder: A checkpoint.
+        identity: What must be the same in this run; all of it, or a part.
+
+    Raises:
+        CheckpointError: If the checkpoint has no training state, or is of another kind of run; names the setting.
+    """
+    if missing := [name for name in (RUN, STATE, OPTIONS, SCHEDULE) if not (folder / name).is_file()]:
+        raise CheckpointError(
+            f"cannot be resumed from: there is no {missing[0]}", path=folder, hint="Was it saved with save_only_model?"
+        )
+    values = read_json_object(folder / RUN, max_bytes=_MAX_BYTES, error=CheckpointError)
+    if values.get("format") != FORMAT:
+        raise CheckpointError(f"format must be {FORMAT}, got {values.get('format')!r}", path=folder / RUN)
+    for name, value in identity.items():
+        saved = values["identity"].get(name)
+        if saved != value:
+            raise CheckpointError(
+                f"{name} was {saved!r} and is {value!r} now, so the run would not go on as it was",
+                path=folder,
+                field=name,
+                hint="Give the old value, or start a new run from the model in the checkpoint; with "
+                "ignore_data_skip=True only the data may differ, and the epoch begins anew",
+            )
+    known = {each.name for each in fields(Progress)}
+    if set(values["progress"]) != known:
+        raise CheckpointError(f"must have the keys {sorted(known)}", path=folder / RUN, field="progress")
+    return Progress(**values["progress"])
+
+
+def write_state(folder: Path, state: TrainerState) -> None:
+    """Write the state and the log."""
+    write_json(folder / STATE, state.to_dict())
+
+
+def read_state(folder: Path) -> TrainerState:
+    """Read the state and the log.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    values = read_json_object(folder / STATE, max_bytes=_MAX_BYTES, error=CheckpointError)
+    try:
+        return TrainerState.from_dict(values)
+    except ValueError as reason:
+        raise CheckpointError(str(reason), path=folder / STATE) from reason
+
+
+def own_tensors(loss: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters and saved buffers that a loss has beside its model's."""
+    of_model = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    tensors = loss.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in tensors.items() if id(tensor) not in of_model}
+
+
+def write_loss(folder: Path, loss: nn.Module, model: nn.Module) -> None:
+    """Write what a loss has beside its model; no file if that is nothing."""
+    if tensors := own_tensors(loss, model):
+        write_safetensors(folder / LOSS, tensors)
+
+
+def read_loss(folder: Path, loss: nn.Module, model: nn.Module) -> None:
+    """Read what a loss has beside its model.
+
+    Raises:
+        CheckpointError: If the checkpoint's loss has other tensors.
+    """
+    own = own_tensors(loss, model)
+    saved = read_safetensors(folder / LOSS) if (folder / LOSS).exists() else {}
+    if others := sorted(set(own) ^ set(saved)):
+        raise CheckpointError(f"the loss has other tensors than the checkpoint's: {others[:10]}", path=folder / LOSS)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])

@@ -1,0 +1,108 @@
+"""The schedule of SpladeLoss's regulariser weights: ranking first, sparsity later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+from sparse_encoder.losses import SpladeLoss
+from sparse_encoder.training.callbacks import Arguments, Context, TrainerCallback
+from sparse_encoder.training.state import TrainerControl, TrainerState
+
+
+class SchedulerType(Enum):
+    """How a weight rises."""
+
+    LINEAR = "linear"
+    QUADRATIC = "quadratic"
+
+
+class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
+    r"""Raise the weights of a SpladeLoss from 0 to those it was built with.
+
+    .. math:: \lambda(s) = \lambda_{max} \cdot \min(1, s / W)^2, \quad
+              W = \max(1, \lfloor \text{warmup\_ratio} \cdot \text{max\_steps} \rfloor)
+
+    where s counts the updates before this one; ``linear`` leaves out the square. The weight follows from s alone, so a
+    resumed run has the right one. The weights in use are added to every log row. Unlike in the peer, unknown types and
+    ratios are refused, evaluations use the full weights, so that their losses can be compared, and after a run the loss
+    has its full weights again.
+
+    Source: Formal et al., 2021, https://arxiv.org/abs/2109.10086.
+
+    Args:
+        loss: The loss whose weights rise.
+        scheduler_type: ``quadratic`` or ``linear``.
+        warmup_ratio: Part of the run in which the weights rise, above 0 and at most 1.
+
+    Raises:
+        ValueError: If ``loss`` is no SpladeLoss, the type is unknown, or the ratio out of range.
+    """
+
+    def __init__(
+        self,
+        loss: SpladeLoss,
+        scheduler_type: str | SchedulerType = SchedulerType.QUADRATIC,
+        warmup_ratio: float = 1 / 3,
+    ) -> None:
+        if not isinstance(loss, SpladeLoss):
+            raise ValueError(f"loss must be a SpladeLoss, got {type(loss).__name__}")
+        kind = scheduler_type.lower() if isinstance(scheduler_type, str) else scheduler_type.value
+        known = [member.value for member in SchedulerType]
+        if kind not in known:
+            raise ValueError(f"unknown scheduler_type {scheduler_type!r}; choose from {known}")
+        if not 0 < warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio must be > 0 and <= 1, got {warmup_ratio}")
+        self.loss = loss
+        self.scheduler_type = SchedulerType(kind)
+        self.warmup_ratio = warmup_ratio
+        self.max_document_regularizer_weight = loss.document_regularizer_weight
+        self.max_query_regularizer_weight = loss.query_regularizer_weight
+
+    def factor(self, step: int, max_steps: int) -> float:
+        """Return the part of the full weights that an update has after ``step`` others."""
+        ratio = min(1.0, step / max(1, int(max_steps * self.warmup_ratio)))
+        return ratio if self.scheduler_type is SchedulerType.LINEAR else ratio**2
+
+    @contextmanager
+    def full_weights(self) -> Iterator[None]:
+        """Give the loss its full weights for a while."""
+        before = self.loss.document_regularizer_weight, self.loss.query_regularizer_weight
+        self._set_weights(1.0)
+        try:
+            yield
+        finally:
+            self.loss.document_regularizer_weight, self.loss.query_regularizer_weight = before
+
+    def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
+        """Set the weights of the first update."""
+        self._set_weights(self.factor(state.global_step, state.max_steps))
+
+    def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
+        """Set the weights of the next update."""
+        self._set_weights(self.factor(state.global_step, state.max_steps))
+
+    def on_log(
+        self,
+        args: Arguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **context: Context,
+    ) -> None:
+        """Add the weights in use to a log row."""
+        if logs is None:
+            return
+        logs["document_regularizer_weight"] = self.loss.document_regularizer_weight
+        if self.loss.query_regularizer_weight is not None:
+            logs["query_regularizer_weight"] = self.loss.query_regularizer_weight
+
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
+        """Give the loss its full weights back."""
+        self._set_weights(1.0)
+
+    def _set_weights(self, factor: float) -> None:
+        self.loss.document_regularizer_weight = self.max_document_regularizer_weight * factor
+        if self.max_query_regularizer_weight is not None:
+            self.loss.query_regularizer_weight = self.max_query_regularizer_weight * factor

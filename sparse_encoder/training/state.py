@@ -1,0 +1,84 @@
+"""What a training run tells about itself: its state, its flags and its result. Plain values, nothing of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class TrainOutput(NamedTuple):
+    """The result of a run."""
+
+    global_step: int
+    training_loss: float
+    """Mean loss of the updates of this call."""
+    metrics: dict[str, float]
+
+
+@dataclass
+class TrainerControl:
+    """Flags by which callbacks steer the loop; each is lowered again right before what it asks for."""
+
+    should_training_stop: bool = False
+    should_epoch_stop: bool = False
+    should_save: bool = False
+    should_evaluate: bool = False
+    should_log: bool = False
+
+
+@dataclass
+class TrainerState:
+    """Where a run stands and what it has logged; saved with every checkpoint as ``trainer_state.json``."""
+
+    epoch: float = 0.0
+    global_step: int = 0
+    """Updates done."""
+    max_steps: int = 0
+    logging_steps: int = 500
+    eval_steps: int = 500
+    save_steps: int = 500
+    train_batch_size: int | None = None
+    num_train_epochs: int = 0
+    num_input_tokens_seen: int = 0
+    """Token positions given to the model by this process, padding included."""
+    total_flos: float = 0.0
+    """Floating point operations of all updates, estimated as 6 per token position and parameter outside embeddings."""
+    log_history: list[dict[str, float]] = field(default_factory=list)
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    best_model_checkpoint: str | None = None
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
+
+    def to_dict(self) -> dict[str, Any]:  # values of several types
+        """Return what JSON can hold; numbers that are not finite are spelled out in the log."""
+        values = asdict(self)
+        values["log_history"] = [{key: _spelled(value) for key, value in row.items()} for row in self.log_history]
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainerState:  # as above
+        """Undo :meth:`to_dict`.
+
+        Raises:
+            ValueError: If a key is missing or unknown.
+        """
+        known = {each.name for each in fields(cls)}
+        if known != set(values):
+            raise ValueError(
+                f"missing keys {sorted(known - set(values))} and unknown keys {sorted(set(values) - known)} "
+                "in the trainer's state"
+            )
+        rows = [{key: _NOT_FINITE.get(value, value) for key, value in row.items()} for row in values["log_history"]]
+        return cls(**{**values, "log_history": rows})
+
+
+def _spelled(value: float) -> float | str:
+    """Return a number as it is, or the name JSON has no number for."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

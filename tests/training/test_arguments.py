@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import Any
+
+import pytest
+import torch
+
+from sparse_encoder.samplers import BatchSamplers, DefaultBatchSampler
+from sparse_encoder.training import SparseEncoderTrainingArguments
+
+
+class Strategy(str, Enum):
+    EPOCH = "epoch"
+
+
+def make(**options: Any) -> SparseEncoderTrainingArguments:
+    return SparseEncoderTrainingArguments("out", **options)
+
+
+def test_defaults_are_those_of_the_peer() -> None:
+    args = SparseEncoderTrainingArguments()
+    found = {name: getattr(args, name) for name in DEFAULTS}
+    assert found == DEFAULTS
+
+
+DEFAULTS = {
+    "output_dir": "trainer_output",
+    "per_device_train_batch_size": 8,
+    "per_device_eval_batch_size": 8,
+    "num_train_epochs": 3.0,
+    "max_steps": -1,
+    "learning_rate": 5e-5,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0,
+    "optim": "adamw_torch_fused",
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "gradient_accumulation_steps": 1,
+    "max_grad_norm": 1.0,
+    "logging_strategy": "steps",
+    "logging_steps": 500,
+    "eval_strategy": "no",
+    "eval_steps": 500,
+    "save_strategy": "steps",
+    "save_steps": 500,
+    "save_total_limit": None,
+    "seed": 42,
+    "prompts": None,
+    "router_mapping": {},
+    "learning_rate_mapping": {},
+    "batch_sampler": BatchSamplers.BATCH_SAMPLER,
+    "report_to": "none",
+}
+
+RANGES = [
+    ("per_device_train_batch_size", 0),
+    ("per_device_eval_batch_size", -1),
+    ("gradient_accumulation_steps", 0),
+    ("max_steps", 0),
+    ("max_steps", -2),
+    ("num_train_epochs", 0),
+    ("num_train_epochs", float("inf")),
+    ("learning_rate", -1e-5),
+    ("learning_rate", float("nan")),
+    ("warmup_steps", -1),
+    ("warmup_steps", 1.5),
+    ("warmup_ratio", 1.0),
+    ("weight_decay", -0.1),
+    ("adam_beta1", 1.0),
+    ("adam_beta2", -0.1),
+    ("adam_epsilon", -1e-8),
+    ("max_grad_norm", -1.0),
+    ("logging_steps", 0),
+    ("logging_steps", 2.5),
+    ("eval_steps", -1),
+    ("save_steps", 1.5),
+    ("save_total_limit", 0),
+    ("seed", -1),
+    ("logging_strategy", "best"),
+    ("eval_strategy", "sometimes"),
+    ("save_strategy", "always"),
+    ("optim", "adafactor"),
+    ("lr_scheduler_type", "greedy"),
+    ("fp16", True),
+    ("push_to_hub", True),
+    ("report_to", "wandb"),
+    ("batch_sampler", "no_duplicates"),
+    ("batch_sampler", "alphabetical"),
+    ("dataloader_prefetch_factor", 2),
+    ("router_mapping", "query"),
+    ("router_mapping", {"pairs": {"question": "query"}}),
+    ("prompts", {"pairs": {"question": "query: "}}),
+    ("learning_rate_mapping", {"query": -1.0}),
+    ("learning_rate_mapping", "1e-3"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), RANGES)
+def test_a_bad_value_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match="BatchSamplers" if value == "alphabetical" else name):
+        make(**{name: value})
+
+
+TYPES = [
+    ("max_steps", 1.0),
+    ("max_steps", True),
+    ("seed", "42"),
+    ("learning_rate", "1e-5"),
+    ("prompts", 3),
+    ("router_mapping", {"question": 1}),
+    ("learning_rate_mapping", {"query": "fast"}),
+    ("batch_sampler", 7),
+    ("lr_scheduler_kwargs", {"power": 2.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), TYPES)
+def test_a_value_of_the_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=name if name != "learning_rate_mapping" else "learning rate of 'query'"):
+        make(**{name: value})
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(TypeError, match="deepspeed"):
+        make(deepspeed="config.json")
+
+
+def test_a_ratio_of_warm_up_may_come_under_its_older_name() -> None:
+    assert make(warmup_ratio=0.1).warmup_steps == 0.1
+    with pytest.raises(ValueError, match="contradict each other"):
+        make(warmup_ratio=0.1, warmup_steps=5)
+
+
+def test_eval_steps_follow_logging_steps() -> None:
+    assert make(logging_steps=7).eval_steps == 7
+    assert make(logging_steps=7, eval_steps=3).eval_steps == 3
+
+
+def test_names_may_be_members_of_an_enum() -> None:
+    assert make(save_strategy=Strategy.EPOCH).save_strategy == "epoch"
+    assert make(batch_sampler=BatchSamplers.BATCH_SAMPLER).batch_sampler is BatchSamplers.BATCH_SAMPLER
+
+
+def test_mappings_may_come_as_json() -> None:
+    args = make(
+        router_mapping='{"question": "query"}', learning_rate_mapping='{"query": 0.1}', prompts='{"question": "q: "}'
+    )
+    assert args.router_mapping == {"question": "query"}
+    assert args.learning_rate_mapping == {"query": 0.1}
+    assert args.prompts == {"question": "q: "}
+
+
+def test_a_prompt_need_not_be_json() -> None:
+    assert make(prompts="query: ").prompts == "query: "
+    assert make(prompts="{curly} ").prompts == "{curly} "
+
+
+def test_the_caller_keeps_the_mapping() -> None:
+    mapping = {"question": "query"}
+    make(router_mapping=mapping).router_mapping["answer"] = "document"  # type: ignore[index, call-overload, union-attr]
+    assert mapping == {"question": "query"}
+
+
+def test_the_best_metric_is_the_loss_unless_it_is_named() -> None:
+    args = make(eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True)
+    assert (args.metric_for_best_model, args.greater_is_better) == ("loss", False)
+    assert make(metric_for_best_model="ndcg@10").greater_is_better is True
+    assert make(metric_for_best_model="eval_ndcg@10", greater_is_better=False).greater_is_better is False
+    assert make().greater_is_better is None
+
+
+BEST = [
+    ({"eval_strategy": "no"}, "same eval_strategy"),
+    ({"eval_strategy": "epoch", "save_strategy": "steps"}, "'epoch' and 'steps'"),
+    ({"eval_strategy": "steps", "save_steps": 0.5, "eval_steps": 10}, "both as ratios"),
+    ({"eval_strategy": "steps", "save_steps": 15, "eval_steps": 10}, "multiple of eval_steps"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BEST)
+def test_the_best_model_needs_a_checkpoint_at_every_evaluation(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(load_best_model_at_end=True, **options)
+
+
+def test_saving_the_best_needs_evaluations() -> None:
+    with pytest.raises(ValueError, match="save_strategy='best' needs an eval_strategy"):
+        make(save_strategy="best")
+    assert (
+        make(save_strategy="best", eval_strategy="steps", load_best_model_at_end=True).metric_for_best_model == "loss"
+    )
+
+
+def test_ratios_may_be_multiples() -> None:
+    args = make(eval_strategy="steps", eval_steps=0.1, save_steps=0.3, load_best_model_at_end=True)
+    assert args.save_steps == 0.3
+
+
+def test_both_names_of_gradient_checkpointing_are_honoured() -> None:
+    assert make(gradient_checkpointing=True).gradient_checkpointing
+    assert make(activation_checkpointing=True).gradient_checkpointing
+
+
+def test_settings_are_plain_json() -> None:
+    values = json.loads(make(lr_scheduler_type="cosine", lr_scheduler_kwargs={"num_cycles": 1}).to_json_string())
+    assert values["batch_sampler"] == "batch_sampler"
+    assert SparseEncoderTrainingArguments(**values).to_dict() == values
+    assert "batch_sampler" not in make(batch_sampler=DefaultBatchSampler).to_dict()
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_bf16_is_an_autocast(bf16: bool) -> None:
+    left, right = torch.ones(2, 5), torch.ones(5, 3)
+    with make(bf16=bf16).autocast(left.device):
+        assert (left @ right).dtype == (torch.bfloat16 if bf16 else torch.float32)

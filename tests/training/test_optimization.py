@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from torch import nn
+from training_helpers import arguments
+
+from sparse_encoder.training.optimization import (
+    GuardedUpdate,
+    build_optimizer,
+    build_scheduler,
+    decayed_names,
+    non_embedding_parameters,
+    parameter_groups,
+    searchable_names,
+)
+
+
+class Scale(nn.Module):
+    """A norm of another class, told by the name it is held under."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+
+class Part(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(5, 3)
+        self.dense = nn.Linear(3, 4)
+        self.first = nn.LayerNorm(4)
+        self.norm = Scale()
+        self.final_norm = Scale()
+        self.frozen = nn.Linear(2, 2)
+        self.frozen.requires_grad_(False)
+        self.tied = self.words
+
+
+class Loss(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Part()
+        self.temperature = nn.Parameter(torch.ones(()))
+
+
+def names_of(groups: list[dict[str, object]], module: nn.Module) -> list[list[str]]:
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return [[names[id(each)] for each in group["params"]] for group in groups]  # type: ignore[attr-defined]
+
+
+def test_groups_are_decayed_and_not_decayed() -> None:
+    loss = Loss()
+    groups = parameter_groups(loss, weight_decay=0.1, learning_rates={})
+    assert names_of(groups, loss) == [
+        ["temperature", "model.words.weight", "model.dense.weight"],
+        ["model.dense.bias", "model.first.weight", "model.first.bias", "model.norm.weight", "model.final_norm.weight"],
+    ]
+    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
+
+
+def test_empty_groups_are_left_out() -> None:
+    groups = parameter_groups(nn.Linear(2, 3, bias=False), weight_decay=0.1, learning_rates={})
+    assert len(groups) == 1
+
+
+def test_patterns_get_groups_of_their_own_and_the_first_counts(caplog: pytest.LogCaptureFixture) -> None:
+    loss = Loss()
+    with caplog.at_level(logging.WARNING):
+        groups = parameter_groups(loss, weight_decay=0.1, learning_rates={r"dense\.": 0.5, "weight$": 0.25})
+    assert names_of(groups, loss) == [
+        ["temperature"],
+        ["model.first.bias"],
+        ["model.dense.weight"],
+        ["model.dense.bias"],
+        ["model.words.weight"],
+        ["model.first.weight", "model.norm.weight", "model.final_norm.weight"],
+    ]
+    assert [group.get("lr") for group in groups] == [None, None, 0.5, 0.5, 0.25, 0.25]
+    assert "['model.dense.weight']" in caplog.text
+
+
+def test_patterns_may_name_the_class_of_a_module() -> None:
+    loss = Loss()
+    groups = parameter_groups(loss, weight_decay=0.0, learning_rates={r"Embedding\.*": 0.5})
+    assert names_of(groups, loss)[-1] == ["model.words.weight"]
+    assert searchable_names(loss)["model.norm.weight"] == [
+        "model.norm.weight",
+        "Loss.model.norm.weight",
+        "Part.norm.weight",
+        "Scale.weight",
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["decoder", "frozen"])
+def test_a_pattern_that_finds_nothing_trained_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=f"'{pattern}' of learning_rate_mapping finds no trained parameter"):
+        parameter_groups(Loss(), weight_decay=0.0, learning_rates={pattern: 0.1})
+
+
+def test_decay_is_as_in_the_peer() -> None:
+    helpers = pytest.importorskip("transformers.trainer_pt_utils")
+    patterns = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+    loss = Loss()
+    theirs = helpers.get_parameter_names(loss, [nn.LayerNorm], patterns)
+    assert decayed_names(loss) == set(theirs) & dict(loss.named_parameters()).keys()
+
+
+OPTIMIZERS = [("adamw_torch_fused", torch.optim.AdamW), ("adamw_torch", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+
+
+@pytest.mark.parametrize(("name", "kind"), OPTIMIZERS)
+def test_the_named_optimizer_is_built(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    args = arguments("out", optim=name, learning_rate=0.3, adam_beta1=0.8, adam_epsilon=1e-6, weight_decay=0.2)
+    groups = parameter_groups(Loss(), weight_decay=args.weight_decay, learning_rates={"temperature": 0.5})
+    optimizer = build_optimizer(groups, args)
+    assert type(optimizer) is kind
+    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3, 0.5]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0, 0.2]
+    if kind is torch.optim.AdamW:
+        assert optimizer.defaults["betas"] == (0.8, 0.999)
+        assert optimizer.defaults["eps"] == 1e-6
+        assert optimizer.defaults["fused"] == (name == "adamw_torch_fused")
+
+
+def test_a_ratio_of_warm_up_is_rounded_up() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
+    scheduler = build_scheduler(optimizer, arguments("out", warmup_steps=0.3), max_steps=11)  # 4 steps
+    rates = []
+    for _ in range(5):
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_warm_up_longer_than_the_run_is_refused() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
+    with pytest.raises(ValueError, match="at most the 11 updates of the run, got 12"):
+        build_scheduler(optimizer, arguments("out", warmup_steps=12), max_steps=11)
+
+
+def adamw(parameter: nn.Parameter, *, fused: bool) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([parameter], lr=0.1, fused=fused)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_moves_nothing(fused: bool, bad: float) -> None:
+    parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = adamw(parameter, fused=fused)
+    guard = GuardedUpdate(optimizer, max_grad_norm=1.0)
+    for gradient in ([1.0, 1.0], [bad, 1.0], [1.0, 1.0]):
+        before = parameter.detach().clone()
+        parameter.grad = torch.tensor(gradient)
+        guard.step(guard.clip())
+        assert torch.equal(parameter, before) == (bad in gradient)
+    straight = nn.Parameter(torch.tensor([1.0, 2.0]))
+    other = adamw(straight, fused=fused)
+    for _ in range(2):
+        straight.grad = torch.full((2,), 1 / math.sqrt(2))
+        other.step()
+    torch.testing.assert_close(parameter, straight, rtol=1e-6, atol=0)
+    assert guard.skipped() == (0, 1)
+
+
+def test_what_is_left_out_is_counted_in_a_row_and_in_all() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    guard = GuardedUpdate(adamw(parameter, fused=True), max_grad_norm=0.0, skipped_in_a_row=2)
+    assert guard.skipped() == (2, 0)
+    for gradient, expected in ((math.nan, (3, 1)), (1.0, (0, 1)), (math.nan, (1, 2)), (math.inf, (2, 3))):
+        parameter.grad = torch.tensor([gradient])
+        guard.step(guard.clip())
+        assert guard.skipped() == expected
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1.0, [0.6, 0.8]), (0.0, [3.0, 4.0]), (10.0, [3.0, 4.0])])
+def test_the_norm_is_that_before_clipping(limit: float, expected: list[float]) -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([3.0, 4.0])
+    guard = GuardedUpdate(torch.optim.SGD([parameter], lr=0.1), max_grad_norm=limit)
+    assert guard.clip().item() == pytest.approx(5.0)
+    assert parameter.grad.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_parameters_of_embeddings_are_not_counted_as_work() -> None:
+    part = Part()
+    assert non_embedding_parameters(part) == sum(each.numel() for each in part.parameters()) - 5 * 3

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from sparse_encoder.training import SparseEncoderDataCollator
+from sparse_encoder.training.collator import num_texts, num_tokens, split_columns
+
+
+class Recorder:
+    """Stand in for a model's preprocessing; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def __call__(self, texts: Sequence[str], prompt: str | None, task: str | None, **limit: int) -> dict[str, Any]:
+        self.calls.append((list(texts), prompt, task, limit))
+        ids = torch.tensor([[len(text), 1] for text in texts])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+ROWS = [{"question": "a", "answer": "bb"}, {"question": "ccc", "answer": "dddd"}, {"question": "e", "answer": "f"}]
+
+
+def test_each_column_is_tokenized_once_in_order() -> None:
+    preprocess = Recorder()
+    batch = SparseEncoderDataCollator(preprocess)(ROWS)
+    assert list(batch) == [
+        "question_input_ids",
+        "question_attention_mask",
+        "answer_input_ids",
+        "answer_attention_mask",
+    ]
+    assert preprocess.calls == [(["a", "ccc", "e"], None, None, {}), (["bb", "dddd", "f"], None, None, {})]
+    assert batch["answer_input_ids"].tolist() == [[2, 1], [4, 1], [1, 1]]
+
+
+def test_no_rows_give_an_empty_batch() -> None:
+    assert SparseEncoderDataCollator(Recorder())([]) == {}
+
+
+@pytest.mark.parametrize("name", ["label", "labels", "score", "scores"])
+def test_the_first_label_column_becomes_the_label(name: str) -> None:
+    batch = SparseEncoderDataCollator(Recorder())([{"text": "a", name: 0.5}, {"text": "b", name: 1.5}])
+    assert torch.equal(batch["label"], torch.tensor([0.5, 1.5]))
+    assert set(batch) == {"label", "text_input_ids", "text_attention_mask"}
+
+
+def test_labels_may_be_lists_or_tensors() -> None:
+    collate = SparseEncoderDataCollator(Recorder())
+    assert collate([{"text": "a", "label": [1.0, 2.0]}])["label"].tolist() == [[1.0, 2.0]]
+    assert collate([{"text": "a", "label": torch.tensor([3])}])["label"].tolist() == [[3]]
+
+
+def test_own_label_columns_are_honoured() -> None:
+    batch = SparseEncoderDataCollator(Recorder(), valid_label_columns=["grade"])([{"text": "a", "grade": 3}])
+    assert batch["label"].tolist() == [3]
+
+
+def test_prompts_and_routes_go_by_column() -> None:
+    preprocess = Recorder()
+    collate = SparseEncoderDataCollator(
+        preprocess, prompts={"question": "q: "}, router_mapping={"question": "query", "answer": "document"}
+    )
+    batch = collate(ROWS[:1])
+    assert [call[1:3] for call in preprocess.calls] == [("q: ", "query"), (None, "document")]
+    assert (batch["question_task"], batch["answer_task"]) == ("query", "document")
+
+
+def test_one_prompt_is_for_every_column() -> None:
+    preprocess = Recorder()
+    SparseEncoderDataCollator(preprocess, prompts="text: ")(ROWS[:1])
+    assert [call[1] for call in preprocess.calls] == ["text: ", "text: "]
+
+
+def test_an_empty_prompt_is_a_prompt() -> None:
+    preprocess = Recorder()
+    SparseEncoderDataCollator(preprocess, prompts={"question": ""})(ROWS[:1])
+    assert [call[1] for call in preprocess.calls] == ["", None]
+
+
+def test_a_limit_is_for_all_or_by_task() -> None:
+    preprocess = Recorder()
+    SparseEncoderDataCollator(preprocess, max_length=9)(ROWS[:1])
+    SparseEncoderDataCollator(preprocess, max_length={"query": 5}, router_mapping={"question": "query"})(ROWS[:1])
+    assert [call[3] for call in preprocess.calls] == [{"max_length": 9}, {"max_length": 9}, {"max_length": 5}, {}]
+
+
+def test_columns_come_apart_as_they_went_in() -> None:
+    batch = SparseEncoderDataCollator(Recorder(), router_mapping={"answer": "document"})(ROWS)
+    columns = split_columns(batch)
+    assert [set(column) for column in columns] == [
+        {"input_ids", "attention_mask"},
+        {"input_ids", "attention_mask", "task"},
+    ]
+    assert columns[1]["input_ids"] is batch["answer_input_ids"]
+
+
+def test_a_column_name_that_begins_another_is_kept_apart() -> None:
+    rows = [{"text": "a", "text_pair": "bb", "label": 1}]
+    columns = split_columns(SparseEncoderDataCollator(Recorder())(rows))
+    assert [column["input_ids"][0, 0].item() for column in columns] == [1, 2]
+    assert [set(column) for column in columns] == [{"input_ids", "attention_mask"}] * 2
+
+
+def test_embeddings_in_the_place_of_texts_are_a_column() -> None:
+    columns = split_columns({"a_sentence_embedding": 1, "b_input_ids": 2, "b_attention_mask": 3})
+    assert columns == [{"sentence_embedding": 1}, {"input_ids": 2, "attention_mask": 3}]
+
+
+def test_rows_and_tokens_are_counted() -> None:
+    batch = SparseEncoderDataCollator(Recorder())(ROWS)
+    assert (num_texts(batch), num_tokens(batch)) == (3, 12)
+
+
+@pytest.mark.parametrize(
+    "columns", [("positive", "anchor"), ("answer", "question"), ("response", "query"), ("hypothesis", "contradiction")]
+)
+def test_an_unusual_order_is_told_once(columns: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    collate = SparseEncoderDataCollator(Recorder())
+    with caplog.at_level(logging.WARNING):
+        collate([dict.fromkeys(columns, "text")])
+        collate([dict.fromkeys(columns, "text")])
+    assert len(caplog.messages) == 1
+    assert "the first column is the query" in caplog.messages[0]
+
+
+def test_ids_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    collate = SparseEncoderDataCollator(Recorder())
+    with caplog.at_level(logging.WARNING):
+        collate([{"query": "a", "doc_id": "7"}])
+        collate([{"query": "a", "doc_id": "8"}])
+    assert [message for message in caplog.messages if "look like ids" in message] == caplog.messages
+    assert "['doc_id']" in caplog.messages[0]
+    assert len(caplog.messages) == 1
+
+
+def test_the_usual_order_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        SparseEncoderDataCollator(Recorder())([{"label": 1, "anchor": "a", "positive": "b", "negative": "c"}])
+    assert not caplog.messages

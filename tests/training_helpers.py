@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.training import SparseEncoderTrainer, SparseEncoderTrainingArguments
 
+Anything = Any  # a setting, a stand-in, a dataset
 TOKENS, HIDDEN, VOCABULARY = 97, 12, 17
 
 
@@ -81,7 +82,7 @@ def splade_loss(model: nn.Module, **weights: float) -> SpladeLoss:
     return SpladeLoss(model, loss=SparseMultipleNegativesRankingLoss(model), **weights)
 
 
-def arguments(folder: Path | str, **options: Any) -> SparseEncoderTrainingArguments:
+def arguments(folder: Path | str, **options: Anything) -> SparseEncoderTrainingArguments:
     options = {
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-2,
@@ -94,7 +95,9 @@ def arguments(folder: Path | str, **options: Any) -> SparseEncoderTrainingArgume
     return SparseEncoderTrainingArguments(str(folder), **options)
 
 
-def trainer(folder: Path | str, model: Any = None, *, rows: Any = None, **options: Any) -> SparseEncoderTrainer:
+def trainer(
+    folder: Path | str, model: Anything = None, *, rows: Anything = None, **options: Anything
+) -> SparseEncoderTrainer:
     """Make a trainer on 10 pairs with a SpladeLoss; options of the trainer by their names, the rest are settings."""
     own = ("eval_dataset", "loss", "evaluator", "data_collator", "callbacks", "optimizers")
     given = {name: options.pop(name) for name in own if name in options}

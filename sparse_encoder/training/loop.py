@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -225,7 +226,7 @@ class TrainingRun:
         )
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
-        """Note a metric that is strictly better than all before.
+        """Note a metric that is strictly better than all before; NaN never is.
 
         Raises:
             KeyError: If the metric is not among the results.
@@ -238,7 +239,7 @@ class TrainingRun:
         if name not in metrics:
             raise KeyError(f"metric_for_best_model is {name!r}; the evaluation gave {sorted(metrics)}")
         value, best = metrics[name], state.best_metric
-        if best is not None and not (value > best if args.greater_is_better else value < best):
+        if math.isnan(value) or (best is not None and not (value > best if args.greater_is_better else value < best)):
             return False
         state.best_metric, state.best_global_step = value, state.global_step
         return True

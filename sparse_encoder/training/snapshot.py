@@ -19,7 +19,7 @@ from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_sa
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.meters import Sums
 from sparse_encoder.training.optimizer_state import OPTIONS, SCHEDULE
-from sparse_encoder.training.state import TrainerState
+from sparse_encoder.training.state import TrainerState, read_spelled, spelled
 
 STATE, ARGUMENTS, RUN, LOSS = "trainer_state.json", "training_args.json", "run.json", "loss.safetensors"
 FORMAT = 1
@@ -86,7 +86,7 @@ def optimization_identity(args: SparseEncoderTrainingArguments) -> dict[str, Any
 def write_run(folder: Path, identity: Mapping[str, Any], progress: Progress) -> None:
     """Write what kind of run this is and where it stands."""
     versions = {"sparse_encoder": sparse_encoder.__version__, "torch": str(torch.__version__)}
-    values = {"format": FORMAT, "versions": versions, "identity": dict(identity), "progress": asdict(progress)}
+    values = {"format": FORMAT, "versions": versions, "identity": dict(identity), "progress": spelled(asdict(progress))}
     write_json(folder / RUN, values)
 
 
@@ -120,7 +120,7 @@ def read_run(folder: Path, identity: Mapping[str, Any]) -> Progress:
     known = {each.name for each in fields(Progress)}
     if set(values["progress"]) != known:
         raise CheckpointError(f"must have the keys {sorted(known)}", path=folder / RUN, field="progress")
-    return Progress(**values["progress"])
+    return Progress(**read_spelled(values["progress"]))
 
 
 def write_state(folder: Path, state: TrainerState) -> None:

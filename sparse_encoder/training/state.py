@@ -56,9 +56,7 @@ class TrainerState:
 
     def to_dict(self) -> dict[str, Any]:  # values of several types
         """Return what JSON can hold; numbers that are not finite are spelled out in the log."""
-        values = asdict(self)
-        values["log_history"] = [{key: _spelled(value) for key, value in row.items()} for row in self.log_history]
-        return values
+        return {**asdict(self), "log_history": spelled(self.log_history)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainerState:  # as above
@@ -73,12 +71,24 @@ class TrainerState:
                 f"missing keys {sorted(known - set(values))} and unknown keys {sorted(set(values) - known)} "
                 "in the trainer's state"
             )
-        rows = [{key: _NOT_FINITE.get(value, value) for key, value in row.items()} for row in values["log_history"]]
-        return cls(**{**values, "log_history": rows})
+        return cls(**{**values, "log_history": read_spelled(values["log_history"])})
 
 
-def _spelled(value: float) -> float | str:
-    """Return a number as it is, or the name JSON has no number for."""
+def spelled(value: Any) -> Any:  # noqa: ANN401  (numbers, and lists and dicts of them)
+    """Return numbers as they are, and those that JSON has no number for by name."""
+    if isinstance(value, dict):
+        return {key: spelled(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [spelled(each) for each in value]
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def read_spelled(value: Any) -> Any:  # noqa: ANN401  (as above)
+    """Undo :func:`spelled`."""
+    if isinstance(value, dict):
+        return {key: read_spelled(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [read_spelled(each) for each in value]
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -100,6 +100,8 @@ class SparseEncoderTrainer(TrainerBase):
             raise ValueError(f"eval_strategy={args.eval_strategy!r} needs an eval_dataset or an evaluator")
         self.data_collator = self._default_collator() if data_collator is None else data_collator
         if args.gradient_checkpointing:
+            if not hasattr(model, "gradient_checkpointing_enable"):
+                raise ValueError(f"gradient_checkpointing needs a model that offers it, got {type(model).__name__}")
             model.gradient_checkpointing_enable()
         self.loss_terms: dict[str, Tensor] = {}  # of the last batch, by name
         self.loss = self.prepare_loss(self.get_default_loss(model) if loss is None else loss, model)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from training_helpers import Anything
 
 from sparse_encoder.samplers import BatchSamplers, DefaultBatchSampler
 from sparse_encoder.training import SparseEncoderTrainingArguments
@@ -15,7 +16,7 @@ class Strategy(str, Enum):
     EPOCH = "epoch"
 
 
-def make(**options: Any) -> SparseEncoderTrainingArguments:
+def make(**options: Anything) -> SparseEncoderTrainingArguments:
     return SparseEncoderTrainingArguments("out", **options)
 
 
@@ -100,7 +101,7 @@ RANGES = [
 
 
 @pytest.mark.parametrize(("name", "value"), RANGES)
-def test_a_bad_value_is_refused_by_name(name: str, value: Any) -> None:
+def test_a_bad_value_is_refused_by_name(name: str, value: Anything) -> None:
     with pytest.raises(ValueError, match="BatchSamplers" if value == "alphabetical" else name):
         make(**{name: value})
 
@@ -119,7 +120,7 @@ TYPES = [
 
 
 @pytest.mark.parametrize(("name", "value"), TYPES)
-def test_a_value_of_the_wrong_type_is_refused_by_name(name: str, value: Any) -> None:
+def test_a_value_of_the_wrong_type_is_refused_by_name(name: str, value: Anything) -> None:
     with pytest.raises(TypeError, match=name if name != "learning_rate_mapping" else "learning rate of 'query'"):
         make(**{name: value})
 

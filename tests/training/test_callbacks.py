@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_helpers import arguments, pairs, trainer
+from training_helpers import Anything, arguments, pairs, trainer
 
 from sparse_encoder.training import CallbackHandler, TrainerCallback, TrainerControl, TrainerState
 from sparse_encoder.training.flow import DefaultFlowCallback
@@ -20,11 +20,11 @@ class Recorder(TrainerCallback):
         self.events: list[str] = []
         self.context: dict[str, Any] = {}
 
-    def __getattribute__(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> Anything:
         if not name.startswith("on_"):
             return object.__getattribute__(self, name)
 
-        def record(*_: object, **context: Any) -> None:
+        def record(*_: object, **context: Anything) -> None:
             self.events.append(name)
             self.context = context
 
@@ -39,7 +39,7 @@ class Under(Other):
     pass
 
 
-def fire(handler: CallbackHandler, event: str, **extra: Any) -> TrainerControl:
+def fire(handler: CallbackHandler, event: str, **extra: Anything) -> TrainerControl:
     return handler.fire(event, arguments("out"), TrainerState(), TrainerControl(), **extra)
 
 
@@ -187,7 +187,7 @@ def test_a_callback_stops_an_epoch_or_the_run(tmp_path: Path) -> None:
         def __init__(self, flag: str, step: int) -> None:
             self.flag, self.step = flag, step
 
-        def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        def on_step_end(self, args: Anything, state: TrainerState, control: TrainerControl, **_: object) -> None:
             if state.global_step == self.step:
                 setattr(control, self.flag, True)
 

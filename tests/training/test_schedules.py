@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from training_helpers import Anything
 
 from sparse_encoder.training.schedules import SCHEDULES, Course, check_schedule
 
@@ -15,7 +14,7 @@ GOLDEN = {  # of the peer, 4 digits; trainer.md
 }
 
 
-def values(name: str, course: Course = COURSE, **options: Any) -> list[float]:
+def values(name: str, course: Course = COURSE, **options: Anything) -> list[float]:
     factor = SCHEDULES[name](course, **options)
     return [factor(step) for step in range(9)]
 

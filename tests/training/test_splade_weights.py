@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 from torch import nn
-from training_helpers import pairs, splade_loss, tiny_encoder, trainer
+from training_helpers import Anything, pairs, splade_loss, tiny_encoder, trainer
 
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.training import (
@@ -42,7 +41,7 @@ def test_the_weights_of_six_updates_are_those_of_the_peer(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("linear", 0.25), ("quadratic", 0.0625), (SchedulerType.LINEAR, 0.25)])
-def test_a_weight_rises_in_a_line_or_by_the_square(kind: Any, expected: float) -> None:
+def test_a_weight_rises_in_a_line_or_by_the_square(kind: Anything, expected: float) -> None:
     callback = SpladeRegularizerWeightSchedulerCallback(splade_loss(tiny_encoder()), kind, warmup_ratio=0.5)
     assert [callback.factor(step, 8) for step in (0, 1, 4, 8)] == [0.0, expected, 1.0, 1.0]
     assert callback.factor(0, 1) == 0.0  # there is always an update of warm-up

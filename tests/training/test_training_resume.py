@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training_helpers import digest, pairs, rows_of, splade_loss, tiny_encoder, trainer
+from training_helpers import Anything, digest, pairs, rows_of, splade_loss, tiny_encoder, trainer
 
 from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.losses import EmbeddingLoss
@@ -28,7 +28,7 @@ OPTIONS: dict[str, Any] = {
 ROWS = 21  # batches of 4: 4 4 4 4 4 1; updates of 2 batches: 3 an epoch
 
 
-def run(folder: Path, *, seed: int = 3, **options: Any) -> SparseEncoderTrainer:
+def run(folder: Path, *, seed: int = 3, **options: Anything) -> SparseEncoderTrainer:
     model = tiny_encoder(dropout=0.3, seed=seed)
     rows = options.pop("rows", pairs(ROWS))
     return trainer(folder, model, rows=rows, eval_dataset=pairs(5), **{**OPTIONS, **options})
@@ -66,7 +66,7 @@ def test_dropout_does_matter(straight: SparseEncoderTrainer, tmp_path: Path) -> 
 
 def test_a_run_that_is_killed_goes_on_from_its_last_checkpoint(straight: SparseEncoderTrainer, tmp_path: Path) -> None:
     class Kill(TrainerCallback):
-        def on_substep_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        def on_substep_end(self, args: Anything, state: TrainerState, control: TrainerControl, **_: object) -> None:
             if state.global_step == 4:
                 raise KeyboardInterrupt
 

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from training_helpers import pairs
+from training_helpers import Anything, pairs
 
 from sparse_encoder.training.preprocessing import Rows
 
@@ -21,12 +21,12 @@ class Indexed:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Anything:
         return self.rows[index]
 
 
 @pytest.mark.parametrize("kind", [list, tuple, Indexed, datasets.Dataset.from_list])
-def test_rows_of_every_kind_are_read_alike(kind: Any) -> None:
+def test_rows_of_every_kind_are_read_alike(kind: Anything) -> None:
     rows = Rows(kind(LISTED), seed=0, name="train_dataset")
     assert rows.column_names == ["question", "answer"]
     assert len(rows) == 6
@@ -50,7 +50,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("dataset", "message"), REFUSED)
-def test_other_data_are_refused(dataset: Any, message: str) -> None:
+def test_other_data_are_refused(dataset: Anything, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Rows(dataset, seed=0, name="train_dataset")
 

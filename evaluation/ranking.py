@@ -119,7 +119,7 @@ def _rank_by_blocks(
     num_documents = documents.shape[0]
     step = max(1, MAX_BLOCK_SCORES // max(1, num_documents))
     rankings = []
-    corpus = documents.to_torch()
+    corpus = documents.to(queries.device).to_torch()
     for start in range(0, queries.shape[0], step):
         block = queries[start : start + step]
         scores = function(block.to_torch(), corpus).float().cpu()

@@ -123,6 +123,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
+@pytest.mark.slow
 def test_row_67_every_flipped_byte_is_noticed(saved: Path) -> None:
     expected = SparseIndex.load(saved).search(GOOD)
     random = np.random.default_rng(0)
@@ -142,6 +143,7 @@ def test_row_67_every_flipped_byte_is_noticed(saved: Path) -> None:
     assert unnoticed <= 3
 
 
+@pytest.mark.slow
 def test_row_67_every_truncation_is_noticed(saved: Path) -> None:
     for path in sorted(saved.iterdir()):
         data = path.read_bytes()
@@ -246,6 +248,15 @@ def test_row_68_postings_that_lie_are_refused(postings: dict[str, NDArray[Any]],
     save_with(postings, tmp_path)
     with pytest.raises(IndexCorruptError, match=message):
         SparseIndex.load(tmp_path)
+
+
+@pytest.mark.parametrize("indptr", [[0, 2, 1], [0, 1, 3], [1, 1, 2], [0, -1, 2]])
+def test_row_68_row_starts_that_lie_are_refused_at_build(indptr: list[int]) -> None:
+    message = "row starts|index pointer"  # ours, or scipy's
+    with pytest.raises(ValueError, match=message):
+        SparseIndex.build(matrix(indptr, [0, 3], [1.0, 1.0]))
+    with pytest.raises(ValueError, match=message):
+        SparseIndex.build(GOOD).search(matrix(indptr, [0, 3], [1.0, 1.0]))
 
 
 def test_row_67_numbers_in_the_other_byte_order_are_refused(tmp_path: Path) -> None:

@@ -75,8 +75,8 @@ def check_name(name: str, *, path: Path | None = None) -> None:
     """Refuse tensor names that are no dotted names.
 
     Raises:
-        CheckpointError: If ``name`` is empty, the format's own ``__metadata__``, longer than 500 characters, or has blanks, slashes, ``..`` or characters
-            that cannot be printed.
+        CheckpointError: If ``name`` is empty, the format's own ``__metadata__``, longer than 500 characters, or has
+            blanks, slashes, ``..`` or characters that cannot be printed.
     """
     fine = name.isprintable() and not any(bad in name for bad in (" ", "/", "\\", ".."))
     if name in ("", "__metadata__") or len(name) > MAX_NAME_LENGTH or not fine:

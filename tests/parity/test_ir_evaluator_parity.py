@@ -169,4 +169,5 @@ def test_an_encoded_corpus_and_the_card() -> None:
     model.model_card_data = Card()  # type: ignore[attr-defined]
     found = ours(model, corpus_embeddings=embeddings)
     assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert ours(peer_model) == pytest.approx(expected, rel=1e-6, abs=1e-9)  # torch tensors of a peer's model
     assert model.model_card_data.metrics == pytest.approx(peer_model.model_card_data.metrics)  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ from sparse_encoder.checkpoint.atomic import staged_folder
 from sparse_encoder.checkpoint.errors import LoadError
 from sparse_encoder.checkpoint.safetensors_file import read_safetensors
 from sparse_encoder.csr import (
+    MAX_COLUMNS,
     Csr,
     canonical,
     check_csr,
@@ -277,7 +278,8 @@ class SparseEmbeddings(SparseTensorVocabulary):
         """
         csr = self._csr
         values = csr.values if csr.values.dtype in (torch.float32, torch.float64) else csr.values.float()
-        arrays = (values.cpu().numpy(), csr.col.cpu().numpy(), csr.crow.cpu().numpy())
+        crow = csr.crow.int() if self.nnz <= MAX_COLUMNS else csr.crow  # or scipy widens, that is copies, the columns
+        arrays = (values.cpu().numpy(), csr.col.cpu().numpy(), crow.cpu().numpy())
         return sparse.csr_array(arrays, shape=(self._num_rows, self.shape[-1]))
 
     def numpy(self) -> NDArray[Any]:  # Any: the floating type of the values

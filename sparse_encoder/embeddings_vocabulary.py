@@ -109,6 +109,9 @@ class SparseTensorVocabulary:
         col = self._csr.col.long()
         return col.unsqueeze(0) if self.ndim == 1 else torch.stack([row_numbers(self._csr.crow), col])
 
+    _indices = indices
+    _values = values
+
     def coalesce(self) -> Self:
         """Return itself: entries are sorted and unique."""
         return self

@@ -1,0 +1,228 @@
+"""One fixed weight per term, for the terms that a text has: an encoder without a transformer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.checkpoint import (
+    CheckpointError,
+    ConfigError,
+    fetch_model_folder,
+    read_json_object,
+    read_tensors,
+    resolve_inside,
+    write_tensors,
+)
+from sparse_encoder.modules.base import InputModule, LoadSettings, checked_flag
+from sparse_encoder.modules.features import Features
+from sparse_encoder.modules.text_inputs import tokenize
+from sparse_encoder.tokenizer import UNLIMITED, TokenBatch, Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "idf.json"
+MAX_WEIGHTS_BYTES = 64_000_000
+MAX_WEIGHT = 1e30
+"""No larger weight fits a product of two in float32."""
+
+
+class SparseStaticEmbedding(InputModule):
+    """Give each term of a text its weight; a term counts once however often it occurs.
+
+    Texts are tokenised without special tokens. If the features hold a ``sentence_embedding`` already, it is multiplied.
+
+    Args:
+        tokenizer: Its vocabulary is the terms.
+        weight: Weight of each term, (V,), e.g. its inverse document frequency; ones if not given. V may exceed the
+            vocabulary, to match a model whose embeddings do.
+        frozen: Whether training leaves the weights alone.
+
+    Raises:
+        ValueError: If there are fewer weights than tokens.
+    """
+
+    config_keys: ClassVar[tuple[str, ...]] = ("frozen",)
+
+    def __init__(self, tokenizer: Tokenizer, weight: Tensor | None = None, frozen: bool = False) -> None:
+        super().__init__()
+        if weight is None:
+            weight = torch.ones(tokenizer.vocab_size)
+        if weight.ndim != 1 or weight.shape[0] < tokenizer.vocab_size:
+            shape = tuple(weight.shape)
+            raise ValueError(f"weight must have one entry for each of {tokenizer.vocab_size} tokens, got {shape}")
+        self.tokenizer = tokenizer
+        self.frozen = checked_flag("frozen", frozen)
+        self.weight = nn.Parameter(weight, requires_grad=not frozen)
+
+    @classmethod
+    def from_json(  # house: peer signature
+        cls,
+        json_path: str | Path,
+        tokenizer: Tokenizer,
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        *,
+        frozen: bool = False,
+    ) -> Self:
+        """Read the weights from a JSON file ``{term: weight}``; terms that it does not list weigh 0.
+
+        Args:
+            json_path: The file; or a model's folder or hub id, whose ``idf.json`` is read.
+            tokenizer: Maps terms to dimensions.
+            token: Access token for the hub.
+            cache_folder: Where downloads are kept.
+            revision: Branch, tag or commit on the hub.
+            local_files_only: Download nothing.
+            frozen: Whether training leaves the weights alone.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ConfigError: If it is no object of finite numbers, or none of its terms is a token.
+        """
+        path = Path(json_path)
+        if not path.is_file():
+            folder = fetch_model_folder(
+                str(json_path),
+                cache_folder=cache_folder,
+                revision=revision,
+                token=token,
+                local_files_only=local_files_only,
+            )
+            path = folder / WEIGHTS_FILE
+        return cls(tokenizer, read_weights(path, tokenizer), frozen)
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """The number of tokens at which texts are cut; ``None`` for no limit."""
+        limit = self.tokenizer.model_max_length
+        return limit if limit < UNLIMITED else None
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        self.tokenizer.model_max_length = UNLIMITED if value is None else value
+
+    @property
+    def num_dimensions(self) -> int:
+        """The number of terms V."""
+        return self.weight.shape[0]
+
+    def tokenize_batch(self, texts: Sequence[str], *, prompt: str | None = None, task: str | None = None) -> TokenBatch:
+        """Tokenise and truncate texts, without special tokens."""
+        return tokenize(self.tokenizer, texts, prompt=prompt, max_length=None, add_special_tokens=False)
+
+    def preprocess(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+    ) -> dict[str, Any]:
+        """Turn texts into ``input_ids`` and ``attention_mask``, (B, T), padded to the longest."""
+        tokens = tokenize(self.tokenizer, inputs, prompt=prompt, max_length=max_length, add_special_tokens=False)
+        return tokens.pad()
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Look up the weights of a batch.
+
+        Args:
+            features: ``input_ids`` and ``attention_mask``, (B, T).
+
+        Returns:
+            The features with ``sentence_embedding``, (B, V), in float32 for 16-bit weights.
+        """
+        input_ids: Tensor = features["input_ids"]
+        attended = features["attention_mask"].bool()
+        presence = torch.zeros(input_ids.shape[0], self.num_dimensions, dtype=torch.int64, device=input_ids.device)
+        presence.scatter_reduce_(1, input_ids, attended.long(), "amax")  # padding never hides a token
+        weights = presence * self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        if "sentence_embedding" in features:
+            weights = weights * features["sentence_embedding"]
+        return Features({**features, "sentence_embedding": weights})
+
+    def get_embedding_dimension(self) -> int | None:
+        """Return the number of terms V."""
+        return self.num_dimensions
+
+    def save(self, folder: str | Path) -> None:
+        """Write configuration, tokenizer and weights."""
+        super().save(folder)
+        self.tokenizer.save_pretrained(folder)
+        write_tensors(Path(folder), {"weight": self.weight})
+
+    @classmethod
+    def load(cls, folder: str | Path, settings: LoadSettings | None = None) -> Self:
+        """Load a module from its folder, strictly.
+
+        A configuration may name a JSON file of weights as ``path``; it is looked for in the module's folder, then in
+        the model's. A folder that the module shares with others has no configuration of its own, but an ``idf.json``.
+        """
+        folder, settings = Path(folder), settings or LoadSettings()
+        tokenizer = Tokenizer.from_pretrained(folder)
+        if settings.shared_folder:
+            return cls(tokenizer, read_weights(resolve_inside(folder, WEIGHTS_FILE), tokenizer))
+        config = cls.load_config(folder)
+        if "path" in config:
+            weight = read_weights(_find(config.pop("path"), folder, settings.root or folder), tokenizer)
+        else:
+            tensors = read_tensors(folder)
+            if list(tensors) != ["weight"] or not tensors["weight"].is_floating_point():
+                found = {name: tensor.dtype for name, tensor in list(tensors.items())[:10]}
+                raise CheckpointError(f"must have one tensor, 'weight', of floating point; got {found}", path=folder)
+            weight = tensors["weight"]
+        return cls.from_config(config, folder, parts={"tokenizer": tokenizer, "weight": weight})
+
+
+def read_weights(path: Path, tokenizer: Tokenizer) -> Tensor:
+    """Read the weight of each term from a JSON file ``{term: weight}``.
+
+    Args:
+        path: The file.
+        tokenizer: Maps terms to dimensions; terms it does not have are left out, with a warning.
+
+    Returns:
+        Weights, (V,) float32; 0 for terms that the file does not list.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ConfigError: If it is no object of finite numbers, or none of its terms is a token.
+    """
+    listed = read_json_object(path, max_bytes=MAX_WEIGHTS_BYTES)
+    vocabulary = tokenizer.get_vocab()
+    weight = torch.zeros(tokenizer.vocab_size)
+    unknown = []
+    for term, value in listed.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > MAX_WEIGHT:
+            raise ConfigError(f"a weight must be a finite number, got {value!r:.80}", path=path, field=term[:80])
+        if term in vocabulary:
+            weight[vocabulary[term]] = value
+        else:
+            unknown.append(term)
+    if len(unknown) == len(listed):
+        raise ConfigError("none of its terms is a token of the tokenizer", path=path)
+    if unknown:
+        logger.warning("%s has %d terms that the tokenizer lacks, such as %r", path, len(unknown), unknown[0])
+    return weight
+
+
+def _find(name: object, folder: Path, root: Path) -> Path:
+    """Look for a file that a configuration names in the module's folder, then in the model's."""
+    if not isinstance(name, str) or not name.endswith(".json"):
+        raise ConfigError(
+            f"must be the name of a JSON file, got {name!r:.80}", path=folder / "config.json", field="path"
+        )
+    for place in (folder, root):
+        path = resolve_inside(place, name)
+        if path.is_file():
+            return path
+    raise ConfigError(f"{name!r} is neither in {folder} nor in {root}", path=folder / "config.json", field="path")

@@ -1,0 +1,315 @@
+"""The transformer with its tokenizer: texts in, token states or vocabulary logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from sparse_encoder.backbone import MaskedLanguageModel, PretrainedModel
+from sparse_encoder.checkpoint import write_json
+from sparse_encoder.modules.base import InputModule, LoadSettings, checked_integer
+from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
+from sparse_encoder.modules.text_inputs import tokenize
+from sparse_encoder.modules.transformer_files import (
+    CONFIG_FILES,
+    TextOptions,
+    modality_config,
+    open_backbone,
+    open_tokenizer,
+    read_transformer_config,
+    text_options,
+)
+from sparse_encoder.tokenizer import TokenBatch, Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Transformer(InputModule):
+    """Encode texts token by token.
+
+    For ``"fill-mask"`` the output is a projection on the vocabulary that is not computed yet: ``SpladePooling`` takes
+    it, and ``features["token_embeddings"]`` computes the logits for anybody who asks. For ``"feature-extraction"`` it
+    is ``token_embeddings``, the states of the last layer.
+
+    Args:
+        model_name_or_path: A folder, or a repository on the hub.
+        transformer_task: ``"feature-extraction"`` or ``"fill-mask"``.
+        model_kwargs: ``dtype`` (or ``torch_dtype``) and ``attn_implementation``; for the hub ``cache_dir``,
+            ``revision``, ``token`` and ``local_files_only``.
+        processor_kwargs: ``model_max_length``, ``padding_side``, ``truncation_side``, or special tokens by their names.
+        config_kwargs: Values that replace those of ``config.json``.
+        processing_kwargs: ``{"text": {...}}`` (or ``"common"``) with ``max_length`` or ``add_special_tokens``, which
+            then hold for each call.
+        backend: ``"torch"``.
+        modality_config: How inputs become outputs, as saved; only that of texts is known.
+        module_output_name: Name of the output, as saved: ``"token_embeddings"``.
+        unpad_inputs: Written down for sentence-transformers. Here batches hold texts of one padded length anyway.
+        query_length: Most tokens of a text when the task is ``"query"``.
+        document_length: Most tokens of a text when the task is ``"document"``.
+        max_seq_length: Most tokens of a text.
+        do_lower_case: Lower-case texts, whether or not the tokenizer does.
+        tokenizer_name_or_path: Folder or repository of the tokenizer, if it is another.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+        LoadError: If a file is not what it claims to be.
+    """
+
+    config_file_name: ClassVar[str] = CONFIG_FILES[0]
+    config_keys: ClassVar[tuple[str, ...]] = (
+        "transformer_task",
+        "modality_config",
+        "module_output_name",
+        "processing_kwargs",
+        "unpad_inputs",
+        "query_length",
+        "document_length",
+    )
+    default_task: ClassVar[str] = "feature-extraction"
+
+    def __init__(  # house: peer signature
+        self,
+        model_name_or_path: str | Path,
+        *,
+        transformer_task: str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+        processing_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "torch",
+        modality_config: Mapping[str, Any] | None = None,
+        module_output_name: str | None = None,
+        unpad_inputs: bool | None = None,
+        query_length: int | None = None,
+        document_length: int | None = None,
+        max_seq_length: int | None = None,
+        do_lower_case: bool = False,
+        tokenizer_name_or_path: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        task = transformer_task or self.default_task
+        if backend != "torch":
+            raise ValueError(f"unknown backend {backend!r}; choose from ['torch']")
+        if tokenizer_name_or_path is None:
+            tokenizer_name_or_path = model_name_or_path
+        model = open_backbone(
+            model_name_or_path, task, model_kwargs=model_kwargs or {}, config_kwargs=config_kwargs or {}
+        )
+        tokenizer = open_tokenizer(
+            tokenizer_name_or_path,
+            model.config,
+            processor_kwargs=processor_kwargs or {},
+            hub_kwargs=model_kwargs or {},
+            max_seq_length=max_seq_length,
+            do_lower_case=do_lower_case,
+        )
+        self._assemble(model, tokenizer, processing_kwargs, query_length, document_length)
+        self.unpad_inputs = unpad_inputs
+        self._check_outputs(modality_config, module_output_name)
+
+    @classmethod
+    def from_parts(
+        cls,
+        model: PretrainedModel,
+        tokenizer: Tokenizer,
+        *,
+        processing_kwargs: Mapping[str, Any] | None = None,
+        query_length: int | None = None,
+        document_length: int | None = None,
+    ) -> Self:
+        """Build a module from a backbone and a tokenizer that are there already.
+
+        Args:
+            model: A :class:`MaskedLanguageModel` makes the task ``"fill-mask"``, an :class:`EncoderModel`
+                ``"feature-extraction"``.
+            tokenizer: Its longest text is cut to what the backbone takes.
+            processing_kwargs: As in the constructor.
+            query_length: As in the constructor.
+            document_length: As in the constructor.
+
+        Raises:
+            ValueError: If the tokenizer has more tokens than the backbone has embeddings.
+        """
+        module = cls.__new__(cls)
+        nn.Module.__init__(module)
+        module._assemble(model, tokenizer, processing_kwargs, query_length, document_length)
+        module.unpad_inputs = None
+        return module
+
+    def _assemble(
+        self,
+        model: PretrainedModel,
+        tokenizer: Tokenizer,
+        processing_kwargs: Mapping[str, Any] | None,
+        query_length: int | None,
+        document_length: int | None,
+    ) -> None:
+        """Take the parts and check that they fit."""
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, "
+                f"the model embeddings for {model.config.vocab_size} of them"
+            )
+        for name, length in (("query_length", query_length), ("document_length", document_length)):
+            if length is not None:
+                checked_integer(name, length)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.processing_kwargs: dict[str, Any] = dict(processing_kwargs or {})
+        self._text_options: TextOptions = text_options(self.processing_kwargs)
+        self.query_length = query_length
+        self.document_length = document_length
+        tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.max_tokens)
+
+    @property
+    def transformer_task(self) -> str:
+        """``"fill-mask"`` or ``"feature-extraction"``."""
+        return "fill-mask" if isinstance(self.model, MaskedLanguageModel) else "feature-extraction"
+
+    @property
+    def modality_config(self) -> dict[str, Any]:
+        """How sentence-transformers turns inputs into outputs of this task."""
+        return modality_config(self.transformer_task)
+
+    @property
+    def module_output_name(self) -> str:
+        """The feature that is made."""
+        return TOKEN_EMBEDDINGS
+
+    def _check_outputs(self, given: Mapping[str, Any] | None, name: str | None) -> None:
+        if given is not None and dict(given) != self.modality_config:
+            raise ValueError(
+                f"modality_config must be {self.modality_config} for {self.transformer_task!r}, got {dict(given)}"
+            )
+        if name is not None and name != self.module_output_name:
+            raise ValueError(f"module_output_name must be {self.module_output_name!r}, got {name!r}")
+
+    @property
+    def auto_model(self) -> PretrainedModel:
+        """The backbone with its head."""
+        return self.model
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The backbone's configuration as its ``config.json`` holds it."""
+        return self.model.hf_config
+
+    @property
+    def max_seq_length(self) -> int:
+        """The number of tokens, special ones included, at which texts are cut."""
+        limit: int = self.tokenizer.model_max_length
+        return limit
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        limit = self.model.config.max_tokens
+        if value is not None and checked_integer("max_seq_length", value) > limit:
+            raise ValueError(f"max_seq_length must be at most {limit}, the positions of the model, got {value}")
+        self.tokenizer.model_max_length = limit if value is None else value
+
+    def _tokenize(
+        self, inputs: Sequence[Any], prompt: str | None, task: str | None, max_length: int | None
+    ) -> TokenBatch:
+        lengths = {"query": self.query_length, "document": self.document_length}
+        length = lengths.get(task or "") if max_length is None else max_length
+        if self._text_options.max_length is not None:
+            length = self._text_options.max_length
+        return tokenize(
+            self.tokenizer,
+            inputs,
+            prompt=prompt,
+            max_length=length,
+            add_special_tokens=self._text_options.add_special_tokens,
+        )
+
+    def tokenize_batch(self, texts: Sequence[str], *, prompt: str | None = None, task: str | None = None) -> TokenBatch:
+        """Tokenise and truncate texts; they are padded later, those of like length together.
+
+        Args:
+            texts: The texts.
+            prompt: Put before each.
+            task: ``"query"`` or ``"document"`` cut to ``query_length`` or ``document_length``.
+        """
+        return self._tokenize(texts, prompt, task, None)
+
+    def preprocess(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+    ) -> dict[str, Any]:
+        """Turn texts, or pairs of them, into the features of a batch, padded to the longest.
+
+        Args:
+            inputs: B texts, or pairs of texts.
+            prompt: Put before each.
+            task: ``"query"`` or ``"document"`` cut to ``query_length`` or ``document_length``.
+            max_length: Most tokens of a text, whatever the task.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and, if the tokenizer has them, ``token_type_ids``, (B, T) int64 each;
+            and ``prompt_length``, (B,), if there is a prompt.
+        """
+        return self._tokenize(inputs, prompt, task, max_length).pad()
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """Run the backbone.
+
+        Args:
+            features: As :meth:`preprocess` makes them.
+
+        Returns:
+            The features with ``token_embeddings`` (B, T, D), or with ``vocabulary_projection``.
+        """
+        types = features.get("token_type_ids") if self.model.config.num_token_types else None
+        hidden: Tensor = self.model.backbone(features["input_ids"], features["attention_mask"], types)
+        if not isinstance(self.model, MaskedLanguageModel):
+            return Features({**features, TOKEN_EMBEDDINGS: hidden})
+        head = self.model.head
+        projection = VocabularyProjection(head.transform(hidden), head.weight, head.bias)
+        return Features({**features, PROJECTION: projection})
+
+    def get_embedding_dimension(self) -> int | None:
+        """Return the width of ``token_embeddings``: the vocabulary's size for ``"fill-mask"``."""
+        config = self.model.config
+        return config.vocab_size if self.transformer_task == "fill-mask" else config.hidden_size
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the configuration; what is not set is left out."""
+        config = super().get_config_dict()
+        always = ("transformer_task", "modality_config", "module_output_name")
+        return {key: value for key, value in config.items() if key in always or value not in (None, {})}
+
+    def save(self, folder: str | Path) -> None:
+        """Write backbone, tokenizer and configuration, so that transformers and sentence-transformers load them."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        write_json(Path(folder) / self.config_file_name, self.get_config_dict(), indent=4)
+
+    @classmethod
+    def load(cls, folder: str | Path, settings: LoadSettings | None = None) -> Self:
+        """Load a module from its folder.
+
+        Args:
+            folder: The folder, with the configuration of any generation, or none.
+            settings: What the caller adds; it wins over the files.
+        """
+        settings = settings or LoadSettings()
+        config = read_transformer_config(Path(folder), cls.config_keys)
+        for name in ("model_kwargs", "processor_kwargs", "config_kwargs"):
+            config[name] = {**config.get(name, {}), **getattr(settings, name)}
+        return cls(folder, **config)
+
+
+class MLMTransformer(Transformer):
+    """A ``Transformer`` for ``"fill-mask"``, by the name that scripts of 5.0 to 5.3 have for it.
+
+    It is saved as a ``Transformer``.
+    """
+
+    default_task: ClassVar[str] = "fill-mask"

@@ -1,0 +1,234 @@
+"""What the ``Transformer`` module reads: its configuration of every generation, options, backbone and tokenizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tokenizers import normalizers
+
+from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel, TransformerConfig
+from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json_object, resolve_inside
+from sparse_encoder.modules.base import checked_flag, checked_integer
+from sparse_encoder.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""Names of the configuration, today's first; the first that is there is read."""
+
+TASKS: dict[str, type[PretrainedModel]] = {"feature-extraction": EncoderModel, "fill-mask": MaskedLanguageModel}
+OUTPUT_NAMES = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
+"""What sentence-transformers calls the output of the backbone."""
+
+_RENAMED = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
+_LEGACY = ("max_seq_length", "do_lower_case", *_RENAMED.values())
+_DTYPES = ("dtype", "torch_dtype")
+_HUB = {"cache_dir": "cache_folder", "revision": "revision", "token": "token", "local_files_only": "local_files_only"}
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_TOKENIZER_OPTIONS = ("model_max_length", "padding_side", "truncation_side", *_SPECIAL_TOKENS)
+_NEVER = "trust_remote_code"
+
+
+class TextOptions(NamedTuple):
+    """How texts are tokenised in every call."""
+
+    max_length: int | None = None
+    add_special_tokens: bool = True
+
+
+def modality_config(task: str) -> dict[str, Any]:
+    """Return what sentence-transformers writes about the outputs of a task."""
+    return {"text": {"method": "forward", "method_output_name": OUTPUT_NAMES[task]}}
+
+
+def read_transformer_config(folder: Path, known: Sequence[str]) -> dict[str, Any]:
+    """Read the configuration of a ``Transformer``, with today's names of its keys.
+
+    Args:
+        folder: The module's folder; it may have no configuration.
+        known: Today's keys.
+
+    Returns:
+        Arguments of the constructor. Of the backbone's options in a file only the dtype is taken; others, and remote
+        code, are left out with a warning.
+
+    Raises:
+        ConfigError: If a key is unknown or a value has the wrong type.
+    """
+    path = next((folder / name for name in CONFIG_FILES if (folder / name).exists()), None)
+    if path is None:
+        return {}
+    config = read_json_object(resolve_inside(folder, path.name))
+    for old, new in _RENAMED.items():
+        if old in config:
+            config.setdefault(new, config.pop(old))
+    if unknown := sorted(set(config) - set(known) - set(_LEGACY)):
+        raise ConfigError(f"unknown keys {unknown}; choose from {sorted([*known, *_LEGACY])}", path=path)
+    for name in ("model_kwargs", "processor_kwargs", "config_kwargs", "processing_kwargs"):
+        if config.get(name) is None:
+            config.pop(name, None)
+        elif not isinstance(config[name], dict):
+            raise ConfigError(f"must be an object, got {config[name]!r:.80}", path=path, field=name)
+    allowed = {"model_kwargs": _DTYPES, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": ()}
+    for name, options in allowed.items():
+        if name in config:
+            left_out = sorted(set(config[name]) - set(options))
+            if left_out:
+                logger.warning("%s: %s in %s are not used", path, left_out, name)
+            config[name] = {key: value for key, value in config[name].items() if key in options}
+    _check_types(config, path)
+    return config
+
+
+def _check_types(config: dict[str, Any], path: Path) -> None:
+    """Check the plain values of a configuration, and drop those that are null."""
+    for key in [key for key, value in config.items() if value is None]:
+        del config[key]
+    try:
+        for name in ("max_seq_length", "query_length", "document_length"):
+            if name in config:
+                checked_integer(name, config[name])
+        for name in ("do_lower_case", "unpad_inputs"):
+            if name in config:
+                checked_flag(name, config[name])
+        if config.get("transformer_task", "fill-mask") not in TASKS:
+            raise ValueError(f"unknown transformer_task {config['transformer_task']!r}; choose from {sorted(TASKS)}")
+        text_options(config.get("processing_kwargs", {}))
+    except (TypeError, ValueError) as reason:
+        raise ConfigError(str(reason), path=path) from reason
+
+
+def text_options(processing_kwargs: Mapping[str, Any]) -> TextOptions:
+    """Read how texts are tokenised; padding and truncation may be named, but only as they are done anyway.
+
+    Raises:
+        ValueError: If an option is unknown or has another value.
+    """
+    if unknown := sorted(set(processing_kwargs) - {"text", "common"}):
+        raise ValueError(f"unknown processing_kwargs {unknown}; choose from ['common', 'text']")
+    options = {**processing_kwargs.get("common", {}), **processing_kwargs.get("text", {})}
+    fixed = {"padding": (True, "longest"), "truncation": (True, "longest_first"), "return_tensors": ("pt",)}
+    for name, values in fixed.items():
+        if options.pop(name, values[0]) not in values:
+            raise ValueError(f"{name} in processing_kwargs must be one of {list(values)}")
+    if unknown := sorted(set(options) - set(TextOptions._fields)):
+        raise ValueError(f"unknown options {unknown} in processing_kwargs; choose from {list(TextOptions._fields)}")
+    if options.get("max_length") is not None:
+        checked_integer("max_length", options["max_length"])
+    return TextOptions(
+        options.get("max_length"), checked_flag("add_special_tokens", options.get("add_special_tokens", True))
+    )
+
+
+def open_backbone(
+    name_or_path: str | Path, task: str, *, model_kwargs: Mapping[str, Any], config_kwargs: Mapping[str, Any]
+) -> PretrainedModel:
+    """Load the backbone, with the head that the task needs.
+
+    Args:
+        name_or_path: Folder or repository.
+        task: A key of :data:`TASKS`.
+        model_kwargs: Options of the backbone and of the hub.
+        config_kwargs: Values that replace those of ``config.json``.
+
+    Raises:
+        ValueError: If the task or an option is unknown.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown transformer_task {task!r}; choose from {sorted(TASKS)}")
+    options = {name: value for name, value in model_kwargs.items() if name not in _HUB}
+    _refuse_remote_code(options)
+    _refuse_remote_code(config_kwargs)
+    dtypes = [options.pop(name) for name in _DTYPES if name in options]
+    attention = options.pop("attn_implementation", None) or "sdpa"
+    if options:
+        raise ValueError(
+            f"unknown model_kwargs {sorted(options)}; choose from {[*_DTYPES, 'attn_implementation', *_HUB]}"
+        )
+    overrides = {name: value for name, value in config_kwargs.items() if name not in (*_HUB, _NEVER)}
+    folder = _fetch(name_or_path, model_kwargs)
+    model = TASKS[task].from_pretrained(folder, dtype=dtypes[0] if dtypes else None, attn_implementation=attention)
+    return _reconfigured(model, overrides, attention) if overrides else model
+
+
+def _reconfigured(model: PretrainedModel, overrides: Mapping[str, Any], attention: str) -> PretrainedModel:
+    """Move the weights of a model into one whose configuration differs, in dropouts for example."""
+    with torch.random.fork_rng(devices=[]):  # first values that nobody sees must not change what is drawn next
+        other = type(model).from_config(
+            {**model.hf_config, **overrides}, dtype=model.dtype, attn_implementation=attention
+        )
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if shapes != {name: tensor.shape for name, tensor in other.state_dict().items()}:
+        raise ValueError(f"config_kwargs must leave the weights as they are, got {sorted(overrides)}")
+    other.load_state_dict(model.state_dict(), assign=True)
+    other.tie_weights()
+    other.load_report = model.load_report
+    return other.eval()
+
+
+def _refuse_remote_code(options: Mapping[str, Any]) -> None:
+    if options.get(_NEVER):
+        raise ValueError(f"{_NEVER} must stay False: code that comes with a model is never run")
+
+
+def _fetch(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
+    return fetch_model_folder(name_or_path, **{_HUB[name]: value for name, value in options.items() if name in _HUB})
+
+
+def open_tokenizer(
+    name_or_path: str | Path,
+    config: TransformerConfig,
+    *,
+    processor_kwargs: Mapping[str, Any],
+    hub_kwargs: Mapping[str, Any],
+    max_seq_length: int | None,
+    do_lower_case: bool,
+) -> Tokenizer:
+    """Load the tokenizer and set it up.
+
+    Args:
+        name_or_path: Folder or repository.
+        config: Of the backbone, which limits the length of texts.
+        processor_kwargs: Options of the tokenizer.
+        hub_kwargs: Options of the hub among others.
+        max_seq_length: Most tokens of a text; ``model_max_length`` among the options wins.
+        do_lower_case: Lower-case texts, whether or not the tokenizer does.
+
+    Raises:
+        ValueError: If an option is unknown.
+    """
+    _refuse_remote_code(processor_kwargs)
+    options = {name: value for name, value in processor_kwargs.items() if name not in (*_HUB, _NEVER, "use_fast")}
+    if unknown := sorted(set(options) - set(_TOKENIZER_OPTIONS)):
+        raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(_TOKENIZER_OPTIONS)}")
+    tokenizer = Tokenizer.from_pretrained(_fetch(name_or_path, {**hub_kwargs, **processor_kwargs}))
+    if max_seq_length is not None:
+        options.setdefault("model_max_length", checked_integer("max_seq_length", max_seq_length))
+    for name, value in options.items():
+        setattr(tokenizer, name, value)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_tokens)
+    return lower_casing(tokenizer) if do_lower_case else tokenizer
+
+
+def lower_casing(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that lower-cases texts first; the same one if it does so already."""
+    backend = tokenizer.backend
+    before = backend.normalizer
+    if before is not None and before.normalize_str("A") == "a":
+        return tokenizer
+    steps = [normalizers.Lowercase()] if before is None else [normalizers.Lowercase(), before]
+    backend.normalizer = normalizers.Sequence(steps)
+    return Tokenizer(backend, replace(tokenizer.config))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.optim import Optimizer
 
@@ -55,6 +55,7 @@ class TrainerBase:
         self.accelerator = Accelerator(
             cpu=args.use_cpu,
             mixed_precision="no",  # args.autocast does it
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # several forwards per backward
         )
         if self.accelerator.distributed_type.value in _NOT_SUPPORTED:
             raise ValueError(f"training with {self.accelerator.distributed_type.value} is not supported yet")

@@ -24,7 +24,7 @@ class MaskedLanguageHead(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.word_size, bias=config.head_bias)
-        self.activate = ACTIVATIONS[config.head_activation]
+        self.activate = ACTIVATIONS[config.head_activation].new
         self.norm = nn.LayerNorm(config.word_size, eps=config.norm_eps, bias=config.norm_bias)
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.word_size))
         """Of the decoder, (V, E)."""

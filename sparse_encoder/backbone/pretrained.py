@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, Family
+from sparse_encoder.backbone.families.reader import DANGEROUS
 from sparse_encoder.backbone.heads import MaskedLanguageHead
 from sparse_encoder.backbone.initialization import initialize
 from sparse_encoder.backbone.transformer import Transformer
@@ -187,7 +188,8 @@ class PretrainedModel(nn.Module, ABC):
         return tensors
 
     def _config_to_save(self) -> dict[str, Any]:
-        written = {key: value for key, value in self.hf_config.items() if key not in DTYPE_KEYS}
+        left_out = (*DTYPE_KEYS, *DANGEROUS)  # what is written now is neither quantized nor needs foreign code
+        written = {key: value for key, value in self.hf_config.items() if key not in left_out}
         key = "torch_dtype" if "torch_dtype" in self.hf_config else "dtype"
         return {**written, "architectures": [self.architecture], key: str(self.dtype).removeprefix("torch.")}
 

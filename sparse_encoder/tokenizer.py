@@ -59,8 +59,8 @@ class Tokenizer:
 
     A text is cut before it is encoded to 16 characters for each token that may stay (4096 at least); where those are
     too few tokens, to 128 and at last to 1024 characters for each. The cut is made at a blank, so that the tokens are
-    those of the whole text: only what lies beyond 1024 characters for each token is never seen. Lone surrogates, which no UTF-8 can hold,
-    become U+FFFD, and two that make a character become that character.
+    those of the whole text: only what lies beyond 1024 characters for each token is never seen. Lone surrogates, which
+    no UTF-8 can hold, become U+FFFD, and two that make a character become that character.
 
     Args:
         backend: The tokenizer proper; this object owns it from now on.
@@ -187,6 +187,7 @@ class Tokenizer:
 
     @model_max_length.setter
     def model_max_length(self, value: int) -> None:
+        """Limit texts from now on."""
         self.config = replace(self.config, model_max_length=value)
 
     @property
@@ -196,7 +197,18 @@ class Tokenizer:
 
     @padding_side.setter
     def padding_side(self, value: str) -> None:
+        """Pad on the other side from now on."""
         self.config = replace(self.config, padding_side=value)
+
+    @property
+    def truncation_side(self) -> str:
+        """Which end is truncated, ``"right"`` or ``"left"``."""
+        return self.config.truncation_side
+
+    @truncation_side.setter
+    def truncation_side(self, value: str) -> None:
+        """Truncate at the other end from now on."""
+        self.config = replace(self.config, truncation_side=value)
 
     def num_special_tokens(self, *, pair: bool = False) -> int:
         """Return how many tokens are added around a text, or a pair of texts."""
@@ -244,7 +256,7 @@ class Tokenizer:
                 texts[begin : begin + CHUNK_TEXTS],
                 None if pairs is None else pairs[begin : begin + CHUNK_TEXTS],
                 limit=limit,
-                side=self.config.truncation_side,
+                side=self.truncation_side,
                 add_special_tokens=add_special_tokens,
             )
             for encoding in encodings:
@@ -269,7 +281,7 @@ class Tokenizer:
             texts,
             pairs,
             limit=limit,
-            side=self.config.truncation_side,
+            side=self.truncation_side,
             add_special_tokens=add_special_tokens,
             details=True,
         )

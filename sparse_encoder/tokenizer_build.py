@@ -40,6 +40,8 @@ GPT2_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_
 _UNSAID = ("", "PreTrained", "TokenizersBackend")
 _LIKE_BERT = (*_UNSAID, "Albert", "Bert", "ConvBert", "DistilBert", "Electra", "Funnel", "MobileBert", "SqueezeBert")
 _LIKE_ROBERTA = ("Bart", "LED", "Longformer", "Roberta")
+_SENTENCE_PIECE = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+_SAVE_FIRST = "Load it once with transformers and save it, which writes a tokenizer.json"
 
 Options = Mapping[str, Any]  # Any: tokenizer_config.json
 
@@ -77,6 +79,9 @@ def build_backend(folder: Path, options: Options, named: Mapping[str, str]) -> t
             with rust_errors("cannot be used", path):
                 backend = _byte_level(vocabulary, _read_merges(merges_path), special, prefix)
             return backend, special
+    for name in _SENTENCE_PIECE:
+        if (folder / name).exists():
+            raise TokenizerError("cannot build a tokenizer from this file", path=folder / name, hint=_SAVE_FIRST)
     raise FileNotFoundError(
         f"{folder} has no tokenizer: expected tokenizer.json, vocab.txt, or vocab.json and merges.txt"
     )
@@ -148,7 +153,7 @@ def _check_class(name: str, known: tuple[str, ...], path: Path) -> None:
         raise TokenizerError(
             f"cannot build a {name}Tokenizer from this file, only {sorted(filter(None, known))}",
             path=path,
-            hint="Load it once with transformers and save it, which writes a tokenizer.json",
+            hint=_SAVE_FIRST,
         )
 
 

@@ -107,6 +107,10 @@ def test_truncation_of_pairs_takes_from_the_longer() -> None:
 def test_truncation_on_the_left() -> None:
     tokenizer = bert_tokenizer(truncation_side="left")
     assert tokenizer.encode_batch(["a a b . dense"], max_length=4).input_ids == [[CLS, DOT, DENSE, SEP]]
+    other = bert_tokenizer()
+    other.truncation_side = "left"
+    other.padding_side = "left"
+    assert other.encode_batch(["a b", "."], max_length=3).pad(length=4)["input_ids"].tolist()[0] == [PAD, CLS, B, SEP]
     long = "a " * 200_000 + "b dense"
     assert tokenizer.encode_batch([long], max_length=4).input_ids == [[CLS, B, DENSE, SEP]]
 

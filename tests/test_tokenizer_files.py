@@ -319,6 +319,7 @@ class TestVocabularyFiles:
         [
             ({"vocab.txt": "[PAD]\n[UNK]\n[CLS]\na"}, "sep_token.*lacks '\\[SEP\\]'"),
             ({"vocab.txt": b"\xff\xfe"}, "must be UTF-8"),
+            ({"spiece.model": b"\n"}, "spiece.model: cannot build .* writes a tokenizer.json"),
             ({"vocab.json": '{"a": 0, "<|endoftext|>": 1}', "merges.txt": "a\n"}, "line 1 must hold two tokens"),
             ({"vocab.json": '{"a": 0, "<|endoftext|>": 1}', "merges.txt": "a a\n"}, "cannot be used"),
             ({"vocab.json": '{"a": 0, "<|endoftext|>": 0}', "merges.txt": ""}, "have the same id 0"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from sparse_encoder.tokenizer import Tokenizer, TokenizerConfig
+from sparse_encoder.tokenizer import UNLIMITED, Tokenizer, TokenizerConfig
 
 WORDS = [
     "[PAD]",
@@ -73,9 +73,17 @@ def bert_backend(words: list[str] = WORDS) -> Backend:
     return backend
 
 
-def bert_tokenizer(**options: int | str) -> Tokenizer:
+def bert_tokenizer(
+    *, model_max_length: int = UNLIMITED, padding_side: str = "right", truncation_side: str = "right"
+) -> Tokenizer:
     """Make a tokenizer of 15 tokens in the way of BERT."""
-    return Tokenizer(bert_backend(), TokenizerConfig(special_tokens=BERT, **options))  # type: ignore[arg-type]
+    config = TokenizerConfig(
+        special_tokens=BERT,
+        model_max_length=model_max_length,
+        padding_side=padding_side,
+        truncation_side=truncation_side,
+    )
+    return Tokenizer(bert_backend(), config)
 
 
 def write_folder(folder: Path, content: object, **files: object) -> Path:

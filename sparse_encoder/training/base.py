@@ -6,14 +6,14 @@ It knows neither data nor losses; the loop is in :mod:`sparse_encoder.training.l
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.optim import Optimizer
 
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
-from sparse_encoder.training.callbacks import CallbackHandler, Context, TrainerCallback
+from sparse_encoder.training.callbacks import CallbackHandler, TrainerCallback
 from sparse_encoder.training.flow import DefaultFlowCallback
 from sparse_encoder.training.optimization import (
     ParameterGroup,
@@ -70,11 +70,11 @@ class TrainerBase:
         context = {"model": model, "processing_class": getattr(model, "tokenizer", None)}
         self.callback_handler = CallbackHandler([DefaultFlowCallback, *callbacks, report], context)
 
-    def fire(self, event: str, **extra: Context) -> None:
-        """Tell the callbacks of an event."""
+    def fire(self, event: str, extra: Mapping[str, object] | None = None) -> None:
+        """Tell the callbacks of an event, and what it adds by name."""
         context = {"optimizer": self.optimizer, "lr_scheduler": self.lr_scheduler}
         self.callback_handler.context.update(context)
-        self.control = self.callback_handler.fire(event, self.args, self.state, self.control, **extra)
+        self.control = self.callback_handler.fire(event, self.args, self.state, self.control, extra or {})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Write a row to the history and tell the callbacks.
@@ -89,7 +89,7 @@ class TrainerBase:
             row["train_runtime"] = seconds
             row["train_tokens_per_second"] = self.state.num_input_tokens_seen / seconds
         self.state.log_history.append({**row, "step": self.state.global_step})
-        self.fire("on_log", logs=row)
+        self.fire("on_log", {"logs": row})
 
     def add_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
         """Append a callback, an instance or a class that is built without arguments."""

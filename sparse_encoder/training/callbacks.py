@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
@@ -124,9 +124,14 @@ class CallbackHandler:
         return None
 
     def fire(
-        self, event: str, args: Arguments, state: TrainerState, control: TrainerControl, **extra: Context
-    ) -> TrainerControl:  # what an event adds is of many types
-        """Tell every callback of an event; returns the control to go on with."""
+        self,
+        event: str,
+        args: Arguments,
+        state: TrainerState,
+        control: TrainerControl,
+        extra: Mapping[str, object],
+    ) -> TrainerControl:
+        """Tell every callback of an event, and what it adds; returns the control to go on with."""
         for callback in self.callbacks:
             reply = getattr(callback, event)(args, state, control, **self.context, **extra)
             control = control if reply is None else reply

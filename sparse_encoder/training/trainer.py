@@ -205,7 +205,7 @@ class SparseEncoderTrainer(TrainerBase):
         metrics[f"{metric_key_prefix}_steps_per_second"] = round(num_batches / seconds, 3)
         self.log({**metrics, **terms})
         metrics["epoch"] = self.state.epoch
-        self.fire("on_evaluate", metrics=metrics)
+        self.fire("on_evaluate", {"metrics": metrics})
         return metrics
 
     def compute_loss(

@@ -17,7 +17,8 @@ class Strategy(str, Enum):
 
 
 def make(**options: Anything) -> SparseEncoderTrainingArguments:
-    return SparseEncoderTrainingArguments("out", **options)
+    options.setdefault("output_dir", "out")
+    return SparseEncoderTrainingArguments(**options)
 
 
 def test_defaults_are_those_of_the_peer() -> None:

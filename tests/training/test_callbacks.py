@@ -39,8 +39,8 @@ class Under(Other):
     pass
 
 
-def fire(handler: CallbackHandler, event: str, **extra: Anything) -> TrainerControl:
-    return handler.fire(event, arguments("out"), TrainerState(), TrainerControl(), **extra)
+def fire(handler: CallbackHandler, event: str, extra: dict[str, Any] | None = None) -> TrainerControl:
+    return handler.fire(event, arguments("out"), TrainerState(), TrainerControl(), extra or {})
 
 
 def test_a_run_fires_its_events_in_order(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_what_a_callback_adds_to_a_log_row_is_seen_behind_it() -> None:
             logs["added"] = 1.0
 
     recorder = Recorder()
-    fire(CallbackHandler([Add, recorder], {}), "on_log", logs={"loss": 2.0})
+    fire(CallbackHandler([Add, recorder], {}), "on_log", {"logs": {"loss": 2.0}})
     assert recorder.context["logs"] == {"loss": 2.0, "added": 1.0}
 
 

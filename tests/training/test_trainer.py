@@ -259,12 +259,12 @@ def test_evaluation_weights_batches_by_their_size(tmp_path: Path) -> None:
 
 
 def test_evaluation_leaves_the_training_as_it_was(tmp_path: Path) -> None:
-    def run(**options: Anything) -> SparseEncoderTrainer:
-        made = trainer(tmp_path, tiny_encoder(dropout=0.4), num_train_epochs=1, **options)
-        made.train()
-        return made
-
-    plain, watched = run(), run(eval_dataset=pairs(6), eval_strategy="steps", eval_steps=1, eval_on_start=True)
+    evaluations = {"eval_dataset": pairs(6), "eval_strategy": "steps", "eval_steps": 1, "eval_on_start": True}
+    plain, watched = (
+        trainer(tmp_path, tiny_encoder(dropout=0.4), num_train_epochs=1, **options) for options in ({}, evaluations)
+    )
+    plain.train()
+    watched.train()
     assert rows_of(plain)[:3] == [row for row in rows_of(watched) if "loss" in row]
     assert watched.model.training
     assert len([row for row in watched.state.log_history if "eval_loss" in row]) == 4

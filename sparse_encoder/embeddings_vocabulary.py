@@ -9,6 +9,7 @@ Axes: N rows, V columns, Z stored entries.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,7 @@ class SparseTensorVocabulary:
     is_sparse = True
     layout = torch.sparse_coo
     requires_grad = False
+    __array_priority__ = 1000  # so that numpy's scalars leave operators to us, as they do for tensors
 
     def __init__(self, csr: Csr, shape: torch.Size) -> None:
         self._csr = csr
@@ -129,7 +131,16 @@ class SparseTensorVocabulary:
             return csr.crow.diff()
         return torch.bincount(csr.col, minlength=self.shape[1])
 
+    def sum(self, dim: int | None = None) -> Tensor:
+        """Add up everything, scalar, or along a dimension, as a sparse vector (N) or (V)."""
+        return torch.sum(self.to_torch()) if dim is None else torch.sum(self.to_torch(), dim)
+
     # To other forms
+
+    @property
+    def T(self) -> Tensor:
+        """The transposed COO tensor, (V, N)."""
+        return self.to_torch().T
 
     def to_torch(self, layout: torch.layout = torch.sparse_coo) -> Tensor:
         """Return a torch tensor, coalesced COO or CSR; the values are shared.
@@ -244,16 +255,16 @@ class SparseTensorVocabulary:
 
     def __mul__(self, other: object) -> Self | Tensor:
         """Scale by a number; anything else multiplies as torch does."""
-        if isinstance(other, (int, float)):
-            return self._with_values(self._csr.values * other)
+        if isinstance(other, Real):
+            return self._with_values(self._csr.values * float(other))
         return self._binary(torch.mul, self, other)
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: object) -> Self | Tensor:
         """Divide by a number; anything else divides as torch does."""
-        if isinstance(other, (int, float)):
-            return self._with_values(self._csr.values / other)
+        if isinstance(other, Real):
+            return self._with_values(self._csr.values / float(other))
         return self._binary(torch.div, self, other)
 
     def __add__(self, other: object) -> Tensor:

@@ -30,7 +30,7 @@ def padded_length(num_tokens: int, max_length: int) -> int:
     return min(max_length, max(LENGTH_STEP, -(-num_tokens // LENGTH_STEP) * LENGTH_STEP))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TokenBatch:
     """Hold the token ids of several texts one after the other, and pad those that are asked for.
 

@@ -35,15 +35,20 @@ class Engine:
         backend.no_truncation()
         self.backend = backend
         self._gate = threading.Condition()
-        self._users = 0
+        self._users = self._waiting = 0
         self._setting: tuple[int | None, str] = (None, "right")
 
     @contextmanager
     def truncation(self, limit: int | None, side: str = "right") -> Iterator[Backend]:
-        """Set the truncation and keep it: threads that want the same go on, others wait until those are done."""
+        """Set the truncation and keep it: threads that want the same go on, others wait until those are done.
+
+        While somebody waits nobody else is let in, so that each has its turn.
+        """
         wanted = (limit, side)
         with self._gate:
-            self._gate.wait_for(lambda: not self._users or self._setting == wanted)
+            self._waiting += 1
+            self._gate.wait_for(lambda: not self._users or (self._setting == wanted and self._waiting == 1))
+            self._waiting -= 1
             if not self._users:
                 if limit is None:
                     self.backend.no_truncation()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -203,6 +204,8 @@ class TestArithmetic:
             (embeddings * 2, dense * 2),
             (0.5 * embeddings, 0.5 * dense),
             (embeddings / 4, dense / 4),
+            (np.float32(2) * embeddings, dense * 2),
+            (embeddings * np.float64(2), dense * 2),
             (-embeddings, -dense),
             (abs(embeddings), dense.abs()),
             (embeddings.abs(), dense.abs()),

@@ -32,7 +32,7 @@ from text_helpers import (
 
 from sparse_encoder.checkpoint import TokenizerError
 from sparse_encoder.tokenizer import UNLIMITED, Tokenizer, TokenizerConfig
-from sparse_encoder.tokenizer_engine import CHARACTERS_PER_TOKEN
+from sparse_encoder.tokenizer_engine import CHARACTERS_PER_TOKEN, Engine
 
 
 def test_special_tokens_have_texts_and_ids() -> None:
@@ -218,6 +218,28 @@ def test_threads_with_different_lengths_do_not_disturb_each_other() -> None:
         thread.join(60)
     assert wrong == []
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_who_waits_is_let_in_before_who_comes_later() -> None:
+    engine = Engine(bert_backend())
+    order: list[str] = []
+
+    def use(name: str, limit: int) -> None:
+        with engine.truncation(limit):
+            order.append(name)
+
+    with engine.truncation(5):
+        with engine.truncation(5):
+            order.append("same")
+        waiting = [threading.Thread(target=use, args=("other", 7)), threading.Thread(target=use, args=("late", 5))]
+        for thread in waiting:
+            thread.start()
+            thread.join(0.05)
+        order.append("done")
+    for thread in waiting:
+        thread.join(10)
+    assert order[:2] == ["same", "done"]
+    assert sorted(order[2:]) == ["late", "other"]
 
 
 def test_copies_and_pickles_are_the_same_tokenizer() -> None:

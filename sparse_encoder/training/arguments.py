@@ -63,6 +63,8 @@ class SparseEncoderTrainingArguments:
     """Not supported: ``bf16`` needs no loss scaling and covers the same range as float32."""
     gradient_checkpointing: bool = False
     """Compute the activations of each layer again in the backward instead of keeping them."""
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = None
+    """Handed to the model's ``gradient_checkpointing_enable``."""
     activation_checkpointing: bool | None = None
     """The same under its newer name."""
 
@@ -124,7 +126,7 @@ class SparseEncoderTrainingArguments:
         self.output_dir = "trainer_output" if self.output_dir is None else str(self.output_dir)
         for name in ("eval_strategy", "logging_strategy", "save_strategy", "lr_scheduler_type", "optim"):
             setattr(self, name, _plain(getattr(self, name)))
-        for name in ("lr_scheduler_kwargs", "learning_rate_mapping", "router_mapping"):
+        for name in ("gradient_checkpointing_kwargs", "lr_scheduler_kwargs", "learning_rate_mapping", "router_mapping"):
             setattr(self, name, _mapping(name, getattr(self, name)))
         self.prompts = _prompts(self.prompts)
         if isinstance(self.batch_sampler, str):

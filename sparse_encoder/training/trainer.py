@@ -100,7 +100,7 @@ class SparseEncoderTrainer(TrainerBase):
             raise ValueError(f"eval_strategy={args.eval_strategy!r} needs an eval_dataset or an evaluator")
         self.data_collator = self._default_collator() if data_collator is None else data_collator
         if args.gradient_checkpointing:
-            _enable_gradient_checkpointing(model)
+            model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         self.loss_terms: dict[str, Tensor] = {}  # of the last batch, by name
         self.loss = self.prepare_loss(self.get_default_loss(model) if loss is None else loss, model)
         self.fire("on_init_end")
@@ -357,15 +357,6 @@ class SparseEncoderTrainer(TrainerBase):
             )
             callback = SpladeRegularizerWeightSchedulerCallback(loss)
         callbacks.insert(1, callback)
-
-
-def _enable_gradient_checkpointing(model: nn.Module) -> None:
-    """Ask every part of a model that can to compute its activations again in the backward."""
-    switches = [getattr(part, "gradient_checkpointing_enable", None) for part in model.modules()]
-    if not any(switches):
-        raise ValueError(f"gradient_checkpointing needs a model with a transformer, got {type(model).__name__}")
-    for enable in filter(None, switches):
-        enable()
 
 
 def put_model_into_loss(loss: nn.Module, model: nn.Module) -> None:

@@ -546,21 +546,6 @@ def test_tokens_and_work_are_counted(tmp_path: Path) -> None:
     assert run.state.total_flos == 6 * tokens * weights
 
 
-class Checkpointable(type(tiny_encoder())):  # type: ignore[misc]
-    is_on = False
-
-    def gradient_checkpointing_enable(self) -> None:
-        self.is_on = True
-
-
-def test_gradient_checkpointing_is_asked_of_the_model(tmp_path: Path) -> None:
-    model = Checkpointable()
-    trainer(tmp_path, model, gradient_checkpointing=True)
-    assert model.is_on
-    with pytest.raises(ValueError, match="gradient_checkpointing needs a model"):
-        trainer(tmp_path, gradient_checkpointing=True)
-
-
 def test_settings_of_the_model_that_was_saved_are_those_of_the_run(tmp_path: Path) -> None:
     run = trainer(tmp_path, save_strategy="epoch", num_train_epochs=1)
     run.train()

@@ -59,7 +59,7 @@ def check_arguments(args: SparseEncoderTrainingArguments) -> None:
     for name, known in STRATEGIES.items():
         if getattr(args, name) not in known:
             raise ValueError(f"unknown {name} {getattr(args, name)!r}; choose from {known}")
-    check_schedule(args.lr_scheduler_type, _dict(args.lr_scheduler_kwargs))
+    check_schedule(args.lr_scheduler_type, args.mapping("lr_scheduler_kwargs"))
     _check_mappings(args)
     _check_support(args)
     _check_combinations(args)
@@ -101,14 +101,9 @@ def _number(name: str, value: object) -> float:
     return value
 
 
-def _dict(value: object) -> dict[str, Any]:  # values as the field says
-    assert isinstance(value, dict)
-    return value
-
-
 def _check_mappings(args: SparseEncoderTrainingArguments) -> None:
     """Check what is given by column or by name of a parameter."""
-    for pattern, rate in _dict(args.learning_rate_mapping).items():
+    for pattern, rate in args.mapping("learning_rate_mapping").items():
         if not 0 <= _number(f"the learning rate of {pattern!r}", rate) < _INF:
             raise ValueError(f"learning_rate_mapping needs rates >= 0, got {rate} for {pattern!r}")
     for name in ("prompts", "router_mapping"):

@@ -143,6 +143,13 @@ class SparseEncoderTrainingArguments:
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
         check_arguments(self)
 
+    def mapping(self, name: str) -> dict[str, Any]:  # values as the field says
+        """Return a field that is a mapping; it may have been given as JSON or None."""
+        value = getattr(self, name)
+        if not isinstance(value, dict):
+            raise TypeError(f"{name} must be a dict, got {value!r}")
+        return value
+
     def to_dict(self) -> dict[str, Any]:  # values of several types
         """Return the settings as JSON can hold them; a class or function is left out."""
         names = [

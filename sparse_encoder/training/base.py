@@ -106,8 +106,7 @@ class TrainerBase:
     def create_optimizer(self) -> Optimizer:
         """Build the optimizer, unless there is one."""
         if self.optimizer is None:
-            learning_rates = self.args.learning_rate_mapping
-            assert isinstance(learning_rates, dict)
+            learning_rates = self.args.mapping("learning_rate_mapping")
             groups = parameter_groups(self.loss, weight_decay=self.args.weight_decay, learning_rates=learning_rates)
             self.optimizer = build_optimizer(groups, self.args)
         return self.optimizer

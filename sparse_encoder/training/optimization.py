@@ -134,10 +134,8 @@ def build_scheduler(optimizer: Optimizer, args: SparseEncoderTrainingArguments, 
     warmup_steps = steps_of(args.warmup_steps, max_steps)
     if warmup_steps > max_steps:
         raise ValueError(f"warmup_steps must be at most the {max_steps} updates of the run, got {warmup_steps}")
-    options = args.lr_scheduler_kwargs
-    assert isinstance(options, dict)
     course = Course(warmup_steps, max_steps, base_rate=optimizer.defaults["lr"])
-    return LambdaLR(optimizer, SCHEDULES[args.lr_scheduler_type](course, **options))
+    return LambdaLR(optimizer, SCHEDULES[args.lr_scheduler_type](course, **args.mapping("lr_scheduler_kwargs")))
 
 
 class GuardedUpdate:

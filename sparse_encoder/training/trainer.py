@@ -100,7 +100,7 @@ class SparseEncoderTrainer(TrainerBase):
             raise ValueError(f"eval_strategy={args.eval_strategy!r} needs an eval_dataset or an evaluator")
         self.data_collator = self._default_collator() if data_collator is None else data_collator
         if args.gradient_checkpointing:
-            model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
+            model.gradient_checkpointing_enable(args.mapping("gradient_checkpointing_kwargs"))
         self.loss_terms: dict[str, Tensor] = {}  # of the last batch, by name
         self.loss = self.prepare_loss(self.get_default_loss(model) if loss is None else loss, model)
         self.fire("on_init_end")
@@ -334,8 +334,7 @@ class SparseEncoderTrainer(TrainerBase):
 
     def _default_collator(self) -> SparseEncoderDataCollator:
         """Return a collator with the settings' prompts and routes."""
-        prompts, routes = self.args.prompts, self.args.router_mapping
-        assert isinstance(routes, dict)
+        prompts, routes = self.args.prompts, self.args.mapping("router_mapping")
         if not routes and any(isinstance(part, Router) for part in self.model.modules()):
             raise ValueError(
                 "the model has a Router, so args.router_mapping must say which route each column takes, "

@@ -10,7 +10,7 @@ import pytest
 import torch
 from model_helpers import VOCABULARY, mixed_texts, write_encoder, write_masked_language_model
 from torch import nn
-from training_helpers import arguments, digest, rows_of, splade_loss
+from training_helpers import Anything, arguments, digest, rows_of, splade_loss
 
 from sparse_encoder import SparseEncoder, SparseEncoderTrainer
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss
@@ -47,10 +47,11 @@ def auto_encoder(folder: Path) -> SparseEncoder:
 
 
 def train(
-    model: SparseEncoder, folder: Path, *, resume: Path | None = None, loss: Any = splade_loss, **options: Any
+    model: SparseEncoder, folder: Path, *, resume: Path | None = None, **options: Anything
 ) -> SparseEncoderTrainer:
-    args = arguments(folder, learning_rate=1e-3, gradient_accumulation_steps=2, num_train_epochs=2, **options)
-    trainer = SparseEncoderTrainer(model, args, DATA, loss=loss)
+    loss = options.pop("loss", splade_loss)
+    options = {"learning_rate": 1e-3, "gradient_accumulation_steps": 2, "num_train_epochs": 2, **options}
+    trainer = SparseEncoderTrainer(model, arguments(folder, **options), DATA, loss=loss)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -71,7 +72,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("build", "loss", "options"), CASES)
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, build: Any, loss: Any, options: dict[str, Any]) -> None:
+def test_a_resumed_run_ends_with_the_same_bits(
+    tmp_path: Path, build: Anything, loss: Anything, options: dict[str, Any]
+) -> None:
     saving = {"save_strategy": "steps", "save_steps": 4, "loss": loss, **options}
     straight = train(build(tmp_path / "plain"), tmp_path / "straight", **saving)
     before = digest(build(tmp_path / "plain"))

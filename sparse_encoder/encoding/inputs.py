@@ -93,6 +93,8 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if old in kwargs:
+                if new in kwargs:
+                    raise TypeError(f"{old!r} is the older name of {new!r}; give one of them")
                 logger.warning("the argument %r is called %r now", old, new)
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)

@@ -1,0 +1,104 @@
+"""One call of ``encode``: where it runs, its progress bar, and the form of what it returns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.encoding.encode import EncodeSettings, encode_texts
+from sparse_encoder.encoding.inputs import Inputs, check_positive
+from sparse_encoder.encoding.sequence import ModuleSequence
+from sparse_encoder.encoding.workers import WorkerPool
+
+logger = logging.getLogger("sparse_encoder")
+
+Encoded = SparseEmbeddings | Tensor | list[SparseEmbeddings] | list[Tensor]
+"""What a call returns: rows of CSR, a tensor, or a list of rows of one of the two."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeCall:
+    """Where a call runs and what it returns."""
+
+    settings: EncodeSettings
+    """How the texts are encoded."""
+    device: str | torch.device | Sequence[str | torch.device] | None = None
+    """One device, several for as many temporary workers, or ``None`` for where the model is."""
+    pool: WorkerPool | None = None
+    """Workers to use instead."""
+    chunk_size: int | None = None
+    """Texts per job of a worker."""
+    show_progress_bar: bool | None = None
+    """``None`` shows it when the library's logger tells INFO or DEBUG."""
+    convert_to_tensor: bool | None = None
+    """``None`` for :class:`SparseEmbeddings`, true for a torch tensor, false for a list of rows."""
+    convert_to_sparse_tensor: bool = True
+    """Whether the values stay sparse."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_positive("batch_size", self.settings.batch_size)
+        for name, value in (("chunk_size", self.chunk_size), ("max_active_dims", self.settings.max_active_dims)):
+            if value is not None:
+                check_positive(name, value)
+        if self.pool is not None and not isinstance(self.pool, WorkerPool):
+            raise TypeError(f"pool must come from start_multi_process_pool, got {type(self.pool).__name__}")
+
+
+def run_call(model: ModuleSequence, inputs: Inputs, call: EncodeCall) -> Encoded:
+    """Encode the inputs of a call.
+
+    Args:
+        model: The modules.
+        inputs: The texts.
+        call: Where and how.
+
+    Returns:
+        Embeddings in the form asked for, in the order of the texts; without the first axis for a single text.
+    """
+    if inputs.texts:
+        with _progress(len(inputs.texts), call.show_progress_bar) as on_done:
+            rows = _rows(model, inputs.texts, call, on_done)
+    else:
+        rows = SparseEmbeddings.empty(model.get_embedding_dimension() or 0).to(device=model.device)
+    return _present(rows, single=inputs.single, call=call)
+
+
+def _rows(
+    model: ModuleSequence, texts: Sequence[str], call: EncodeCall, on_done: Callable[[int], object]
+) -> SparseEmbeddings:
+    """Encode texts here, or in workers."""
+    if call.pool is not None:
+        return call.pool.encode(texts, call.settings, chunk_size=call.chunk_size, on_done=on_done)
+    if isinstance(call.device, Sequence) and not isinstance(call.device, str):
+        with WorkerPool(model, [str(device) for device in call.device]) as pool:
+            return pool.encode(texts, call.settings, chunk_size=call.chunk_size, on_done=on_done)
+    if call.device is not None:
+        model.to(call.device)
+    return encode_texts(model, texts, call.settings, on_done=on_done)
+
+
+@contextmanager
+def _progress(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
+    """Show a bar that counts texts."""
+    hidden = not (logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG) if show is None else show)
+    with tqdm(total=total, desc="Encoding", unit="text", disable=hidden) as bar:
+        yield bar.update
+
+
+def _present(rows: SparseEmbeddings, *, single: bool, call: EncodeCall) -> Encoded:
+    """Bring rows into the form that the caller asked for."""
+    form: SparseEmbeddings = rows[0] if single else rows
+    in_list = call.convert_to_tensor is False and not single
+    if not call.convert_to_sparse_tensor:
+        return list(form.to_dense()) if in_list else form.to_dense()
+    if call.convert_to_tensor:
+        return form.to_torch(layout=torch.sparse_coo)
+    return list(form) if in_list else form

@@ -1,0 +1,198 @@
+"""Texts in, CSR rows out: tokens, length buckets, forward passes, original order.
+
+One call sees one device. Prompts are resolved and inputs are checked before; worker processes call this too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.encoding.batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
+from sparse_encoder.encoding.sequence import ModuleSequence
+from sparse_encoder.encoding.whole_tiles import whole_tiles
+from sparse_encoder.modules import Router, Transformer
+
+CHUNK_TEXTS = 8_192
+"""Texts that are tokenised, and sorted by length, at a time: memory does not grow with the corpus."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeSettings:
+    """How to encode."""
+
+    batch_size: int = 32
+    """Most texts of a forward pass."""
+    prompt: str = ""
+    """What is put before each text."""
+    task: str | None = None
+    """Which route of a ``Router``, and whose maximum length."""
+    max_active_dims: int | None = None
+    """How many entries of a row are kept, by absolute value; ``None`` for all."""
+    save_to_cpu: bool = False
+    """Whether rows leave the device batch by batch."""
+    forward_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Options of single modules."""
+
+
+def encode_texts(
+    model: ModuleSequence,
+    texts: Sequence[str],
+    settings: EncodeSettings,
+    *,
+    on_done: Callable[[int], object] = int,
+) -> SparseEmbeddings:
+    """Encode texts on the device of the model.
+
+    Args:
+        model: The modules; it is in evaluation mode meanwhile and then as it was.
+        texts: At least one text.
+        settings: How to encode.
+        on_done: Called with the number of texts of each finished batch.
+
+    Returns:
+        Term weights in float32, (N, V), in the order of the texts.
+
+    Raises:
+        ValueError: If a weight is not finite; names the text and the module where it arose.
+        MemoryError: If a single text does not fit into memory.
+    """
+    parts = []
+    with evaluating(model), whole_tiles(model):
+        for start in range(0, len(texts), CHUNK_TEXTS):
+            chunk = texts[start : start + CHUNK_TEXTS]
+            with torch.inference_mode():
+                parts.append(_Chunk(model, chunk, settings, first_text=start).encode(on_done))
+    return SparseEmbeddings.concatenate(parts)  # outside inference mode, so that the rows may enter a gradient
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode; afterwards each of its modules is as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class _Chunk:
+    """Texts that are tokenised and sorted together."""
+
+    def __init__(
+        self, model: ModuleSequence, texts: Sequence[str], settings: EncodeSettings, *, first_text: int
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.first_text = first_text
+        self.tokens = model.input_module.tokenize_batch(texts, prompt=settings.prompt, task=settings.task)
+        self.token_budget = TOKEN_BUDGET
+
+    def encode(self, on_done: Callable[[int], object]) -> SparseEmbeddings:
+        """Run all batches, (N, V)."""
+        limit = num_positions(self.model, self.settings.task)
+        batches = plan_batches(self.tokens.lengths, max_length=limit, batch_size=self.settings.batch_size)[::-1]
+        parts: list[SparseEmbeddings] = []
+        order: list[int] = []
+        while batches:
+            batch = batches.pop()
+            rows = self._try(batch)
+            if rows is None:
+                batches = [piece for each in [*batches, batch] for piece in self._split(each)[::-1]]
+                continue
+            parts.append(rows)
+            order += batch.rows
+            on_done(len(batch.rows))
+        return SparseEmbeddings.concatenate(parts)[torch.tensor(order).argsort()]
+
+    def _split(self, batch: Batch) -> list[Batch]:
+        return split_batch(batch, batch_size=self.settings.batch_size, token_budget=self.token_budget)
+
+    def _try(self, batch: Batch) -> SparseEmbeddings | None:
+        """Run one batch; ``None`` when memory ran out, and then the token budget is halved."""
+        try:
+            return self._run(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch.rows) == 1:
+                text = self.first_text + batch.rows[0]
+                raise MemoryError(
+                    f"texts[{text}], padded to {batch.length} tokens, does not fit into memory"
+                ) from error
+        self.token_budget = max(batch.length, batch.length * len(batch.rows) // 2)
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _run(self, batch: Batch) -> SparseEmbeddings:
+        features = self._features(batch)
+        weights: Tensor = self._forward(features)["sentence_embedding"]  # (B, V)
+        if not bool(weights.isfinite().all()):
+            self._explain(batch, weights)
+        rows = SparseEmbeddings.from_dense(weights.float(), max_active_dims=self.settings.max_active_dims)
+        return rows.cpu() if self.settings.save_to_cpu else rows
+
+    def _features(self, batch: Batch) -> dict[str, Any]:
+        return self.tokens.pad(batch.rows, length=batch.length, device=self.model.device)
+
+    def _forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        options = {"task": self.settings.task, "max_active_dims": self.settings.max_active_dims}
+        result: dict[str, Any] = self.model(features, **options, **self.settings.forward_kwargs)
+        return result
+
+    def _explain(self, batch: Batch, weights: Tensor) -> None:
+        """Raise the error of a batch with weights that are not finite."""
+        row = int(weights.isfinite().all(dim=1).logical_not().nonzero()[0])
+        text = self.first_text + batch.rows[row]
+        place = first_module_not_finite(self.model, lambda: self._forward(self._features(batch)))
+        raise ValueError(
+            f"texts[{text}] has weights that are not finite; they arise in module {place!r}. "
+            "Weights that were trained or stored in float16 may overflow: load the model in float32"
+        )
+
+
+def num_positions(model: ModuleSequence, task: str | None) -> int | None:
+    """Return the number of tokens that the backbone of a task takes, where padding has to stop; ``None`` for any."""
+    first = model.input_module
+    if isinstance(first, Router):
+        first = first.route(task)[0]  # type: ignore[assignment]  # a route begins with an input module
+    return first.model.config.max_tokens if isinstance(first, Transformer) else None
+
+
+def first_module_not_finite(model: nn.Module, run: Callable[[], object]) -> str:
+    """Run a model once more and name the first module whose output is not finite, ``""`` if none."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, inputs: object, output: object) -> None:
+            values = output.values() if isinstance(output, Mapping) else [output]
+            tensors = [each for each in values if isinstance(each, Tensor) and each.is_floating_point()]
+            if not found and not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                found.append(name)
+
+        return hook
+
+    hooks = [module.register_forward_hook(watch(name)) for name, module in model.named_modules() if name]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that an accelerator or the machine has no memory left."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return "allocate memory" in text or "out of memory" in text or "not enough memory" in text

@@ -1,0 +1,166 @@
+"""From a folder to modules: which modules a saved model, a dense model or a plain checkpoint becomes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from sparse_encoder.backbone.families import architecture_is_masked_language
+from sparse_encoder.checkpoint import fetch_model_folder, read_json_object
+from sparse_encoder.modules import Module, Pooling, SparseAutoEncoder, SpladePooling, Transformer
+from sparse_encoder.modules.pipeline import load_modules
+from sparse_encoder.settings import DENSE_TYPE, MODEL_TYPE, ModelSettings, read_settings
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedModel(NamedTuple):
+    """What a folder holds."""
+
+    modules: list[nn.Module]
+    """The modules, the one that reads texts first."""
+    settings: ModelSettings
+    """What the model remembers; empty for a plain checkpoint."""
+    readme: str | None = None
+    """Its README.md, unless the modules are not those that it describes."""
+    commit: str | None = None
+    """The commit, if it came from the hub."""
+
+
+class HubOptions(NamedTuple):
+    """How a model is downloaded."""
+
+    cache_folder: str | None
+    """Where downloads are kept."""
+    revision: str | None
+    """Branch, tag or commit."""
+    token: bool | str | None
+    """Access token."""
+    local_files_only: bool
+    """Whether to download nothing."""
+
+
+class LoadOptions(NamedTuple):
+    """How the backbone is opened."""
+
+    model_kwargs: Mapping[str, Any]
+    """``dtype`` or ``torch_dtype``, ``attn_implementation``."""
+    processor_kwargs: Mapping[str, Any]
+    """Options of the tokenizer."""
+    config_kwargs: Mapping[str, Any]
+    """Values that replace those of ``config.json``."""
+
+
+def open_model(
+    name_or_path: str | None, modules: Sequence[nn.Module] | None, hub: HubOptions, options: LoadOptions
+) -> LoadedModel:
+    """Open a model by its name or path, or take modules that are there.
+
+    Args:
+        name_or_path: A folder, or a repository on the hub.
+        modules: The modules, when there is no name.
+        hub: How a model is downloaded.
+        options: How the backbone is opened.
+
+    Returns:
+        Modules, settings, README and commit.
+
+    Raises:
+        ValueError: If neither a name nor modules are given.
+    """
+    if name_or_path is None:
+        if modules is None:
+            raise ValueError("give the name or path of a model, or its modules")
+        return LoadedModel(list(modules), ModelSettings())
+    if modules is not None:
+        logger.warning("both the name of a model and modules were given: the modules are not used")
+    folder = fetch_model_folder(name_or_path, **hub._asdict())
+    loaded = load_model(folder, options)
+    return loaded if Path(name_or_path).is_dir() else loaded._replace(commit=folder.name)
+
+
+def load_model(folder: Path, options: LoadOptions) -> LoadedModel:
+    """Open a model's folder.
+
+    A folder without ``modules.json``, or of another kind of model, becomes SPLADE if it holds a masked language model,
+    else a dense encoder with a fresh sparse auto-encoder. A dense sentence-transformers model keeps its modules and
+    settings and gets a fresh auto-encoder.
+
+    Args:
+        folder: The folder.
+        options: How the backbone is opened.
+
+    Returns:
+        Modules, settings and README.
+
+    Raises:
+        LoadError: If the folder's files are not what they claim to be.
+        ImportError: If the model requires something that is not installed.
+    """
+    if not (folder / "modules.json").exists():
+        logger.info("%s has no modules.json: starting a new SparseEncoder from it", folder)
+        return LoadedModel(_default_modules(folder, options), ModelSettings())
+    settings = read_settings(folder)
+    if settings.model_type not in (MODEL_TYPE, DENSE_TYPE):
+        logger.warning("%s holds a %s: only its backbone is used", folder, settings.model_type)
+        return LoadedModel(_default_modules(folder, options), ModelSettings())
+    modules = load_modules(folder, **options._asdict())
+    if settings.model_type == MODEL_TYPE:
+        return LoadedModel(modules, settings, _read_readme(folder))
+    logger.info("%s holds a dense model: a fresh SparseAutoEncoder is put on top of it", folder)
+    return LoadedModel([*modules, _auto_encoder_for(modules)], settings)
+
+
+def _default_modules(folder: Path, options: LoadOptions) -> list[nn.Module]:
+    """Make the modules of a plain checkpoint."""
+    if architecture_is_masked_language(read_json_object(folder / "config.json")):
+        transformer = Transformer(str(folder), transformer_task="fill-mask", **options._asdict())
+        return [transformer, SpladePooling(pooling_strategy="max")]
+    transformer = Transformer(str(folder), transformer_task="feature-extraction", **options._asdict())
+    dim = transformer.model.config.hidden_size
+    auto_encoder = SparseAutoEncoder(input_dim=dim, hidden_dim=4 * dim, k=min(256, 4 * dim), k_aux=512)
+    return [transformer, Pooling(dim, pooling_mode="mean"), auto_encoder]
+
+
+def _auto_encoder_for(modules: list[nn.Module]) -> SparseAutoEncoder:
+    """Make an untrained auto-encoder that fits on top of dense modules."""
+    dims = [module.get_embedding_dimension() for module in modules if isinstance(module, Module)]
+    known = [dim for dim in dims if dim is not None]
+    if not known:
+        raise ValueError("none of the loaded modules knows its embedding dimension, so no auto-encoder fits on top")
+    dim = known[-1]
+    return SparseAutoEncoder(input_dim=dim, hidden_dim=4 * dim, k=dim // 4, k_aux=dim // 2)
+
+
+def _read_readme(folder: Path) -> str | None:
+    """Return the README of a folder; one that is no plain text is left alone."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def place_modules(model: nn.Sequential, device: str | torch.device | None, *, dtype_was_chosen: bool) -> None:
+    """Give later modules the dtype of the first, and move all to a device.
+
+    Args:
+        model: The modules.
+        device: Where to; ``None`` for an accelerator if there is one.
+        dtype_was_chosen: Whether the caller asked for the dtype; otherwise a 16-bit model on the CPU is worth a
+            warning.
+    """
+    first = next(model[0].parameters(), None)
+    if first is not None:
+        for module in list(model)[1:]:
+            module.to(first.dtype)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    place = torch.device(device or accelerator or "cpu")
+    model.to(place)
+    is_short = first is not None and first.dtype in (torch.float16, torch.bfloat16)
+    if is_short and place.type == "cpu" and not dtype_was_chosen:
+        logger.warning('a 16-bit model on the CPU may be slow; model_kwargs={"dtype": "float32"} makes it 32-bit')

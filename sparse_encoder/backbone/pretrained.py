@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.dtypes import DTYPE_KEYS, chosen_dtype
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, Family
 from sparse_encoder.backbone.families.reader import DANGEROUS
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 CONFIG_NAME = "config.json"
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
-DTYPE_KEYS = ("dtype", "torch_dtype")
-"""What transformers 5 and 4 call it in a config."""
 
 
 class PretrainedModel(nn.Module, ABC):
@@ -92,7 +90,7 @@ class PretrainedModel(nn.Module, ABC):
             ValueError: If ``dtype`` or ``attn_implementation`` is unknown.
         """
         config = read_config(hf_config)
-        chosen = chosen_dtype(dtype, hf_config, {})
+        chosen = chosen_dtype(dtype, hf_config)
         with torch.device("meta"):
             model = cls(config, hf_config, attn_implementation=attn_implementation)
         model = model.to_empty(device="cpu").to(chosen)
@@ -128,8 +126,10 @@ class PretrainedModel(nn.Module, ABC):
         with torch.device("meta"):
             model = cls(config, hf_config, attn_implementation=attn_implementation)
         wanted = model.state_dict()
+        if config.tie_word_embeddings and HEAD_WEIGHT not in named.tensors:
+            wanted.pop(HEAD_WEIGHT, None)  # missing under its other name
         check_complete(named, wanted, key_table(family, config), what=model.architecture, path=folder)
-        chosen = chosen_dtype(dtype, hf_config, stored)
+        chosen = chosen_dtype(dtype, hf_config, stored.values(), path=folder / CONFIG_NAME)
         model.load_state_dict({name: named.tensors[name].to(chosen) for name in wanted}, assign=True)
         model.tie_weights()
         model.load_report = named.report()
@@ -238,27 +238,3 @@ class MaskedLanguageModel(PretrainedModel):
         """Make the decoder's weight the word embeddings, if the config says they are one."""
         if self.config.tie_word_embeddings:
             self.head.weight = cast(nn.Parameter, self.backbone.embeddings.word.weight)
-
-
-def chosen_dtype(
-    asked: torch.dtype | str | None, hf_config: Mapping[str, Any], stored: Mapping[str, Tensor]
-) -> torch.dtype:
-    """Decide the dtype of a model's parameters.
-
-    Args:
-        asked: A dtype or its name; None and ``"auto"`` look on.
-        hf_config: May name one.
-        stored: The first floating tensor decides otherwise; float32 if there is none.
-
-    Raises:
-        ValueError: If the name is unknown, or the dtype is not one that models compute in.
-    """
-    if asked is None or asked == "auto":
-        named = next((hf_config[key] for key in DTYPE_KEYS if hf_config.get(key) not in (None, "auto")), None)
-        if named is None:
-            return next((tensor.dtype for tensor in stored.values() if tensor.is_floating_point()), torch.float32)
-        asked = named
-    name = str(asked).removeprefix("torch.")
-    if name not in DTYPES:
-        raise ValueError(f"unknown dtype {asked!r}; choose from {sorted(DTYPES)} or 'auto'")
-    return DTYPES[name]

@@ -170,7 +170,9 @@ def test_harmless_configs_give_no_warning() -> None:
 
 
 def test_distilbert_keys_and_dropouts() -> None:
-    config = read_config({"model_type": "distilbert", "dim": 12, "n_heads": 3, "dropout": 0.2, "attention_dropout": 0.3})
+    config = read_config(
+        {"model_type": "distilbert", "dim": 12, "n_heads": 3, "dropout": 0.2, "attention_dropout": 0.3}
+    )
     assert (config.hidden_size, config.num_heads, config.num_layers, config.num_token_types) == (12, 3, 6, 0)
     assert (config.embedding_dropout, config.feed_forward_output_dropout) == (0.2, 0.2)
     assert (config.attention_dropout, config.attention_output_dropout, config.feed_forward_dropout) == (0.3, 0.0, 0.0)

@@ -1,0 +1,50 @@
+"""Which dtype a model's parameters get. Knows nothing of models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_encoder.checkpoint import ConfigError
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+DTYPE_KEYS = ("dtype", "torch_dtype")
+"""What transformers 5 and 4 call it in a config."""
+
+
+def chosen_dtype(
+    asked: torch.dtype | str | None,
+    hf_config: Mapping[str, Any],  # Any: parsed JSON
+    stored: Iterable[Tensor] = (),
+    *,
+    path: Path | None = None,
+) -> torch.dtype:
+    """Decide the dtype of a model's parameters.
+
+    Args:
+        asked: A dtype or its name; None and ``"auto"`` look on.
+        hf_config: The content of a ``config.json``; may name one.
+        stored: The first floating tensor decides otherwise; float32 if there is none.
+        path: Where the config came from, for errors.
+
+    Raises:
+        ValueError: If the dtype asked for is not one that models compute in.
+        ConfigError: If that of the config is not.
+    """
+    if asked is not None and asked != "auto":
+        name = str(asked).removeprefix("torch.")
+        if name not in DTYPES:
+            raise ValueError(f"unknown dtype {asked!r}; choose from {sorted(DTYPES)} or 'auto'")
+        return DTYPES[name]
+    for key in DTYPE_KEYS:
+        if hf_config.get(key) not in (None, "auto"):
+            name = str(hf_config[key]).removeprefix("torch.")
+            if name not in DTYPES:
+                message = f"unknown dtype {hf_config[key]!r:.100}; choose from {sorted(DTYPES)}"
+                raise ConfigError(message, path=path, field=key)
+            return DTYPES[name]
+    return next((tensor.dtype for tensor in stored if tensor.is_floating_point()), torch.float32)

@@ -28,7 +28,6 @@ MAX_CONFIG_BYTES = 16_000_000
 """Tokenizers with thousands of added tokens list them in tokenizer_config.json."""
 _SIDES = ("right", "left")
 _WITHOUT_TYPES = (
-    "Albert",
     "Bart",
     "Camembert",
     "DistilBert",
@@ -163,7 +162,8 @@ def _usual_tokens(backend: Backend) -> dict[str, str]:
     for style, sign in ((BERT_TOKENS, "[CLS]"), (ROBERTA_TOKENS, "<mask>"), (GPT2_TOKENS, "<|endoftext|>")):
         if sign in special:
             return {name: text for name, text in style.items() if text in special}
-    return {name: ROBERTA_TOKENS[name] for name in SPECIAL_NAMES[:3] if ROBERTA_TOKENS[name] in special}
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    return {name: ROBERTA_TOKENS[name] for name in names if ROBERTA_TOKENS[name] in special}
 
 
 def _listed_tokens(folder: Path, raw: Mapping[str, Any]) -> dict[int, AddedToken]:  # Any: JSON

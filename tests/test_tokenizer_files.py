@@ -195,6 +195,17 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
         Tokenizer.from_pretrained(tmp_path)
 
 
+def test_a_unigram_tokenizer(tmp_path: Path) -> None:
+    scores = [("<pad>", 0.0), ("<unk>", 0.0), ("▁a", -1.0), ("▁", -2.0), ("b", -2.0), ("ab", -1.5)]
+    backend = Backend(models.Unigram(scores, unk_id=1))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.add_special_tokens(["<pad>", "<unk>"])
+    tokenizer = Tokenizer.from_pretrained(write_folder(tmp_path, json.loads(backend.to_str())))
+    assert tokenizer.encode_batch(["a bab x<pad>"]).input_ids == [[2, 3, 4, 5, 3, 1, 0]]
+    assert tokenizer.vocab_size == 6
+    assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, 1)
+
+
 class TestSpecialTokens:
     def test_of_transformers_5(self, tmp_path: Path) -> None:
         config = {"tokenizer_class": "TokenizersBackend", "backend": "tokenizers", **BERT, "model_max_length": 77}

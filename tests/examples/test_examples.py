@@ -1,0 +1,100 @@
+"""Every example runs, on a tiny model, and does what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tokenizers import BertWordPieceTokenizer
+
+from sparse_encoder import SparseEncoder
+from sparse_encoder.backbone import MaskedLanguageModel
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DOCUMENTS = [
+    "The inverted index maps every term to the documents that contain it.",
+    "A transformer turns tokens into hidden states.",
+    "A word is weighed by its frequency and its rarity.",
+    "The red planet is called Mars.",
+]
+QUERIES = ["what does an inverted index map?", "what are hidden states?", "how is a word weighed?", "what is red?"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    tokenizer = BertWordPieceTokenizer()
+    tokenizer.train_from_iterator(DOCUMENTS + QUERIES, vocab_size=150, show_progress=False)
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertForMaskedLM"],
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    MaskedLanguageModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_model(str(folder))
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    file = tmp_path / "corpus.txt"
+    file.write_text("\n".join(DOCUMENTS), encoding="utf-8")
+    return file
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_training_saves_a_model_that_loads(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"query": query, "document": document} for query, document in zip(QUERIES, DOCUMENTS, strict=True)] * 4
+    pairs.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    output = tmp_path / "trained"
+    command = [str(pairs), "--model", str(checkpoint), "--output", str(output), "--held-out", "4", "--batch-size", "4"]
+    example("train_splade").main(command)
+    assert "held-out_dot_ndcg@10" in capsys.readouterr().out
+    start, trained = SparseEncoder(str(checkpoint)), SparseEncoder(str(output / "model"))
+    query = QUERIES[0]
+    assert not (start.encode_query(query).to_dense() == trained.encode_query(query).to_dense()).all()
+    assert (output / "checkpoints").is_dir()
+
+
+def test_search_finds_the_line_by_bm25(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("search").main([str(corpus), "--query", "which planet is red", "--top-k", "1"])
+    assert "4: The red planet is called Mars." in capsys.readouterr().out
+
+
+def test_search_prints_as_many_lines_as_asked_for_with_a_model(
+    checkpoint: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example("search").main([str(corpus), "--model", str(checkpoint), "--query", "a", "--query", "b", "--top-k", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == ["a", "b"]
+    assert len(lines) == 6
+
+
+def test_an_inference_free_query_has_only_its_own_words(checkpoint: Path, corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "inference-free"
+    example("inference_free").main([str(corpus), "--model", str(checkpoint), "--output", str(output)])
+    model = SparseEncoder(str(output))
+    words = {token for token, _ in model.decode(model.encode_query("the red planet"))}
+    assert words == set(
+        model.tokenizer.convert_ids_to_tokens(
+            model.tokenizer.encode_batch(["the red planet"], add_special_tokens=False).input_ids[0]
+        )
+    )

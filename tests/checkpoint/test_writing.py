@@ -173,7 +173,10 @@ def test_tensors_of_the_files_are_not_those_in_memory(tmp_path: Path) -> None:
     assert torch.equal(found["a"], torch.ones(5000))
 
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="/\\."), min_size=1)
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="/\\."), min_size=1, max_size=30
+)
+NAMES = NAMES.filter(lambda name: name != "__metadata__")
 SHAPES = st.lists(st.integers(0, 4), max_size=4)
 KINDS = st.sampled_from(
     [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.uint8, torch.bool]

@@ -39,7 +39,9 @@ class _SpecialToken:
         self.name = name.removesuffix("_id")
         self.by_id = name.endswith("_id")
 
-    def __get__(self, tokenizer: Tokenizer, owner: type) -> Any:  # noqa: ANN401 - a text or an id, or None
+    def __get__(self, tokenizer: Tokenizer | None, owner: type) -> Any:  # noqa: ANN401 - a text or an id, or None
+        if tokenizer is None:
+            return self
         text = tokenizer.config.special_tokens.get(self.name)
         return text if not self.by_id or text is None else tokenizer.backend.token_to_id(text)
 

@@ -275,10 +275,8 @@ class SparseEncoder(ModuleSequence):
 
     @property
     def similarity_fn_name(self) -> str:
-        """How embeddings are compared; ``"dot"`` once it is asked for and was never set."""
-        if self._similarity_fn_name is None:
-            self._similarity_fn_name = SimilarityFunction.DOT.value
-        return self._similarity_fn_name
+        """How embeddings are compared: ``"dot"`` unless it was set; asking does not set it, as it does in the peer."""
+        return self._similarity_fn_name or SimilarityFunction.DOT.value
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:

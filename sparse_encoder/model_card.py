@@ -96,7 +96,7 @@ class SparseEncoderModelCardData:
     def add_train_datasets(self, names: Iterable[str]) -> None:
         """Add datasets that are not there yet, by their hub id."""
         known = {dataset.get("id") for dataset in self.train_datasets}
-        self.train_datasets += [{"id": name} for name in names if name not in known]
+        self.train_datasets += [{"id": name} for name in dict.fromkeys(names) if name not in known]
 
     def register_model(self, model: SparseEncoder) -> None:
         """Add the tags that follow from the model's parts."""

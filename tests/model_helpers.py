@@ -39,12 +39,14 @@ def write_tokenizer(folder: Path, *, model_max_length: int = 64) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def bert_config(*, width: int = 12, layers: int = 2, heads: int = 3, positions: int = 64) -> dict[str, object]:
+def bert_config(
+    *, width: int = 12, layers: int = 2, heads: int = 3, positions: int = 64, vocabulary: int = len(VOCABULARY)
+) -> dict[str, object]:
     """Return the ``config.json`` of a small BERT without dropout."""
     return {
         "model_type": "bert",
         "architectures": ["BertForMaskedLM"],
-        "vocab_size": len(VOCABULARY),
+        "vocab_size": vocabulary,
         "hidden_size": width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,

@@ -39,22 +39,23 @@ def check_identical(model: SparseEncoder, texts: list[str]) -> None:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for batch_size in (1, 7, 64):
-            assert bytes_of(model.encode(texts, batch_size=batch_size)) == expected, (threads, batch_size)
             again = model.encode(shuffled, batch_size=batch_size)[back]
             assert bytes_of(again) == expected, (threads, batch_size, "shuffled")
+        batch_size = 64 if threads == 1 else 1
+        assert bytes_of(model.encode(texts, batch_size=batch_size)) == expected, (threads, batch_size)
 
 
 @pytest.fixture(scope="module")
 def splade(tmp_path_factory: pytest.TempPathFactory) -> SparseEncoder:
-    """A model as wide as MiniLM, of random weights."""
+    """A model as wide as MiniLM, of random weights, whose vocabulary takes several tiles of the projection."""
     folder = tmp_path_factory.mktemp("wide")
-    write_masked_language_model(folder, width=384, heads=12, layers=2, positions=256)
+    write_masked_language_model(folder, width=384, heads=12, layers=1, positions=128, vocabulary=1300)
     return SparseEncoder(str(folder), device="cpu")
 
 
 def test_500_texts_of_mixed_length(splade: SparseEncoder) -> None:
-    texts = mixed_texts(NUM_TEXTS, longest=180)
-    assert len({len(text.split()) // 16 for text in texts}) > 6
+    texts = mixed_texts(NUM_TEXTS, longest=100)
+    assert len({len(text.split()) // 16 for text in texts}) > 4
     check_identical(splade, texts)
 
 
@@ -76,7 +77,7 @@ def test_lengths_that_are_no_multiple_of_16_keep_the_promise(splade: SparseEncod
 
 
 def test_an_auto_encoder_keeps_the_promise(tmp_path: Path) -> None:
-    write_encoder(tmp_path / "plain", width=384, heads=12)
+    write_encoder(tmp_path / "plain", width=384, heads=12, layers=1)
     torch.manual_seed(6)
     model = SparseEncoder(str(tmp_path / "plain"), device="cpu")
     assert type(model[2]).__name__ == "SparseAutoEncoder"

@@ -24,7 +24,7 @@ from sparse_encoder.training.collator import Batch, num_texts, num_tokens
 from sparse_encoder.training.meters import LossMeter, means_of, merge_sums
 from sparse_encoder.training.optimization import GuardedUpdate, learning_rates_of, non_embedding_parameters
 from sparse_encoder.training.randomness import MODEL_STREAM, seed_everything
-from sparse_encoder.training.saving import RunFiles
+from sparse_encoder.training.saving import RunFiles, mark_as_trained
 from sparse_encoder.training.snapshot import Progress, data_identity, optimization_identity
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.steps import plan_steps, steps_of
@@ -79,6 +79,7 @@ class TrainingRun:
         self.skipped_told = 0
         self.first_step = trainer.state.global_step
         self.flops_per_token = _FLOPS_PER_PARAMETER * non_embedding_parameters(trainer.model)
+        mark_as_trained(trainer.model)
         if trainer.accelerator.num_processes > 1:
             trainer.model_wrapped = trainer.accelerator.prepare_model(trainer.model)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.training.checkpoints import checkpoint_path, new_checkpoint, rotate_checkpoints
 from sparse_encoder.training.manifest import check_manifest
 from sparse_encoder.training.optimizer_state import read_optimizer, write_optimizer
@@ -118,6 +119,13 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """
     saved: nn.Module = type(model)(str(folder), device="cpu")
     model.load_state_dict(saved.state_dict())
+
+
+def mark_as_trained(model: nn.Module) -> None:
+    """Tell a model's card that the README it was loaded with does not describe it any more."""
+    card = getattr(model, "model_card_data", None)
+    if card is not None and TRAINED_TAG not in card.tags:
+        card.tags.append(TRAINED_TAG)
 
 
 def _moved(best: str | None, checkpoint: Path) -> str | None:

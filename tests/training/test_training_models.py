@@ -133,6 +133,21 @@ def test_training_improves_the_model(tmp_path: Path) -> None:
     assert before < 10 < 15 < right()
 
 
+def test_a_trained_model_gets_a_readme_of_its_own(tmp_path: Path) -> None:
+    splade(tmp_path / "plain").save_pretrained(str(tmp_path / "first"))
+    readme = tmp_path / "first" / "README.md"
+    readme.write_text(readme.read_text() + "\nWords about the first model.\n")
+    model = SparseEncoder(str(tmp_path / "first"), device="cpu")
+    trainer = SparseEncoderTrainer(model, arguments(tmp_path / "run", max_steps=1), DATA, loss=splade_loss)
+    trainer.save_model(str(tmp_path / "before"))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "after"))
+    assert "Words about the first model." in (tmp_path / "before" / "README.md").read_text()
+    after = (tmp_path / "after" / "README.md").read_text()
+    assert "Words about the first model." not in after
+    assert "generated_from_trainer" in after
+
+
 def test_pooling_is_the_only_thing_between_the_logits_and_the_loss(tmp_path: Path) -> None:
     calls: list[int] = []
     model = splade(tmp_path / "plain")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -11,7 +12,7 @@ import datasets
 import pytest
 import torch
 from torch import Tensor, nn
-from training_helpers import Anything, arguments, digest, pairs, rows_of, splade_loss, tiny_encoder, trainer
+from training_helpers import VOCABULARY, Anything, arguments, digest, pairs, rows_of, splade_loss, tiny_encoder, trainer
 
 from sparse_encoder.evaluation import BaseEvaluator
 from sparse_encoder.losses import EmbeddingLoss, SparseMultipleNegativesRankingLoss, SpladeLoss
@@ -383,6 +384,18 @@ def test_the_model_runs_once_for_each_column(tmp_path: Path) -> None:
     run = trainer(tmp_path, num_train_epochs=1)
     run.train()
     assert run.model.calls.item() == 2 * 3
+
+
+def test_no_term_weights_outlive_their_update(tmp_path: Path) -> None:
+    kept: list[list[tuple[int, ...]]] = []
+
+    class Count(TrainerCallback):
+        def on_step_end(self, *_: object, **__: object) -> None:
+            tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
+            kept.append([tuple(each.shape) for each in tensors if each.shape == (5, VOCABULARY)])
+
+    trainer(tmp_path, per_device_train_batch_size=5, num_train_epochs=1, callbacks=[Count]).train()
+    assert kept == [[], []]
 
 
 def test_own_optimizers_are_used(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -15,25 +14,25 @@ class FakeHub:
 
     def __init__(self, readme: bool) -> None:
         self.readme = readme
-        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.calls: list[tuple[str, dict[str, object]]] = []
         self.files: dict[str, str] = {}
 
     def __call__(self, token: str | None = None) -> FakeHub:
         self.calls.append(("client", {"token": token}))
         return self
 
-    def create_repo(self, repo_id: str, **options: Any) -> SimpleNamespace:
+    def create_repo(self, repo_id: str, **options: object) -> SimpleNamespace:
         self.calls.append(("create", options))
         return SimpleNamespace(repo_id=repo_id if "/" in repo_id else f"me/{repo_id}")
 
-    def create_branch(self, repo_id: str, **options: Any) -> None:
+    def create_branch(self, repo_id: str, **options: object) -> None:
         self.calls.append(("branch", {"repo_id": repo_id, **options}))
 
-    def file_exists(self, repo_id: str, filename: str, **options: Any) -> bool:
+    def file_exists(self, repo_id: str, filename: str, **options: object) -> bool:
         self.calls.append(("look", {"repo_id": repo_id, "filename": filename, **options}))
         return self.readme
 
-    def upload_folder(self, *, folder_path: Path, **options: Any) -> SimpleNamespace:
+    def upload_folder(self, *, folder_path: Path, **options: object) -> SimpleNamespace:
         self.files = {path.name: path.read_text() for path in Path(folder_path).iterdir()}
         self.calls.append(("upload", options))
         return SimpleNamespace(commit_url="the commit", pr_url="the pull request")

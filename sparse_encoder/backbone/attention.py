@@ -35,8 +35,9 @@ def attention_bias(attention_mask: Tensor, dtype: torch.dtype, window: int | Non
     Returns:
         Tensor of the given dtype, (B, 1, 1, T), or (B, 1, T, T) when the window hides something.
     """
-    if torch.is_autocast_enabled(attention_mask.device.type):
-        dtype = torch.get_autocast_dtype(attention_mask.device.type)
+    device = attention_mask.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
     visible = attention_mask.bool()[:, None, None, :]  # (B, 1, 1, T)
     num_tokens = attention_mask.shape[1]
     if window is not None and window < num_tokens - 1:

@@ -113,6 +113,8 @@ class TransformerConfig:
 
     initializer_range: float = 0.02
     """Standard deviation of random weights."""
+    sinusoidal_positions: bool = False
+    """Let a random position table start with sines and cosines."""
     initializer_cutoff: float | None = None
     """In standard deviations. Given, random weights are cut off there and those that feed the residual stream are
     smaller by the square root of twice the depth, as in ModernBERT."""

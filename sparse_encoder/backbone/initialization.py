@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.backbone.attention import Attention
 from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.embeddings import Embeddings
 from sparse_encoder.backbone.feed_forward import FeedForward
 from sparse_encoder.backbone.heads import MaskedLanguageHead
 
@@ -20,7 +21,8 @@ def initialize(model: nn.Module, config: TransformerConfig) -> None:
     Matrices and tables are normal, biases and padding rows zero, norms do nothing.
 
     With ``initializer_cutoff`` the normal is cut off there, and matrices whose output is added to the residual stream
-    (or starts the head) are smaller by the square root of twice the depth.
+    (or starts the head) are smaller by the square root of twice the depth. With ``sinusoidal_positions`` the position
+    table is not random.
 
     Args:
         model: Its parameters are overwritten.
@@ -41,6 +43,30 @@ def initialize(model: nn.Module, config: TransformerConfig) -> None:
                 _draw(module.weight, config, smaller=config.initializer_cutoff is not None)
             if module.bias is not None:
                 module.bias.zero_()
+    for module in model.modules():
+        if isinstance(module, Embeddings) and module.position is not None and config.sinusoidal_positions:
+            module.position.weight.copy_(sinusoids(*module.position.weight.shape))
+
+
+def sinusoids(num_positions: int, size: int) -> Tensor:
+    r"""Compute a position table of waves.
+
+    .. math:: \sin(p \, 10000^{-2i/E}), \; \cos(p \, 10000^{-2i/E})
+
+    in turns, for pairs of features i.
+
+    Source: Vaswani et al., 2017, https://arxiv.org/abs/1706.03762.
+
+    Args:
+        num_positions: Rows, P.
+        size: Columns, E.
+
+    Returns:
+        Tensor of shape (P, E).
+    """
+    features = torch.arange(size, dtype=torch.float64)
+    angles = torch.arange(num_positions, dtype=torch.float64)[:, None] / 10_000 ** (features // 2 * 2 / size)
+    return torch.where(features % 2 == 0, angles.sin(), angles.cos()).float()
 
 
 def _residual_writers(model: nn.Module) -> set[nn.Module]:

@@ -220,6 +220,22 @@ def test_half_precision_stays_near(dtype: torch.dtype) -> None:
         assert (got.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
+@pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_under_autocast_logits_stay_near(name: str) -> None:
+    model = model_of(name)
+    features = features_of(model)
+    expected = model(**features)[features["attention_mask"].bool()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = model(**features)[features["attention_mask"].bool()]
+    assert (got.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+def test_shapes_are_known_without_numbers() -> None:
+    with torch.device("meta"):
+        model = Transformer(read_config(TINY_CONFIGS["modernbert"]))
+        assert model(torch.ones(2, 7, dtype=torch.long), torch.ones(2, 7)).shape == (2, 7, D)
+
+
 def test_no_row_looks_at_another() -> None:
     model = model_of("modernbert")
     features = features_of(model)

@@ -166,7 +166,8 @@ def test_keys_that_would_load_code_are_named_once_and_not_followed() -> None:
 def test_harmless_configs_give_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_config({**BERT, "_attn_implementation_autoset": False, "auto_map": None, "transformers_version": "4.0"})
+        harmless = {"_attn_implementation_autoset": False, "auto_map": None, "transformers_version": "4.0"}
+        assert read_config({**BERT, **harmless}) == read_config(BERT)
 
 
 def test_distilbert_keys_and_dropouts() -> None:

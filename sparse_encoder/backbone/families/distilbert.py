@@ -29,6 +29,7 @@ DISTILBERT = Family(
         "feed_forward_output_dropout": "dropout",
         "tie_word_embeddings": "tie_word_embeddings",
         "initializer_range": "initializer_range",
+        "sinusoidal_positions": "sinusoidal_pos_embds",
     },
     adjust=as_read,
     base_prefix="distilbert.",

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
 from sparse_encoder.encoding.sequence import ModuleSequence
-from sparse_encoder.encoding.whole_tiles import whole_tiles
 from sparse_encoder.modules import Router, Transformer
 
 CHUNK_TEXTS = 8_192
@@ -64,7 +63,7 @@ def encode_texts(
         MemoryError: If a single text does not fit into memory.
     """
     parts = []
-    with evaluating(model), whole_tiles(model):
+    with evaluating(model):
         for start in range(0, len(texts), CHUNK_TEXTS):
             chunk = texts[start : start + CHUNK_TEXTS]
             with torch.inference_mode():

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.checkpoint import staged_folder, write_text
-from sparse_encoder.embeddings import SparseEmbeddings
-from sparse_encoder.encoding import inspection
 from sparse_encoder.encoding.call import EncodeCall, Encoded, run_call
 from sparse_encoder.encoding.encode import EncodeSettings
 from sparse_encoder.encoding.inputs import check_positive, read_inputs, renamed_argument
@@ -24,6 +22,7 @@ from sparse_encoder.encoding.prompts import (
     check_default_prompt_name,
     document_prompt_name,
     merge_prompts,
+    query_prompt_name,
     resolve_prompt,
 )
 from sparse_encoder.encoding.sequence import ModuleSequence
@@ -221,11 +220,22 @@ class SparseEncoder(ModuleSequence):
     ) -> Encoded:
         """Encode queries: :meth:`encode` with the task and the prompt ``"query"``; an empty prompt stays empty."""
         if prompt is None and prompt_name is None:
-            prompt_name = "query"
-        form = (show_progress_bar, convert_to_tensor, convert_to_sparse_tensor, save_to_cpu)
-        place = (device, max_active_dims, pool, chunk_size)
-        options: dict[str, Any] = {"task": "query", **kwargs}
-        return self.encode(inputs, prompt_name, prompt, batch_size, *form, *place, **options)
+            prompt_name = query_prompt_name(self.prompts)
+        return self.encode(
+            inputs=inputs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_sparse_tensor=convert_to_sparse_tensor,
+            save_to_cpu=save_to_cpu,
+            device=device,
+            max_active_dims=max_active_dims,
+            pool=pool,
+            chunk_size=chunk_size,
+            **{"task": "query", **kwargs},
+        )
 
     @renamed_argument("sentences", "inputs")
     def encode_document(  # house: peer signature
@@ -251,10 +261,21 @@ class SparseEncoder(ModuleSequence):
         """
         if prompt is None and prompt_name is None:
             prompt_name = document_prompt_name(self.prompts)
-        form = (show_progress_bar, convert_to_tensor, convert_to_sparse_tensor, save_to_cpu)
-        place = (device, max_active_dims, pool, chunk_size)
-        options: dict[str, Any] = {"task": "document", **kwargs}
-        return self.encode(inputs, prompt_name, prompt, batch_size, *form, *place, **options)
+        return self.encode(
+            inputs=inputs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_sparse_tensor=convert_to_sparse_tensor,
+            save_to_cpu=save_to_cpu,
+            device=device,
+            max_active_dims=max_active_dims,
+            pool=pool,
+            chunk_size=chunk_size,
+            **{"task": "document", **kwargs},
+        )
 
     def start_multi_process_pool(self, target_devices: Sequence[Device] | None = None) -> WorkerPool:
         """Start worker processes, each with a copy of the model as it is now; this model is not moved.
@@ -289,27 +310,6 @@ class SparseEncoder(ModuleSequence):
     def similarity_pairwise(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
         """Compare each embedding of a collection with the same of another, by :attr:`similarity_fn_name`, (N,)."""
         return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
-
-    sparsity = staticmethod(inspection.sparsity)
-    intersection = staticmethod(inspection.intersection)
-
-    def decode(
-        self, embeddings: Tensor | SparseEmbeddings, top_k: int | None = None
-    ) -> inspection.WeightedTerms | list[inspection.WeightedTerms]:
-        """Name the active terms of embeddings and their weights, the heaviest first.
-
-        Args:
-            embeddings: One embedding (V,), or several, (N, V).
-            top_k: Most terms of an embedding; ``None`` for all.
-
-        Returns:
-            ``(term, weight)`` pairs: a list for one embedding, a list of lists for several.
-
-        Raises:
-            TypeError: If it is neither a tensor nor :class:`SparseEmbeddings`.
-            ValueError: If ``top_k`` is not positive.
-        """
-        return inspection.decode(embeddings, self.tokenizer.convert_ids_to_tokens, top_k)
 
     def evaluate(self, evaluator: SentenceEvaluator, output_path: str | None = None) -> dict[str, float] | float:
         """Call an evaluator on this model; makes the folder ``output_path`` first, for what it writes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import subprocess
@@ -119,6 +120,43 @@ def test_prompts_are_put_before_the_text(model: SparseEncoder) -> None:
     assert torch.equal(whole, model.encode(["tree " + text for text in TEXTS], prompt="").to_dense())
     with pytest.raises(ValueError, match="unknown prompt_name 'other'"):
         model.encode(TEXTS, prompt_name="other")
+
+
+def test_prompts_that_were_replaced_may_lack_the_usual_names(model: SparseEncoder) -> None:
+    model.prompts = {"title": "tree "}
+    plain = model.encode(TEXTS)
+    for encode in (model.encode_query, model.encode_document):
+        assert torch.equal(encode(TEXTS).to_dense(), plain.to_dense())
+
+
+def test_a_subclass_that_encodes_otherwise_is_asked_by_name(model: SparseEncoder) -> None:
+    class Loud(SparseEncoder):
+        def encode(self, inputs: object, **options: object) -> tuple[object, dict[str, object]]:  # type: ignore[override]
+            return inputs, options
+
+    loud = Loud(modules=list(model), device="cpu")
+    inputs, options = loud.encode_query(TEXTS, batch_size=3, custom=True)
+    assert inputs is TEXTS
+    assert (options["task"], options["prompt_name"], options["batch_size"]) == ("query", "query", 3)
+    assert options["custom"] is True
+    assert loud.encode_document(TEXTS)[1]["task"] == "document"
+
+
+def test_a_copy_is_a_model_of_its_own(model: SparseEncoder) -> None:
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin.encode(TEXTS).to_dense(), model.encode(TEXTS).to_dense())
+    twin.max_seq_length = 5
+    assert model.max_seq_length == 64
+
+
+def test_a_single_text_is_one_text_for_preprocess_too(model: SparseEncoder) -> None:
+    assert model.preprocess("rain sun")["input_ids"].shape == (1, 4)
+
+
+def test_a_dataset_column_is_a_collection(model: SparseEncoder) -> None:
+    datasets = pytest.importorskip("datasets")
+    column = datasets.Dataset.from_dict({"text": TEXTS})["text"]
+    assert torch.equal(model.encode(column).to_dense(), model.encode(TEXTS).to_dense())
 
 
 def test_tasks_choose_the_route(router: SparseEncoder) -> None:

@@ -76,10 +76,16 @@ def resolve_prompt(
     return prompts[name]
 
 
-def document_prompt_name(prompts: Mapping[str, str]) -> str:
-    """Name the prompt of documents: the first of :data:`DOCUMENT_PROMPTS` that is not empty, else ``document``.
+def query_prompt_name(prompts: Mapping[str, str]) -> str | None:
+    """Name the prompt of queries: ``query`` if there is one, be it empty."""
+    return "query" if "query" in prompts else None
+
+
+def document_prompt_name(prompts: Mapping[str, str]) -> str | None:
+    """Name the prompt of documents: the first of :data:`DOCUMENT_PROMPTS` that is not empty, else the first there is.
 
     sentence-transformers takes the first that exists, which is always ``document``: there a model that saved only a
     ``passage`` or ``corpus`` prompt encodes documents without it.
     """
-    return next((name for name in DOCUMENT_PROMPTS if prompts.get(name)), "document")
+    there = [name for name in DOCUMENT_PROMPTS if name in prompts]
+    return next((name for name in there if prompts[name]), there[0] if there else None)

@@ -1,6 +1,7 @@
 """A row of modules that are called in turn on one dict of features.
 
-It answers for its parts (device, tokenizer, lengths, dimensions); it knows nothing of files, prompts or batches.
+It answers for its parts (device, tokenizer, lengths, dimensions) and says what embeddings hold; it knows nothing of
+files, prompts or batches.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_encoder.backbone import PretrainedModel
+from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.encoding import inspection
 from sparse_encoder.encoding.inputs import is_singular_input
 from sparse_encoder.modules import InputModule, Module, Pooling, Router, SpladePooling
 from sparse_encoder.tokenizer import Tokenizer
@@ -63,7 +66,7 @@ class ModuleSequence(nn.Sequential):
 
     def preprocess(
         self,
-        inputs: Sequence[Any],  # texts, or whatever else the first module reads
+        inputs: str | Sequence[Any],  # texts, or whatever else the first module reads
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,
@@ -71,7 +74,7 @@ class ModuleSequence(nn.Sequential):
         """Turn texts into the features that :meth:`forward` takes, padded to the longest.
 
         Args:
-            inputs: B texts, or pairs of texts.
+            inputs: B texts, or pairs of texts; or a single text.
             prompt: What to put before each of them.
             task: ``"query"``, ``"document"`` or another route of a ``Router``.
             max_length: Most tokens of a text.
@@ -79,7 +82,7 @@ class ModuleSequence(nn.Sequential):
         Returns:
             Features by name.
         """
-        return self.input_module.preprocess(inputs, prompt, task, max_length)
+        return self.input_module.preprocess([inputs] if isinstance(inputs, str) else inputs, prompt, task, max_length)
 
     def tokenize(self, texts: Sequence[Any], task: str | None = None) -> dict[str, Any]:
         """Do what :meth:`preprocess` does, which is its name now."""
@@ -112,6 +115,27 @@ class ModuleSequence(nn.Sequential):
     def get_max_seq_length(self) -> int | None:
         """Return :attr:`max_seq_length`."""
         return self.max_seq_length
+
+    sparsity = staticmethod(inspection.sparsity)
+    intersection = staticmethod(inspection.intersection)
+
+    def decode(
+        self, embeddings: Tensor | SparseEmbeddings, top_k: int | None = None
+    ) -> inspection.WeightedTerms | list[inspection.WeightedTerms]:
+        """Name the active terms of embeddings and their weights, the heaviest first.
+
+        Args:
+            embeddings: One embedding (V,), or several, (N, V).
+            top_k: Most terms of an embedding; ``None`` for all.
+
+        Returns:
+            ``(term, weight)`` pairs: a list for one embedding, a list of lists for several.
+
+        Raises:
+            TypeError: If it is neither a tensor nor :class:`SparseEmbeddings`.
+            ValueError: If ``top_k`` is not positive.
+        """
+        return inspection.decode(embeddings, self.tokenizer.convert_ids_to_tokens, top_k)
 
     @property
     def device(self) -> torch.device:

@@ -8,6 +8,7 @@ from sparse_encoder.encoding.prompts import (
     check_default_prompt_name,
     document_prompt_name,
     merge_prompts,
+    query_prompt_name,
     resolve_prompt,
 )
 
@@ -73,7 +74,14 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         ({"query": "", "document": "", "corpus": "c: "}, "corpus"),
         ({"query": "", "document": "", "corpus": "c: ", "passage": "p: "}, "passage"),
         ({"query": "", "document": "d: ", "passage": "p: "}, "document"),
+        ({"corpus": ""}, "corpus"),
+        ({"title": "t: "}, None),
     ],
 )
-def test_documents_get_the_first_prompt_that_is_not_empty(prompts: dict[str, str], expected: str) -> None:
+def test_documents_get_the_first_prompt_that_is_not_empty(prompts: dict[str, str], expected: str | None) -> None:
     assert document_prompt_name(prompts) == expected
+
+
+def test_queries_get_their_prompt_even_if_it_is_empty() -> None:
+    assert query_prompt_name({"query": ""}) == "query"
+    assert query_prompt_name({"title": "t: "}) is None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparse_encoder.backbone.dropout_attention import dropout_attention
 from sparse_encoder.backbone.rope import Rotation, rotate
 
 
@@ -48,7 +49,9 @@ def attention_bias(attention_mask: Tensor, dtype: torch.dtype, window: int | Non
 
 
 def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
-    """Attend with torch's fused kernels; arguments and result as :func:`eager_attention`."""
+    """Attend with fused kernels; arguments and result as :func:`eager_attention`."""
+    if dropout > 0 and q.device.type == "cpu":  # torch's kernel for the CPU knows no dropout
+        return dropout_attention(q, k, v, bias, dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
 
 

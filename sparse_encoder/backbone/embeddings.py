@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.dropout import Dropout
+
 
 class Embeddings(nn.Module):
     """Add up word, place and token type, normalise, and project when the width differs.
@@ -35,7 +37,7 @@ class Embeddings(nn.Module):
         self.position = position
         self.token_type = token_type
         self.norm = norm
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.projection = projection
         self.padding_id = padding_id
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparse_encoder.backbone.dropout import Dropout
+
 
 class Activation(NamedTuple):
     """One function in two forms."""
@@ -75,7 +77,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
         self.activation = activation
         self.gated = gated
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform every token by itself.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.attention import Attention, AttentionContext
+from sparse_encoder.backbone.dropout import Dropout
 from sparse_encoder.backbone.feed_forward import FeedForward
 
 
@@ -37,10 +38,10 @@ class Layer(nn.Module):
         super().__init__()
         self.attention = attention
         self.attention_norm = attention_norm
-        self.attention_dropout = nn.Dropout(attention_dropout)
+        self.attention_dropout = Dropout(attention_dropout)
         self.feed_forward = feed_forward
         self.feed_forward_norm = feed_forward_norm
-        self.feed_forward_dropout = nn.Dropout(feed_forward_dropout)
+        self.feed_forward_dropout = Dropout(feed_forward_dropout)
         self.pre_norm = pre_norm
 
     def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:

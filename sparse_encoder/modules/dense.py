@@ -18,6 +18,7 @@ from sparse_encoder.modules.base import (
     without_values,
 )
 from sparse_encoder.modules.features import Features
+from sparse_encoder.modules.row_linear import row_linear
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,9 +106,11 @@ class Dense(Module):
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         """Map one feature."""
         inputs: Tensor = features[self.module_input_name]
-        outputs = self.activation_function(self.linear(inputs))
+        outputs = self.activation_function(row_linear(inputs, self.linear.weight, self.linear.bias))
         if self.use_residual:
-            outputs = outputs + (inputs if self.in_features == self.out_features else self.residual(inputs))
+            outputs = outputs + (
+                inputs if self.in_features == self.out_features else row_linear(inputs, self.residual.weight, None)
+            )
         return Features({**features, self.module_output_name: outputs})
 
     def get_embedding_dimension(self) -> int | None:

@@ -26,6 +26,7 @@ from sparse_encoder.modules.base import (
     without_values,
 )
 from sparse_encoder.modules.features import Features
+from sparse_encoder.modules.row_linear import row_linear
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -112,7 +113,7 @@ class SparseAutoEncoder(Module):
         dense: Tensor = features["sentence_embedding"]
         k = min(self.k if max_active_dims is None else max_active_dims, self.hidden_dim)
         inputs, scale = self._standardise(dense)
-        latents = functional.linear(inputs - self.pre_bias, self.encoder.weight, self.latent_bias)  # (B, L)
+        latents = row_linear(inputs - self.pre_bias, self.encoder.weight, self.latent_bias)  # (B, L)
         code = _largest(latents, k)
         added = {"sentence_embedding": code}
         if not torch.is_inference_mode_enabled():

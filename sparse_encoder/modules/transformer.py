@@ -16,6 +16,7 @@ from sparse_encoder.modules.text_inputs import tokenize
 from sparse_encoder.modules.transformer_files import (
     CONFIG_FILES,
     TextOptions,
+    check_outputs,
     modality_config,
     open_backbone,
     open_tokenizer,
@@ -94,6 +95,7 @@ class Transformer(InputModule):
         task = transformer_task or self.default_task
         if backend != "torch":
             raise ValueError(f"unknown backend {backend!r}; choose from ['torch']")
+        check_outputs(task, modality_config, module_output_name)
         if tokenizer_name_or_path is None:
             tokenizer_name_or_path = model_name_or_path
         model = open_backbone(
@@ -109,7 +111,6 @@ class Transformer(InputModule):
         )
         self._assemble(model, tokenizer, processing_kwargs, query_length, document_length)
         self.unpad_inputs = unpad_inputs
-        self._check_outputs(modality_config, module_output_name)
 
     @classmethod
     def from_parts(
@@ -179,14 +180,6 @@ class Transformer(InputModule):
     def module_output_name(self) -> str:
         """The feature that is made."""
         return TOKEN_EMBEDDINGS
-
-    def _check_outputs(self, given: Mapping[str, Any] | None, name: str | None) -> None:
-        if given is not None and dict(given) != self.modality_config:
-            raise ValueError(
-                f"modality_config must be {self.modality_config} for {self.transformer_task!r}, got {dict(given)}"
-            )
-        if name is not None and name != self.module_output_name:
-            raise ValueError(f"module_output_name must be {self.module_output_name!r}, got {name!r}")
 
     @property
     def auto_model(self) -> PretrainedModel:
@@ -300,7 +293,7 @@ class Transformer(InputModule):
             settings: What the caller adds; it wins over the files.
         """
         settings = settings or LoadSettings()
-        config = read_transformer_config(Path(folder), cls.config_keys)
+        config = read_transformer_config(Path(folder), cls.config_keys, default_task=cls.default_task)
         for name in ("model_kwargs", "processor_kwargs", "config_kwargs"):
             config[name] = {**config.get(name, {}), **getattr(settings, name)}
         return cls(folder, **config)

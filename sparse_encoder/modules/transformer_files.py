@@ -14,6 +14,7 @@ from tokenizers import normalizers
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel, TransformerConfig
 from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json_object, resolve_inside
 from sparse_encoder.modules.base import checked_flag, checked_integer
+from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
 from sparse_encoder.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,27 @@ def modality_config(task: str) -> dict[str, Any]:
     return {"text": {"method": "forward", "method_output_name": OUTPUT_NAMES[task]}}
 
 
-def read_transformer_config(folder: Path, known: Sequence[str]) -> dict[str, Any]:
+def check_outputs(task: str, given: Mapping[str, Any] | None, name: str | None) -> None:
+    """Check what a caller or a file says of the outputs of a task.
+
+    Raises:
+        ValueError: If the task is unknown, or it is not what that task makes of texts.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown transformer_task {task!r}; choose from {sorted(TASKS)}")
+    if given is not None and dict(given) != modality_config(task):
+        raise ValueError(f"modality_config must be {modality_config(task)} for {task!r}, got {dict(given)}")
+    if name not in (None, TOKEN_EMBEDDINGS):
+        raise ValueError(f"module_output_name must be {TOKEN_EMBEDDINGS!r}, got {name!r}")
+
+
+def read_transformer_config(folder: Path, known: Sequence[str], *, default_task: str) -> dict[str, Any]:
     """Read the configuration of a ``Transformer``, with today's names of its keys.
 
     Args:
         folder: The module's folder; it may have no configuration.
         known: Today's keys.
+        default_task: The task of a configuration that names none.
 
     Returns:
         Arguments of the constructor. Of the backbone's options in a file only the dtype is taken; others, and remote
@@ -89,11 +105,11 @@ def read_transformer_config(folder: Path, known: Sequence[str]) -> dict[str, Any
             if left_out:
                 logger.warning("%s: %s in %s are not used", path, left_out, name)
             config[name] = {key: value for key, value in config[name].items() if key in options}
-    _check_types(config, path)
+    _check_values(config, path, default_task)
     return config
 
 
-def _check_types(config: dict[str, Any], path: Path) -> None:
+def _check_values(config: dict[str, Any], path: Path, default_task: str) -> None:
     """Check the plain values of a configuration, and drop those that are null."""
     for key in [key for key, value in config.items() if value is None]:
         del config[key]
@@ -104,8 +120,8 @@ def _check_types(config: dict[str, Any], path: Path) -> None:
         for name in ("do_lower_case", "unpad_inputs"):
             if name in config:
                 checked_flag(name, config[name])
-        if config.get("transformer_task", "fill-mask") not in TASKS:
-            raise ValueError(f"unknown transformer_task {config['transformer_task']!r}; choose from {sorted(TASKS)}")
+        task = config.get("transformer_task", default_task)
+        check_outputs(task, config.get("modality_config"), config.get("module_output_name"))
         text_options(config.get("processing_kwargs", {}))
     except (TypeError, ValueError) as reason:
         raise ConfigError(str(reason), path=path) from reason
@@ -145,10 +161,8 @@ def open_backbone(
         config_kwargs: Values that replace those of ``config.json``.
 
     Raises:
-        ValueError: If the task or an option is unknown.
+        ValueError: If an option is unknown.
     """
-    if task not in TASKS:
-        raise ValueError(f"unknown transformer_task {task!r}; choose from {sorted(TASKS)}")
     options = {name: value for name, value in model_kwargs.items() if name not in _HUB}
     _refuse_remote_code(options)
     _refuse_remote_code(config_kwargs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sparse_encoder.modules import (
     Asym,
     Dense,
+    Dropout,
+    InputModule,
     MLMTransformer,
     Module,
     Normalize,
@@ -19,6 +21,8 @@ from sparse_encoder.modules import (
 __all__ = [
     "Asym",
     "Dense",
+    "Dropout",
+    "InputModule",
     "MLMTransformer",
     "Module",
     "Normalize",

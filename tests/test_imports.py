@@ -16,6 +16,15 @@ MAPPED = ("evaluation", "losses", "samplers")
 PEERS = {"sentence_transformers", "transformers"}
 
 ROOMS = {
+    "aliases": {
+        "callbacks",
+        "data_collator",
+        "models",
+        "sampler",
+        "similarity_functions",
+        "trainer",
+        "training_args",
+    },
     "tokenizer": {
         "token_batch",
         "tokenizer",
@@ -43,11 +52,11 @@ BELOW = {
     "modules": {"backbone", "checkpoint", "kernels", "tokenizer"},
     "encoding": {"backbone", "embeddings", "modules", "similarity", "tokenizer"},
     "model": {"backbone", "checkpoint", "embeddings", "encoding", "modules", "similarity", "tokenizer"},
-    "models": {"modules"},
     "util": {"embeddings", "encoding", "similarity"},
 }
 """What each room may import besides itself; a room that is not here does not exist."""
 BELOW["training"] = {*BELOW["model"], "evaluation", "losses", "model", "samplers", "search"}
+BELOW["aliases"] = {"modules", "samplers", "similarity", "training"}
 BELOW["cli"] = {*BELOW, "training"}
 
 TYPES_ONLY = {"evaluation": {"model"}, "losses": {"model"}, "model": {"evaluation"}}

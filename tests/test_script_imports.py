@@ -1,0 +1,65 @@
+"""The import lines of scripts for sentence-transformers, with no more than the name of the package changed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+HOMES = {
+    "callbacks": {
+        "SchedulerType": "training.splade_weights",
+        "SpladeRegularizerWeightSchedulerCallback": "training.splade_weights",
+    },
+    "data_collator": {"SparseEncoderDataCollator": "training.collator"},
+    "evaluation": {"SequentialEvaluator": "evaluation.sequential", "SimilarityFunction": "similarity"},
+    "models": {
+        "Asym": "modules.router",
+        "Dense": "modules.dense",
+        "Dropout": "modules.dropout",
+        "InputModule": "modules.base",
+        "MLMTransformer": "modules.transformer",
+        "Module": "modules.base",
+        "Normalize": "modules.normalize",
+        "Pooling": "modules.pooling",
+        "Router": "modules.router",
+        "SparseAutoEncoder": "modules.sparse_auto_encoder",
+        "SparseStaticEmbedding": "modules.sparse_static_embedding",
+        "SpladePooling": "modules.splade_pooling",
+        "Transformer": "modules.transformer",
+    },
+    "sampler": {
+        "BatchSamplers": "samplers.names",
+        "DefaultBatchSampler": "samplers.default",
+        "MultiDatasetBatchSamplers": "samplers.names",
+    },
+    "similarity_functions": {"SimilarityFunction": "similarity"},
+    "trainer": {"SparseEncoderTrainer": "training.trainer"},
+    "training_args": {
+        "BatchSamplers": "samplers.names",
+        "MultiDatasetBatchSamplers": "samplers.names",
+        "SparseEncoderTrainingArguments": "training.arguments",
+    },
+}
+"""By module, and by name in it: where that name is defined."""
+
+PLACES = [(module, name, home) for module, names in HOMES.items() for name, home in names.items()]
+
+
+@pytest.mark.parametrize(("module", "name", "home"), PLACES)
+def test_a_name_is_the_one_that_the_library_uses_itself(module: str, name: str, home: str) -> None:
+    found = getattr(import_module(f"sparse_encoder.{module}"), name)
+    assert found is getattr(import_module(f"sparse_encoder.{home}"), name)
+
+
+@pytest.mark.parametrize("module", sorted(set(HOMES) - {"evaluation"}))
+def test_a_module_of_aliases_has_no_other_names(module: str) -> None:
+    names = import_module(f"sparse_encoder.{module}").__all__
+    assert names == sorted(HOMES[module])
+
+
+@pytest.mark.parametrize("name", ["evaluation", "losses", "models", "modules", "samplers", "util"])
+def test_modules_are_found_in_the_package(name: str) -> None:
+    imported: dict[str, object] = {}
+    exec(f"from sparse_encoder import {name}", imported)
+    assert imported[name] is import_module(f"sparse_encoder.{name}")

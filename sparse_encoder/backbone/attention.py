@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparse_encoder.backbone.dropout import Dropout
 from sparse_encoder.backbone.dropout_attention import dropout_attention
 from sparse_encoder.backbone.rope import Rotation, rotate
 
@@ -109,7 +110,7 @@ class Attention(nn.Module):
         if implementation not in ATTENTIONS:
             raise ValueError(f"unknown attention {implementation!r}; choose from {sorted(ATTENTIONS)}")
         self.num_heads = num_heads
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)  # a module, so that scripts which set `p` on all of them reach this one
         self.attend = ATTENTIONS[implementation]
         if fused_qkv:
             self.qkv: nn.Linear | None = nn.Linear(hidden_size, 3 * hidden_size, bias=bias)
@@ -135,7 +136,7 @@ class Attention(nn.Module):
         q, k, v = (part.view(num_texts, num_tokens, self.num_heads, -1) for part in joined)  # (B, T, H, K)
         if context.rotation is not None:
             q, k = rotate(q, context.rotation), rotate(k, context.rotation)
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.dropout.p if self.training else 0.0
         mixed = self.attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), context.bias, dropout)
         output: Tensor = self.output(mixed.transpose(1, 2).reshape(num_texts, num_tokens, hidden_size))
         return output

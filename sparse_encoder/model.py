@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparse_encoder.checkpoint import staged_folder, write_text
 from sparse_encoder.encoding.call import EncodeCall, Encoded, run_call
 from sparse_encoder.encoding.encode import EncodeSettings
-from sparse_encoder.encoding.inputs import check_positive, read_inputs, renamed_argument
+from sparse_encoder.encoding.inputs import check_positive, max_length_of_call, read_inputs, renamed_argument
 from sparse_encoder.encoding.prompts import (
     check_default_prompt_name,
     document_prompt_name,
@@ -144,6 +144,7 @@ class SparseEncoder(ModuleSequence):
         chunk_size: int | None = None,
         *,
         task: str | None = None,
+        processing_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,  # noqa: ANN401  (options of modules, checked against get_model_kwargs)
     ) -> Encoded:
         """Encode texts.
@@ -168,6 +169,7 @@ class SparseEncoder(ModuleSequence):
             pool: Workers from :meth:`start_multi_process_pool`; results are on the CPU.
             chunk_size: Texts per job of a worker; by default a tenth of its share, at most 5000.
             task: Route of a ``Router``, and whose maximum length: ``"query"`` or ``"document"``.
+            processing_kwargs: ``{"text": {"max_length": 64}}`` cuts the texts of this call.
             kwargs: Options of modules, as :meth:`get_model_kwargs` lists them.
 
         Returns:
@@ -186,6 +188,7 @@ class SparseEncoder(ModuleSequence):
                 self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
             ),
             task=checked.task or task,
+            max_length=max_length_of_call(processing_kwargs or {}),
             max_active_dims=self.max_active_dims if max_active_dims is None else max_active_dims,
             save_to_cpu=save_to_cpu,
             forward_kwargs=kwargs,

@@ -62,9 +62,9 @@ def bert_config(
     }
 
 
-def write_masked_language_model(folder: Path, *, seed: int = 3, **shape: int) -> Path:
+def write_masked_language_model(folder: Path, *, seed: int = 3, config: dict[str, object] | None = None) -> Path:
     """Write a checkpoint as the hub has them: weights with a masked-language head, a config, a tokenizer."""
-    config = bert_config(**shape)
+    config = config or bert_config()
     torch.manual_seed(seed)
     model = MaskedLanguageModel.from_config(config)
     with torch.no_grad():
@@ -75,9 +75,9 @@ def write_masked_language_model(folder: Path, *, seed: int = 3, **shape: int) ->
     return folder
 
 
-def write_encoder(folder: Path, *, seed: int = 4, **shape: int) -> Path:
+def write_encoder(folder: Path, *, seed: int = 4, config: dict[str, object] | None = None) -> Path:
     """Write a checkpoint without a head."""
-    config = {**bert_config(**shape), "architectures": ["BertModel"]}
+    config = {**(config or bert_config()), "architectures": ["BertModel"]}
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     EncoderModel.from_config(config).save_pretrained(folder)

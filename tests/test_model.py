@@ -180,6 +180,19 @@ def test_lengths_of_tasks(folder: Path) -> None:
     assert not torch.equal(model.encode_document(text).to_dense(), model.encode("rain sun").to_dense())
 
 
+def test_one_call_may_cut_its_texts_shorter(model: SparseEncoder, router: SparseEncoder) -> None:
+    text, short = "rain sun cloud river stone", {"text": {"max_length": 4, "truncation": True}}
+    assert torch.equal(model.encode(text, processing_kwargs=short).to_dense(), model.encode("rain sun").to_dense())
+    assert torch.equal(
+        router.encode_query([text], processing_kwargs=short).to_dense(),
+        router.encode_query(["rain sun cloud river"]).to_dense(),
+    )
+    assert model.max_seq_length == 64
+    for wrong in ({"image": {}}, {"text": {"max_size": 3}}, {"text": {"add_special_tokens": False}}):
+        with pytest.raises(ValueError, match="processing_kwargs|add_special_tokens"):
+            model.encode(text, processing_kwargs=wrong)
+
+
 # Arguments that cannot be honoured
 
 

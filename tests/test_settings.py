@@ -80,7 +80,7 @@ def test_wrong_values_are_refused_by_name(tmp_path: Path, values: dict[str, obje
     ],
 )
 def test_requirements_that_are_met(requirements: dict[str, object]) -> None:
-    check_requirements(requirements)
+    assert check_requirements(requirements) is None
 
 
 @pytest.mark.parametrize(

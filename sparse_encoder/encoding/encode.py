@@ -32,6 +32,8 @@ class EncodeSettings:
     """What is put before each text."""
     task: str | None = None
     """Which route of a ``Router``, and whose maximum length."""
+    max_length: int | None = None
+    """Most tokens of a text in this call; ``None`` for what the model says."""
     max_active_dims: int | None = None
     """How many entries of a row are kept, by absolute value; ``None`` for all."""
     save_to_cpu: bool = False
@@ -92,7 +94,9 @@ class _Chunk:
         self.model = model
         self.settings = settings
         self.first_text = first_text
-        self.tokens = model.input_module.tokenize_batch(texts, prompt=settings.prompt, task=settings.task)
+        self.tokens = model.input_module.tokenize_batch(
+            texts, prompt=settings.prompt, task=settings.task, max_length=settings.max_length
+        )
         self.token_budget = TOKEN_BUDGET
 
     def encode(self, on_done: Callable[[int], object]) -> SparseEmbeddings:

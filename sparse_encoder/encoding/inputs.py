@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import NamedTuple, ParamSpec, TypeVar
 
+from sparse_encoder.modules.transformer_files import text_options
+
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,6 +70,22 @@ def _texts(inputs: Iterable[object]) -> tuple[list[str], str | None]:
     if len(set(tasks)) > 1:
         raise ValueError(f"all inputs of a call must name the same task, got {sorted(map(str, set(tasks)))}")
     return texts, tasks[0] if tasks else None
+
+
+def max_length_of_call(processing_kwargs: Mapping[str, Mapping[str, object]]) -> int | None:
+    """Read the length at which one call cuts its texts.
+
+    Args:
+        processing_kwargs: ``{"text": {...}}`` with ``max_length``; ``truncation`` and ``padding`` may be named, only
+            as they are done anyway.
+
+    Raises:
+        ValueError: If an option is unknown, or cannot be set for one call.
+    """
+    options = text_options(processing_kwargs)
+    if not options.add_special_tokens:
+        raise ValueError("add_special_tokens cannot be set for one call; give it to the Transformer module")
+    return options.max_length
 
 
 def check_positive(name: str, value: int) -> int:

@@ -145,7 +145,14 @@ class InputModule(Module, ABC):
         return ["text"]
 
     @abstractmethod
-    def tokenize_batch(self, texts: Sequence[str], *, prompt: str | None = None, task: str | None = None) -> TokenBatch:
+    def tokenize_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+    ) -> TokenBatch:
         """Tokenise and truncate texts; they are padded later, those of like length together."""
 
     @abstractmethod

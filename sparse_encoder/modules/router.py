@@ -154,10 +154,17 @@ class Router(InputModule):
             features = module(features, **{name: value for name, value in options.items() if name in accepted})
         return features
 
-    def tokenize_batch(self, texts: Sequence[str], *, prompt: str | None = None, task: str | None = None) -> TokenBatch:
+    def tokenize_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+    ) -> TokenBatch:
         """Tokenise texts as the route of the task does."""
         first: Any = self.route(task)[0]
-        batch: TokenBatch = first.tokenize_batch(texts, prompt=prompt, task=task)
+        batch: TokenBatch = first.tokenize_batch(texts, prompt=prompt, task=task, max_length=max_length)
         return batch
 
     def preprocess(

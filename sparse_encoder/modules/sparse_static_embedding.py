@@ -117,9 +117,16 @@ class SparseStaticEmbedding(InputModule):
         """The number of terms V."""
         return self.weight.shape[0]
 
-    def tokenize_batch(self, texts: Sequence[str], *, prompt: str | None = None, task: str | None = None) -> TokenBatch:
+    def tokenize_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+    ) -> TokenBatch:
         """Tokenise and truncate texts, without special tokens."""
-        return tokenize(self.tokenizer, texts, prompt=prompt, max_length=None, add_special_tokens=False)
+        return tokenize(self.tokenizer, texts, prompt=prompt, max_length=max_length, add_special_tokens=False)
 
     def preprocess(
         self,

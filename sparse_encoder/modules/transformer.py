@@ -219,15 +219,23 @@ class Transformer(InputModule):
             add_special_tokens=self._text_options.add_special_tokens,
         )
 
-    def tokenize_batch(self, texts: Sequence[str], *, prompt: str | None = None, task: str | None = None) -> TokenBatch:
+    def tokenize_batch(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+    ) -> TokenBatch:
         """Tokenise and truncate texts; they are padded later, those of like length together.
 
         Args:
             texts: The texts.
             prompt: Put before each.
             task: ``"query"`` or ``"document"`` cut to ``query_length`` or ``document_length``.
+            max_length: Most tokens of a text, whatever the task.
         """
-        return self._tokenize(texts, prompt, task, None)
+        return self._tokenize(texts, prompt, task, max_length)
 
     def preprocess(
         self,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_helpers import mixed_texts, write_encoder, write_masked_language_model
+from model_helpers import bert_config, mixed_texts, write_encoder, write_masked_language_model
 
 from sparse_encoder import SparseEmbeddings, SparseEncoder
 
@@ -49,7 +49,8 @@ def check_identical(model: SparseEncoder, texts: list[str]) -> None:
 def splade(tmp_path_factory: pytest.TempPathFactory) -> SparseEncoder:
     """A model as wide as MiniLM, of random weights, whose vocabulary takes several tiles of the projection."""
     folder = tmp_path_factory.mktemp("wide")
-    write_masked_language_model(folder, width=384, heads=12, layers=1, positions=128, vocabulary=1300)
+    config = bert_config(width=384, heads=12, layers=1, positions=128, vocabulary=1300)
+    write_masked_language_model(folder, config=config)
     return SparseEncoder(str(folder), device="cpu")
 
 
@@ -77,7 +78,7 @@ def test_lengths_that_are_no_multiple_of_16_keep_the_promise(splade: SparseEncod
 
 
 def test_an_auto_encoder_keeps_the_promise(tmp_path: Path) -> None:
-    write_encoder(tmp_path / "plain", width=384, heads=12, layers=1)
+    write_encoder(tmp_path / "plain", config=bert_config(width=384, heads=12, layers=1))
     torch.manual_seed(6)
     model = SparseEncoder(str(tmp_path / "plain"), device="cpu")
     assert type(model[2]).__name__ == "SparseAutoEncoder"

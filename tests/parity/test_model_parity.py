@@ -30,10 +30,12 @@ TEXTS = [*mixed_texts(11), "", "rain"]
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-def peer_splade(folder: Path, **pooling: str) -> PeerModel:
+def peer_splade(folder: Path, pooling_strategy: str = "max", activation_function: str = "relu") -> PeerModel:
     write_masked_language_model(folder / "plain")
     transformer = peer_modules.Transformer(str(folder / "plain"), transformer_task="fill-mask")
-    return peer.SparseEncoder(modules=[transformer, peer_modules.SpladePooling(**pooling)], device="cpu")
+    return peer.SparseEncoder(
+        modules=[transformer, peer_modules.SpladePooling(pooling_strategy, activation_function)], device="cpu"
+    )
 
 
 def peer_sum(folder: Path) -> PeerModel:

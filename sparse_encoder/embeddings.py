@@ -85,6 +85,14 @@ class SparseEmbeddings(SparseTensorVocabulary):
     def _of(cls, csr: Csr, shape: Sequence[int]) -> Self:
         return cls(*csr, shape, validate=False)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the arrays; they are checked when they come back."""
+        return type(self), (*self._csr, tuple(self.shape))
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Copy the arrays."""
+        return self.clone()
+
     @classmethod
     def __torch_function__(
         cls,
@@ -342,6 +350,10 @@ class SparseEmbeddings(SparseTensorVocabulary):
             return cls(*Csr(**tensors), shape.tolist())
         except ValueError as reason:
             raise LoadError(str(reason), path=path) from reason
+
+
+# What torch.save wrote, a plain torch.load may read: the constructor checks what it is given.
+torch.serialization.add_safe_globals([SparseEmbeddings])
 
 
 def integer_index(index: object, length: int) -> int | Tensor:

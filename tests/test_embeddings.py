@@ -480,3 +480,20 @@ class TestFiles:
             path.write_bytes(data[:size])
             with pytest.raises(LoadError):
                 SparseEmbeddings.load(path)
+
+
+def test_torch_saves_embeddings_and_loads_them_without_trust(tmp_path: Path) -> None:
+    rows = SparseEmbeddings.from_rows([{3: 1.5}, {0: -2.0, 4: 0.25}], 6)
+    torch.save({"corpus": rows, "row": rows[1], "ids": ["a", "b"]}, tmp_path / "corpus.pt")
+    loaded = torch.load(tmp_path / "corpus.pt")
+    assert isinstance(loaded["corpus"], SparseEmbeddings)
+    assert loaded["corpus"].equal(rows)
+    assert loaded["row"].to_dict() == {0: -2.0, 4: 0.25}
+
+
+def test_arrays_out_of_a_file_of_torchs_are_checked(tmp_path: Path) -> None:
+    rows = SparseEmbeddings.from_rows([{3: 1.5}, {0: -2.0, 4: 0.25}], 6)
+    rows.col_indices()[2] = 6  # behind the last column
+    torch.save(rows, tmp_path / "corpus.pt")
+    with pytest.raises(ValueError, match="columns must lie in"):
+        torch.load(tmp_path / "corpus.pt")

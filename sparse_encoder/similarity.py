@@ -28,7 +28,7 @@ CHUNK_ELEMENTS = 1 << 24
 
 def cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Return the cosine of every row of ``a`` with every row of ``b``, (N, M); a zero row scores 0."""
-    return _dot(_normalized(as_matrix(a)), _normalized(as_matrix(b)))
+    return _dot(normalized(as_matrix(a)), normalized(as_matrix(b)))
 
 
 def dot_score(a: Embeddings, b: Embeddings) -> Tensor:
@@ -240,8 +240,8 @@ def _row_sums(matrix: Tensor | SparseEmbeddings, power: int) -> Tensor:
     return values.new_zeros(len(crow) - 1).index_add_(0, owners, values.pow(power))
 
 
-def _normalized(matrix: Tensor | SparseEmbeddings) -> Tensor | SparseEmbeddings:
-    """Scale each row to length 1; a row of zeros stays."""
+def normalized(matrix: Tensor | SparseEmbeddings) -> Tensor | SparseEmbeddings:
+    """Scale one embedding (V,), or each row of several, (N, V), to length 1; a row of zeros stays."""
     if isinstance(matrix, Tensor):
         return torch.nn.functional.normalize(matrix, p=2.0, dim=-1)
     lengths = _row_sums(matrix, 2).sqrt().clamp(min=1e-12)

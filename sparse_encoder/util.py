@@ -1,12 +1,16 @@
-"""Small functions that scripts import: similarities, top-k search over embeddings, moving features between devices."""
+"""Small things that scripts import: similarities, top-k search over embeddings, other forms of embeddings, logging."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import torch
+from scipy import sparse
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.inspection import as_sparse
@@ -18,6 +22,7 @@ from sparse_encoder.similarity import (
     dot_score,
     euclidean_sim,
     manhattan_sim,
+    normalized,
     pairwise_cos_sim,
     pairwise_dot_score,
     pairwise_euclidean_sim,
@@ -25,20 +30,28 @@ from sparse_encoder.similarity import (
 )
 
 __all__ = [
+    "LoggingHandler",
     "SimilarityFunction",
     "batch_to_device",
     "compute_count_vector",
     "cos_sim",
     "dot_score",
     "euclidean_sim",
+    "is_datasets_available",
+    "is_training_available",
     "manhattan_sim",
+    "normalize_embeddings",
     "pairwise_cos_sim",
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "pytorch_cos_sim",
     "select_max_active_dims",
     "semantic_search",
+    "to_scipy_coo",
 ]
+
+pytorch_cos_sim = cos_sim  # its older name
 
 
 def batch_to_device(batch: Mapping[str, Any], target_device: torch.device | str) -> dict[str, Any]:
@@ -71,6 +84,25 @@ def select_max_active_dims(
         raise ValueError(f"max_active_dims must be at least 1, got {max_active_dims}")
     kept = embeddings.abs().topk(min(max_active_dims, embeddings.shape[-1]), dim=-1).indices
     return torch.zeros_like(embeddings).scatter(-1, kept, embeddings.gather(-1, kept))
+
+
+def normalize_embeddings(embeddings: Tensor | SparseEmbeddings) -> Tensor | SparseEmbeddings:
+    """Scale embeddings to length 1; one of zeros stays.
+
+    Args:
+        embeddings: One embedding (V,), or several, (N, V).
+
+    Returns:
+        Embeddings of the same kind.
+    """
+    if isinstance(embeddings, Tensor) and embeddings.layout is not torch.strided:
+        return normalized(as_sparse(embeddings)).to_sparse()
+    return normalized(embeddings)
+
+
+def to_scipy_coo(x: Tensor | SparseEmbeddings) -> sparse.coo_matrix:
+    """Return a sparse matrix, (N, V), as scipy's COO matrix."""
+    return sparse.coo_matrix(as_sparse(x).to_scipy())
 
 
 def compute_count_vector(embeddings: Tensor | SparseEmbeddings) -> Tensor:
@@ -121,3 +153,24 @@ def semantic_search(
             for pair in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
     return found
+
+
+def is_datasets_available() -> bool:
+    """Say whether the package ``datasets`` is installed, which this library requires."""
+    return find_spec("datasets") is not None
+
+
+def is_training_available() -> bool:
+    """Say whether what training needs is installed: ``accelerate`` and ``datasets``, which this library requires."""
+    return find_spec("accelerate") is not None and is_datasets_available()
+
+
+class LoggingHandler(logging.Handler):
+    """Write log records to standard output, above progress bars that are being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            tqdm.write(self.format(record))
+        except (OSError, TypeError, ValueError):  # a message that does not fit its arguments, or a closed output
+            self.handleError(record)

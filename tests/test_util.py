@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import logging
+
+import numpy as np
 import pytest
 import torch
 
@@ -52,3 +55,41 @@ def test_only_tensors_are_moved() -> None:
 def test_all_names_are_there() -> None:
     assert sorted(util.__all__) == util.__all__
     assert all(callable(getattr(util, name)) for name in util.__all__)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_embeddings_are_scaled_to_length_one(form) -> None:  # noqa: ANN001
+    scaled = util.normalize_embeddings(form(MATRIX))
+    assert type(scaled) is type(form(MATRIX))
+    assert scaled.layout == form(MATRIX).layout
+    lengths = MATRIX.norm(dim=1, keepdim=True)  # of the row of zeros 0, and then it stays
+    torch.testing.assert_close(scaled.to_dense(), MATRIX / lengths.clamp(min=1e-12))
+    one = util.normalize_embeddings(form(MATRIX[0]))
+    torch.testing.assert_close(one.to_dense(), MATRIX[0] / lengths[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_embeddings_as_scipys_coo_matrix(form) -> None:  # noqa: ANN001
+    matrix = util.to_scipy_coo(form(MATRIX))
+    assert matrix.format == "coo"
+    assert matrix.nnz == 6
+    assert np.array_equal(matrix.toarray(), MATRIX.numpy())
+
+
+def test_records_are_written_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.Logger("a script")
+    handler = util.LoggingHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
+    logger.addHandler(handler)
+    logger.info("%d rows", 3)
+    assert capsys.readouterr().out == "INFO - 3 rows\n"
+    logger.info("%d rows", "three")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Logging error" in captured.err
+
+
+def test_what_training_needs_is_there() -> None:
+    assert util.is_training_available() is True
+    assert util.is_datasets_available() is True
+    assert util.pytorch_cos_sim is util.cos_sim

@@ -76,6 +76,16 @@ def test_an_error_in_a_worker_is_raised_here_and_the_pool_lives_on(model: Sparse
     assert torch.equal(model.encode(TEXTS, pool=pool).to_dense(), model.encode(TEXTS).to_dense())
 
 
+def test_an_interrupted_call_leaves_the_pool_usable(model: SparseEncoder, pool: WorkerPool) -> None:
+    def interrupt(count: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.encode(TEXTS, workers.EncodeSettings(prompt="sun "), chunk_size=2, on_done=interrupt)
+    # What the workers still answer to the interrupted call is not taken for an answer to this one.
+    assert torch.equal(model.encode(TEXTS, pool=pool, chunk_size=3).to_dense(), model.encode(TEXTS).to_dense())
+
+
 def test_a_list_of_devices_starts_workers_for_one_call(model: SparseEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[WorkerPool] = []
     stop = WorkerPool.stop

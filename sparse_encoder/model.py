@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sparse_encoder.checkpoint import staged_folder, write_text
 from sparse_encoder.encoding.call import EncodeCall, Encoded, run_call
 from sparse_encoder.encoding.encode import EncodeSettings
-from sparse_encoder.encoding.inputs import check_positive, max_length_of_call, read_inputs, renamed_argument
+from sparse_encoder.encoding.inputs import check_positive, max_length_of_call, read_inputs
 from sparse_encoder.encoding.prompts import (
     check_default_prompt_name,
     document_prompt_name,
@@ -31,6 +31,7 @@ from sparse_encoder.loading import HubOptions, LoadOptions, open_model, place_mo
 from sparse_encoder.model_card import SparseEncoderModelCardData, card_text
 from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.modules.pipeline import save_modules
+from sparse_encoder.modules.renamed import renamed_argument
 from sparse_encoder.publishing import Upload, upload
 from sparse_encoder.settings import MODEL_TYPE, ModelSettings, write_settings
 from sparse_encoder.similarity import Embeddings, SimilarityFunction
@@ -100,7 +101,7 @@ class SparseEncoder(ModuleSequence):
         if trust_remote_code:
             raise ValueError("trust_remote_code must stay False: code that comes with a model is never run")
         if max_active_dims is not None:
-            check_positive("max_active_dims", max_active_dims)
+            max_active_dims = check_positive("max_active_dims", max_active_dims)
         if similarity_fn_name is not None:
             similarity_fn_name = SimilarityFunction(similarity_fn_name)
         loaded = open_model(

@@ -43,11 +43,9 @@ class EncodeCall:
     """Whether the values stay sparse."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_positive("batch_size", self.settings.batch_size)
-        for name, value in (("chunk_size", self.chunk_size), ("max_active_dims", self.settings.max_active_dims)):
-            if value is not None:
-                check_positive(name, value)
+        """Check the number of texts and where they go."""
+        if self.chunk_size is not None:
+            object.__setattr__(self, "chunk_size", check_positive("chunk_size", self.chunk_size))
         if self.pool is not None and not isinstance(self.pool, WorkerPool):
             raise TypeError(f"pool must come from start_multi_process_pool, got {type(self.pool).__name__}")
 

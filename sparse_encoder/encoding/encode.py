@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
+from sparse_encoder.encoding.inputs import check_positive
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.modules import Router, Transformer
 
@@ -40,6 +41,12 @@ class EncodeSettings:
     """Whether rows leave the device batch by batch."""
     forward_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Options of single modules."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers; numpy's become Python's."""
+        object.__setattr__(self, "batch_size", check_positive("batch_size", self.batch_size))
+        if self.max_active_dims is not None:
+            object.__setattr__(self, "max_active_dims", check_positive("max_active_dims", self.max_active_dims))
 
 
 def encode_texts(

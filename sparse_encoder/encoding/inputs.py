@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
 
 from sparse_encoder.modules.transformer_files import text_options
-
-logger = logging.getLogger(__name__)
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Inputs(NamedTuple):
@@ -89,34 +85,11 @@ def max_length_of_call(processing_kwargs: Mapping[str, Mapping[str, object]]) ->
 
 
 def check_positive(name: str, value: int) -> int:
-    """Return a positive integer.
+    """Return a positive integer; numpy's become Python's.
 
     Raises:
         ValueError: If the value is not one; a boolean is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value <= 0:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return value
-
-
-def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take an argument by its older name, with a warning.
-
-    Args:
-        old: The older name.
-        new: The name that the function knows.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            if old in kwargs:
-                if new in kwargs:
-                    raise TypeError(f"{old!r} is the older name of {new!r}; give one of them")
-                logger.warning("the argument %r is called %r now", old, new)
-                kwargs[new] = kwargs.pop(old)
-            return function(*args, **kwargs)
-
-        return call
-
-    return decorate
+    return int(value)

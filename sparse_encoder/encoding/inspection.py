@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.encoding.inputs import check_positive
 
 WeightedTerms = list[tuple[str, float]]
 """Terms and their weights, the heaviest first."""
@@ -100,8 +101,8 @@ def decode(
         TypeError: If it is neither a tensor nor :class:`SparseEmbeddings`.
         ValueError: If it has no axis or more than two, or ``top_k`` is not a positive integer.
     """
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k <= 0):
-        raise ValueError(f"top_k must be a positive integer, got {top_k!r}")
+    if top_k is not None:
+        top_k = check_positive("top_k", top_k)
     rows = as_sparse(embeddings).cpu()
     bounds = rows.crow_indices().tolist()
     columns, values = rows.col_indices(), rows.values()

@@ -45,3 +45,4 @@ def test_what_is_no_positive_integer_is_refused(value: object) -> None:
 
 def test_a_positive_integer_passes() -> None:
     assert check_positive("batch_size", 10**9) == 10**9
+    assert type(check_positive("batch_size", np.int64(3))) is int  # type: ignore[arg-type]

@@ -1,0 +1,34 @@
+"""What scripts for sentence-transformers do beside the tour: numbers out of numpy, older names, first modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_helpers import mixed_texts, write_masked_language_model
+
+from sparse_encoder import SparseEncoder
+
+TEXTS = mixed_texts(7)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_masked_language_model(tmp_path_factory.mktemp("scripts"))
+
+
+@pytest.fixture
+def model(folder: Path) -> SparseEncoder:
+    return SparseEncoder(str(folder), device="cpu")
+
+
+def test_numbers_may_come_out_of_numpy(model: SparseEncoder, folder: Path, tmp_path: Path) -> None:
+    expected = model.encode(TEXTS, batch_size=2, max_active_dims=5)
+    found = model.encode(TEXTS, batch_size=np.int64(2), max_active_dims=np.int32(5))  # type: ignore[arg-type]
+    assert torch.equal(found.to_dense(), expected.to_dense())
+    assert model.decode(found, top_k=np.int64(2)) == model.decode(expected, top_k=2)  # type: ignore[arg-type]
+    few = SparseEncoder(str(folder), device="cpu", max_active_dims=np.int64(3))  # type: ignore[arg-type]
+    few.save_pretrained(str(tmp_path / "few"))
+    assert SparseEncoder(str(tmp_path / "few"), device="cpu").max_active_dims == 3

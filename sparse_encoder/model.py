@@ -29,7 +29,7 @@ from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.encoding.workers import WorkerPool, default_devices
 from sparse_encoder.loading import HubOptions, LoadOptions, open_model, place_modules
 from sparse_encoder.model_card import SparseEncoderModelCardData, card_text
-from sparse_encoder.modules import SparseAutoEncoder
+from sparse_encoder.modules import Router, SparseAutoEncoder
 from sparse_encoder.modules.pipeline import save_modules
 from sparse_encoder.modules.renamed import renamed_argument
 from sparse_encoder.publishing import Upload, upload
@@ -182,13 +182,13 @@ class SparseEncoder(ModuleSequence):
         """
         if unknown := set(kwargs) - set(self.get_model_kwargs()):
             raise ValueError(f"unknown keywords {sorted(unknown)}; get_model_kwargs() lists {self.get_model_kwargs()}")
-        checked = read_inputs(inputs)
+        checked = read_inputs(inputs, task=task, with_tasks=isinstance(self.input_module, Router))
         settings = EncodeSettings(
             batch_size=batch_size,
             prompt=resolve_prompt(
                 self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
             ),
-            task=checked.task or task,
+            task=checked.task,
             max_length=max_length_of_call(processing_kwargs or {}),
             max_active_dims=self.max_active_dims if max_active_dims is None else max_active_dims,
             save_to_cpu=save_to_cpu,

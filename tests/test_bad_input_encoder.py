@@ -36,6 +36,7 @@ WRONG = {
     "bytes": b"rain",
     "float": math.nan,
     "list": ["rain"],
+    "dict": {"query": "rain"},
     "float64": np.float64(2),
 }
 
@@ -46,7 +47,7 @@ def test_row_41_what_is_no_text_is_refused_by_its_place(model: SparseEncoder, ki
         model.encode(["rain", "sun", value, None])
 
 
-@pytest.mark.parametrize("value", [None, 3, b"rain", bytearray(b"rain"), math.nan])
+@pytest.mark.parametrize("value", [None, 3, b"rain", bytearray(b"rain"), math.nan, {"query": "rain"}])
 def test_row_41_what_is_no_collection_is_refused(model: SparseEncoder, value: object) -> None:
     with pytest.raises(TypeError, match="inputs must be a string or a collection of strings"):
         model.encode(value)

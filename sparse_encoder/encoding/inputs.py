@@ -18,7 +18,7 @@ class Inputs(NamedTuple):
     single: bool
     """Whether the caller gave one text rather than a list."""
     task: str | None
-    """The task that all inputs name, as in ``{"query": "text"}``; ``None`` when they are plain texts."""
+    """The task of the call, or the one that its inputs name, as in ``{"query": "text"}``."""
 
 
 def is_singular_input(inputs: object) -> bool:
@@ -26,46 +26,44 @@ def is_singular_input(inputs: object) -> bool:
     return isinstance(inputs, (str, Mapping))
 
 
-def read_inputs(inputs: object) -> Inputs:
+def read_inputs(inputs: object, *, task: str | None = None, with_tasks: bool = False) -> Inputs:
     """Check the inputs of a call.
 
     Args:
-        inputs: A string, or a collection of strings (list, tuple, array of strings, dataset column, series). Where the
-            model has routes, each may also be a mapping of one route to the text, the same route for all.
+        inputs: A string, or a collection of strings (list, tuple, array of strings, dataset column, series).
+        task: The task of the call.
+        with_tasks: Whether an input may also be a mapping of one task to the text, the same task for all, as a model
+            with routes takes it.
 
     Returns:
-        The texts, whether there was only one, and the route they name.
+        The texts, whether there was only one, and the task.
 
     Raises:
         TypeError: If an input is no string; names the position of the first that is none.
-        ValueError: If the inputs name different routes, or more than one each.
+        ValueError: If the inputs name different tasks, or more than one each, or another than the call.
     """
-    if is_singular_input(inputs):
-        texts, task = _texts([inputs])
-        return Inputs(texts, True, task)
-    if isinstance(inputs, (bytes, bytearray)) or not isinstance(inputs, Iterable):
+    single = is_singular_input(inputs) and (with_tasks or isinstance(inputs, str))
+    if single:
+        items: Iterable[object] = [inputs]
+    elif isinstance(inputs, Iterable) and not isinstance(inputs, (bytes, bytearray, Mapping)):
+        items = inputs
+    else:
         raise TypeError(f"inputs must be a string or a collection of strings, got {type(inputs).__name__}")
-    texts, task = _texts(inputs)
-    return Inputs(texts, False, task)
-
-
-def _texts(inputs: Iterable[object]) -> tuple[list[str], str | None]:
-    """Read the texts and the one route that they name, if they name one."""
     texts: list[str] = []
-    tasks: list[str | None] = []
-    for index, item in enumerate(inputs):
-        text, task = item, None
-        if isinstance(item, Mapping):
+    tasks: set[str] = set() if task is None else {task}
+    for index, item in enumerate(items):
+        text = item
+        if with_tasks and isinstance(item, Mapping):
             if len(item) != 1:
                 raise ValueError(f"inputs[{index}] must map one task to a text, got the keys {sorted(map(str, item))}")
-            ((task, text),) = item.items()
-        if not isinstance(text, str) or (task is not None and not isinstance(task, str)):
+            ((name, text),) = item.items()
+            tasks.add(str(name))
+        if not isinstance(text, str):
             raise TypeError(f"inputs[{index}] must be a string, got {type(text).__name__}: {text!r:.80}")
         texts.append(str(text))
-        tasks.append(task)
-    if len(set(tasks)) > 1:
-        raise ValueError(f"all inputs of a call must name the same task, got {sorted(map(str, set(tasks)))}")
-    return texts, tasks[0] if tasks else None
+    if len(tasks) > 1:
+        raise ValueError(f"all inputs of a call must be of one task, got {sorted(tasks)}")
+    return Inputs(texts, single, next(iter(tasks), None))
 
 
 def max_length_of_call(processing_kwargs: Mapping[str, Mapping[str, object]]) -> int | None:

@@ -18,6 +18,7 @@ from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding import inspection
 from sparse_encoder.encoding.inputs import is_singular_input
 from sparse_encoder.modules import InputModule, Module, Pooling, Router, SpladePooling
+from sparse_encoder.modules.config_view import ConfigView
 from sparse_encoder.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -37,8 +38,9 @@ class ModuleSequence(nn.Sequential):
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         if not modules:
             raise ValueError("modules must hold at least one module, for example a Transformer, got none")
-        if not isinstance(modules[0], InputModule):
-            raise TypeError(f"the first module must read texts, a {type(modules[0]).__name__} does not")
+        if not isinstance(modules[0], InputModule) or not modules[0].reads_texts:
+            hint = "; each of its routes must begin with one that does" if isinstance(modules[0], Router) else ""
+            raise TypeError(f"the first module must read texts, a {type(modules[0]).__name__} does not{hint}")
         super().__init__(*modules)
 
     @property
@@ -48,6 +50,14 @@ class ModuleSequence(nn.Sequential):
         if not isinstance(first, InputModule):
             raise TypeError(f"the first module must read texts, a {type(first).__name__} does not")
         return first
+
+    def _first_module(self) -> nn.Module:
+        """Return the first module, as many scripts ask for it."""
+        return self[0]
+
+    def _last_module(self) -> nn.Module:
+        """Return the last module, likewise."""
+        return self[-1]
 
     def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: A002, ANN401 - peer's name
         """Run the modules.
@@ -180,10 +190,10 @@ class ModuleSequence(nn.Sequential):
         return next((module for module in self.modules() if isinstance(module, PretrainedModel)), None)
 
     @property
-    def config(self) -> dict[str, Any] | None:
-        """The configuration of :attr:`transformers_model` as its ``config.json`` holds it."""
+    def config(self) -> ConfigView | None:
+        """The configuration of :attr:`transformers_model` as its ``config.json`` holds it, by key or by attribute."""
         model = self.transformers_model
-        return None if model is None else model.hf_config
+        return None if model is None else ConfigView(model.hf_config)
 
     @property
     def modalities(self) -> list[str]:
@@ -198,7 +208,8 @@ class ModuleSequence(nn.Sequential):
     def splade_pooling_chunk_size(self) -> int | None:
         """The chunk size of the first ``SpladePooling``; ``None`` also if there is none.
 
-        A ``SpladePooling`` inside a ``Router`` is found too; in sentence-transformers it is not.
+        A ``SpladePooling`` inside a ``Router`` is found too; in sentence-transformers it is not. Setting a size where
+        there is no ``SpladePooling`` is an error.
         """
         sizes = [module.chunk_size for module in self.modules() if isinstance(module, SpladePooling)]
         if not sizes:

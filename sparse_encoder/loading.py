@@ -11,12 +11,15 @@ import torch
 from torch import nn
 
 from sparse_encoder.backbone.families import architecture_is_masked_language
-from sparse_encoder.checkpoint import fetch_model_folder, read_json_object
+from sparse_encoder.checkpoint import LoadError, fetch_model_folder, read_json_object, read_limited, resolve_inside
 from sparse_encoder.modules import Module, Pooling, SparseAutoEncoder, SpladePooling, Transformer
 from sparse_encoder.modules.pipeline import load_modules
 from sparse_encoder.settings import DENSE_TYPE, MODEL_TYPE, ModelSettings, read_settings
 
 logger = logging.getLogger(__name__)
+
+MAX_README_BYTES = 10_000_000
+"""The largest README that is kept."""
 
 
 class LoadedModel(NamedTuple):
@@ -118,7 +121,7 @@ def load_model(folder: Path, options: LoadOptions) -> LoadedModel:
 
 def _default_modules(folder: Path, options: LoadOptions) -> list[nn.Module]:
     """Make the modules of a plain checkpoint."""
-    if architecture_is_masked_language(read_json_object(folder / "config.json")):
+    if architecture_is_masked_language(read_json_object(resolve_inside(folder, "config.json"))):
         transformer = Transformer(str(folder), transformer_task="fill-mask", **options._asdict())
         return [transformer, SpladePooling(pooling_strategy="max")]
     transformer = Transformer(str(folder), transformer_task="feature-extraction", **options._asdict())
@@ -138,11 +141,15 @@ def _auto_encoder_for(modules: list[nn.Module]) -> SparseAutoEncoder:
 
 
 def _read_readme(folder: Path) -> str | None:
-    """Return the README of a folder; one that is no plain text is left alone."""
-    path = folder / "README.md"
-    if not path.is_file():
+    """Return the README of a folder; one that leads elsewhere or is no file of a sane size is left alone."""
+    try:
+        data = read_limited(resolve_inside(folder, "README.md"), max_bytes=MAX_README_BYTES)
+    except FileNotFoundError:
         return None
-    return path.read_text(encoding="utf-8", errors="replace")
+    except LoadError as reason:
+        logger.warning("the README is not kept: %s", reason)
+        return None
+    return data.decode("utf-8", errors="replace")
 
 
 def place_modules(model: nn.Sequential, device: str | torch.device | None, *, dtype_was_chosen: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sparse_encoder import __version__
-from sparse_encoder.checkpoint import ConfigError, read_json_object, write_json
+from sparse_encoder.checkpoint import ConfigError, read_json_object, resolve_inside, write_json
 from sparse_encoder.similarity import SimilarityFunction
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def read_settings(folder: Path) -> ModelSettings:
         ConfigError: If a value has the wrong type or is not known.
         ImportError: If a required package is missing or has the wrong version.
     """
-    path = folder / SETTINGS_FILE
+    path = resolve_inside(folder, SETTINGS_FILE)
     if not path.exists():
         return ModelSettings(model_type=DENSE_TYPE)
     values = read_json_object(path)

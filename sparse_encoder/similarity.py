@@ -56,9 +56,10 @@ def manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
         return -torch.cdist(*_same_dtype(rows, columns), p=1.0)
     rows, columns = _sparse(rows), _sparse(columns)
     crow, terms = columns.crow_indices(), columns.col_indices().long()
-    weights = columns.values().double()
+    wide = _widest(crow.device)
+    weights = columns.values().to(wide)
     owners = torch.repeat_interleave(torch.arange(len(crow) - 1, device=crow.device), crow.diff())
-    distances = torch.empty(rows.shape[0], columns.shape[0], dtype=torch.float64, device=crow.device)
+    distances = torch.empty(rows.shape[0], columns.shape[0], dtype=wide, device=crow.device)
     for row, distance in zip(_dense_rows(rows), distances, strict=True):
         # Off the support of b the distance is |a|; on it |a - b| takes the place of |a|.
         change = (row[terms] - weights).abs() - row[terms].abs()
@@ -201,8 +202,12 @@ def _sparse(matrix: Tensor | SparseEmbeddings) -> SparseEmbeddings:
 
 
 def _wide(matrix: Tensor | SparseEmbeddings) -> Tensor | SparseEmbeddings:
-    """Give a matrix float64 values."""
-    return matrix.to(dtype=torch.float64)
+    """Give a matrix values of the widest type that its device has."""
+    return matrix.to(dtype=_widest(matrix.device))
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _same_dtype(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -252,10 +257,10 @@ def normalized(matrix: Tensor | SparseEmbeddings) -> Tensor | SparseEmbeddings:
 
 
 def _dense_rows(matrix: SparseEmbeddings) -> Iterator[Tensor]:
-    """Yield the rows, (V,) each, in float64, expanding a bounded number at a time."""
+    """Yield the rows, (V,) each, in the widest type, expanding a bounded number at a time."""
     step = max(1, CHUNK_ELEMENTS // max(1, matrix.shape[1]))
     for start in range(0, matrix.shape[0], step):
-        yield from matrix[start : start + step].to_dense().double()
+        yield from matrix[start : start + step].to_dense().to(_widest(matrix.device))
 
 
 def _pairwise(function: Callable[[Tensor, Tensor], Tensor], a: Embeddings, b: Embeddings) -> Tensor:

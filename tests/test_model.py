@@ -318,6 +318,24 @@ def test_damaged_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         SparseEncoder(str(tmp_path / "saved"))
 
 
+def test_nothing_outside_the_folder_is_read(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    saved = tmp_path / "saved"
+    SparseEncoder(str(folder), device="cpu").save_pretrained(str(saved))
+    secret = tmp_path / "secret"
+    secret.write_text("{}")
+    (saved / "README.md").unlink()
+    (saved / "README.md").symlink_to(secret)
+    with caplog.at_level(logging.WARNING):
+        model = SparseEncoder(str(saved), device="cpu")
+    assert "the README is not kept" in caplog.text
+    model.save_pretrained(str(tmp_path / "again"))
+    assert "# SPLADE Sparse Encoder" in (tmp_path / "again" / "README.md").read_text()
+    (saved / "config_sentence_transformers.json").unlink()
+    (saved / "config_sentence_transformers.json").symlink_to(secret)
+    with pytest.raises(LoadError):
+        SparseEncoder(str(saved), device="cpu")
+
+
 def test_a_16_bit_model_on_the_cpu_is_worth_a_warning(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

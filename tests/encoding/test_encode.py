@@ -71,9 +71,11 @@ def test_texts_are_tokenised_in_chunks(model: SparseEncoder, monkeypatch: pytest
     seen: list[int] = []
     tokenize = type(model[0]).tokenize_batch
 
-    def count(self: nn.Module, texts: list[str], **options: object) -> object:
+    def count(
+        self: nn.Module, texts: list[str], *, prompt: str | None, task: str | None, max_length: int | None
+    ) -> object:
         seen.append(len(texts))
-        return tokenize(self, texts, **options)  # type: ignore[arg-type]
+        return tokenize(self, texts, prompt=prompt, task=task, max_length=max_length)
 
     monkeypatch.setattr(type(model[0]), "tokenize_batch", count)
     monkeypatch.setattr(encode, "CHUNK_TEXTS", chunk)

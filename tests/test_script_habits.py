@@ -32,3 +32,12 @@ def test_numbers_may_come_out_of_numpy(model: SparseEncoder, folder: Path, tmp_p
     few = SparseEncoder(str(folder), device="cpu", max_active_dims=np.int64(3))  # type: ignore[arg-type]
     few.save_pretrained(str(tmp_path / "few"))
     assert SparseEncoder(str(tmp_path / "few"), device="cpu").max_active_dims == 3
+
+
+def test_the_ends_of_a_model_and_its_configuration(model: SparseEncoder) -> None:
+    assert model._first_module() is model[0]
+    assert model._last_module() is model[1]
+    assert model.config is not None
+    assert model.config.hidden_size == model.config["hidden_size"] == model[0].auto_model.config.hidden_size == 12
+    assert model[0].config.model_type == "bert"
+    assert not hasattr(model.config, "n_layer")

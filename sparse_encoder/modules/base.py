@@ -69,6 +69,14 @@ class Module(nn.Module):
         """Return the width of what this module makes; ``None`` if it does not know or does not change it."""
         return None
 
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """Do what :meth:`get_embedding_dimension` does, which is its name now."""
+        return self.get_embedding_dimension()
+
+    def get_word_embedding_dimension(self) -> int | None:
+        """Do what :meth:`get_embedding_dimension` does, which is its name now."""
+        return self.get_embedding_dimension()
+
     def extra_repr(self) -> str:
         """Show the configuration."""
         return ", ".join(f"{key}={value!r}" for key, value in self.get_config_dict().items())
@@ -140,6 +148,11 @@ class InputModule(Module, ABC):
     max_seq_length: Any  # the number of tokens at which texts are cut, or None
 
     @property
+    def reads_texts(self) -> bool:
+        """Whether it can be the first module of a model."""
+        return True
+
+    @property
     def modalities(self) -> list[str]:
         """The kinds of input: texts."""
         return ["text"]
@@ -158,12 +171,16 @@ class InputModule(Module, ABC):
     @abstractmethod
     def preprocess(
         self,
-        inputs: Sequence[Any],  # texts, pairs of texts, or whatever else a subclass reads
+        inputs: str | Sequence[Any],  # texts, pairs of texts, or whatever else a subclass reads
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,
     ) -> dict[str, Any]:
         """Turn texts into the features of a batch, padded to the longest."""
+
+    def tokenize(self, texts: str | Sequence[Any], task: str | None = None) -> dict[str, Any]:
+        """Do what :meth:`preprocess` does, which is its name now."""
+        return self.preprocess(texts, task=task)
 
 
 def load_weights(module: nn.Module, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from sparse_encoder.checkpoint import ConfigError, read_json, resolve_inside, write_json
 from sparse_encoder.modules.base import InputModule, LoadSettings, Module
 from sparse_encoder.modules.module_types import folder_class_name, module_class, type_name
+from sparse_encoder.modules.router import Router
 from sparse_encoder.modules.sparse_static_embedding import SparseStaticEmbedding
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,10 @@ def load_modules(
         processor_kwargs=processor_kwargs or {},
         config_kwargs=config_kwargs or {},
     )
-    return [entry.kind.load(entry.folder, settings) for entry in _read_entries(folder)]
+    modules = [entry.kind.load(entry.folder, settings) for entry in _read_entries(folder)]
+    if isinstance(modules[0], InputModule) and not modules[0].reads_texts:
+        raise ConfigError("the routes of the first module must begin with modules that read texts", path=folder)
+    return list(modules)
 
 
 def save_modules(modules: Sequence[nn.Module], folder: Path) -> None:
@@ -93,7 +97,7 @@ def _read_entries(folder: Path) -> list[_Entry]:
         reads_texts = issubclass(entry.kind, InputModule)
         if index == 0 and not reads_texts:
             raise ConfigError(f"the first module must read texts, a {entry.kind.__name__} does not", path=path)
-        if index > 0 and reads_texts and not issubclass(entry.kind, SparseStaticEmbedding):
+        if index > 0 and reads_texts and not issubclass(entry.kind, (SparseStaticEmbedding, Router)):
             raise ConfigError(f"a {entry.kind.__name__} must be the first module, it is number {index}", path=path)
     return entries
 

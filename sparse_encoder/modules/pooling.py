@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparse_encoder.modules.base import Module, checked_flag, checked_integer
 from sparse_encoder.modules.features import Features
+from sparse_encoder.modules.renamed import older_arguments, renamed_argument
 
 LEGACY_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -26,10 +27,18 @@ LEGACY_FLAGS = {
 """How older files name the modes: one flag for each, in the order in which they were joined."""
 
 
+def _mode_of_flags(arguments: dict[str, Any]) -> None:  # of any type
+    """Turn flags of older scripts and files into ``pooling_mode``, which wins over them."""
+    flags = {name: arguments.pop(name) for name in LEGACY_FLAGS if name in arguments}
+    if flags and "pooling_mode" not in arguments:
+        arguments["pooling_mode"] = [mode for name, mode in LEGACY_FLAGS.items() if flags.get(name)] or "mean"
+
+
 class Pooling(Module):
     """Pool token embeddings into one dense embedding for each text.
 
-    Sums are kept in float32 under 16-bit embeddings. A text without tokens that count becomes zeros.
+    Sums are kept in float32 under 16-bit embeddings. A text without tokens that count becomes zeros. Older scripts may
+    name modes by flags, as in ``pooling_mode_cls_token=True``.
 
     Args:
         embedding_dimension: Width D of the token embeddings.
@@ -43,6 +52,8 @@ class Pooling(Module):
     config_keys: ClassVar[tuple[str, ...]] = ("embedding_dimension", "pooling_mode", "include_prompt")
     config_key_renames: ClassVar[dict[str, str]] = {"word_embedding_dimension": "embedding_dimension"}
 
+    @renamed_argument("word_embedding_dimension", "embedding_dimension")
+    @older_arguments(_mode_of_flags)
     def __init__(
         self, embedding_dimension: int, pooling_mode: str | Sequence[str] = "mean", include_prompt: bool = True
     ) -> None:
@@ -91,9 +102,7 @@ class Pooling(Module):
     def load_config(cls, folder: Path) -> dict[str, Any]:
         """Read the configuration file; flags of older files become ``pooling_mode``."""
         config = super().load_config(folder)
-        flags = {name: config.pop(name) for name in LEGACY_FLAGS if name in config}
-        if flags and "pooling_mode" not in config:
-            config["pooling_mode"] = [mode for name, mode in LEGACY_FLAGS.items() if flags.get(name)] or "mean"
+        _mode_of_flags(config)
         return config
 
 

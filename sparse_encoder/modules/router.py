@@ -32,12 +32,15 @@ MODALITY = "text"
 class Router(InputModule):
     """Run the modules of one route, chosen by the task, such as ``"query"`` and ``"document"``.
 
+    As the first module of a model it also reads the texts, and its routes begin with modules that do. Further on its
+    routes may hold any modules, such as a ``Dense`` for queries and another for documents.
+
     The first of these that exists is taken: ``route_mappings`` for (task, modality), (task, None), (None, modality) and
     (None, None); the route named like the task; the route named like the modality; ``default_route``. The modality is
     ``"text"`` unless the caller names another. A task that leads nowhere is an error even if there is a default.
 
     Args:
-        sub_modules: The modules of each route, by its name; an input module comes first. Routes may share modules.
+        sub_modules: The modules of each route, by its name. Routes may share modules.
         default_route: Taken when no task is given.
         allow_empty_key: Whether the first route is the default if none is named.
         route_mappings: Routes by (task, modality), where ``None`` stands for any.
@@ -62,8 +65,8 @@ class Router(InputModule):
             raise ValueError("sub_modules must hold at least one route")
         for name, modules in sub_modules.items():
             check_route_name(name)
-            if not modules or not hasattr(modules[0], "preprocess"):
-                raise ValueError(f"route {name!r} must begin with a module that reads texts, such as a Transformer")
+            if not modules:
+                raise ValueError(f"route {name!r} must have at least one module")
         self.route_mappings = {sorted_key(key): route for key, route in (route_mappings or {}).items()}
         self.allow_empty_key = checked_flag("allow_empty_key", allow_empty_key)
         if default_route is None and allow_empty_key:
@@ -126,9 +129,14 @@ class Router(InputModule):
 
     @property
     def input_modules(self) -> list[InputModule]:
-        """The first module of each route, shared ones once."""
+        """The first module of each route that reads texts, shared ones once."""
         firsts: list[Any] = [next(modules.children()) for modules in self.sub_modules.values()]
-        return list({id(module): module for module in firsts}.values())
+        return list({id(module): module for module in firsts if hasattr(module, "preprocess")}.values())
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether all routes begin with a module that reads texts, as those of a first module must."""
+        return all(hasattr(next(modules.children()), "preprocess") for modules in self.sub_modules.values())
 
     def forward(
         self,
@@ -169,7 +177,7 @@ class Router(InputModule):
 
     def preprocess(
         self,
-        inputs: Sequence[Any],
+        inputs: str | Sequence[Any] | Mapping[str, str],
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,
@@ -177,7 +185,8 @@ class Router(InputModule):
         """Turn inputs into features as the route of the task does.
 
         Args:
-            inputs: Texts or pairs of texts; or, without a task, ``{task: text}`` each, the same task for all.
+            inputs: Texts or pairs of texts; or, without a task, ``{task: text}`` each, the same task for all; or a
+                single one of them.
             prompt: Put before each text.
             task: Name of the task.
             max_length: Most tokens of a text.
@@ -188,12 +197,15 @@ class Router(InputModule):
         Raises:
             ValueError: If the inputs name different tasks.
         """
+        if isinstance(inputs, Mapping):
+            inputs = [inputs]
         if task is None and inputs and isinstance(inputs[0], Mapping):
-            names = {name for item in inputs for name in item}
+            items: Sequence[Any] = inputs
+            names = {name for item in items for name in item}
             if len(names) != 1:
                 raise ValueError(f"all inputs of a call must name the same task, got {sorted(names)}")
             (task,) = names
-            inputs = [item[task] for item in inputs]
+            inputs = [item[task] for item in items]
         first: Any = self.route(task)[0]
         features: dict[str, Any] = first.preprocess(inputs, prompt=prompt, task=task, max_length=max_length)
         return features if task is None else {**features, "task": task}

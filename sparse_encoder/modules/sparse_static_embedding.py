@@ -130,7 +130,7 @@ class SparseStaticEmbedding(InputModule):
 
     def preprocess(
         self,
-        inputs: Sequence[Any],
+        inputs: str | Sequence[Any],
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,

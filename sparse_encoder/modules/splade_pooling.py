@@ -15,6 +15,7 @@ from torch import Tensor
 from sparse_encoder.kernels import activation_named, max_projection, sum_projection
 from sparse_encoder.modules.base import Module, checked_integer
 from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
+from sparse_encoder.modules.renamed import renamed_argument
 
 POOLING_STRATEGIES = ("max", "sum")
 
@@ -43,6 +44,7 @@ class SpladePooling(Module):
     config_keys: ClassVar[tuple[str, ...]] = ("pooling_strategy", "activation_function", "embedding_dimension")
     config_key_renames: ClassVar[dict[str, str]] = {"word_embedding_dimension": "embedding_dimension"}
 
+    @renamed_argument("word_embedding_dimension", "embedding_dimension")
     def __init__(
         self,
         pooling_strategy: str = "max",

@@ -39,7 +39,7 @@ class PromptedTokenBatch(TokenBatch):
 
 def tokenize(
     tokenizer: Tokenizer,
-    inputs: Sequence[Any],  # texts or pairs of texts
+    inputs: str | Sequence[Any],  # texts or pairs of texts
     *,
     prompt: str | None,
     max_length: int | None,
@@ -49,7 +49,7 @@ def tokenize(
 
     Args:
         tokenizer: The tokenizer.
-        inputs: Strings; or lists or tuples of two strings each.
+        inputs: Strings; or lists or tuples of two strings each; or a single string.
         prompt: Put before each text, or before the first of each pair, as it is.
         max_length: Most tokens; ``None`` for the tokenizer's own limit, which it cannot exceed.
         add_special_tokens: Put the special tokens of the model around them.
@@ -57,7 +57,7 @@ def tokenize(
     Raises:
         TypeError: If an input is neither, or only some are pairs; names its position.
     """
-    texts, pairs = _texts_and_pairs(inputs)
+    texts, pairs = _texts_and_pairs([inputs] if isinstance(inputs, str) else inputs)
     limit = tokenizer.model_max_length if max_length is None else min(max_length, tokenizer.model_max_length)
     with_prompt = texts if not prompt else [prompt + text for text in texts]
     batch = tokenizer.encode_batch(with_prompt, pairs, max_length=limit, add_special_tokens=add_special_tokens)

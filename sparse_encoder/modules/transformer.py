@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from sparse_encoder.backbone import MaskedLanguageModel, PretrainedModel
 from sparse_encoder.checkpoint import write_json
 from sparse_encoder.modules.base import InputModule, LoadSettings, checked_integer
+from sparse_encoder.modules.config_view import ConfigView
 from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
+from sparse_encoder.modules.renamed import older_arguments, renamed_argument
 from sparse_encoder.modules.text_inputs import tokenize
 from sparse_encoder.modules.transformer_files import (
     CONFIG_FILES,
     TextOptions,
+    cache_dir_of_hub,
     check_outputs,
     modality_config,
     open_backbone,
@@ -72,6 +75,10 @@ class Transformer(InputModule):
     )
     default_task: ClassVar[str] = "feature-extraction"
 
+    @renamed_argument("model_args", "model_kwargs")
+    @renamed_argument("tokenizer_args", "processor_kwargs")
+    @renamed_argument("config_args", "config_kwargs")
+    @older_arguments(cache_dir_of_hub)
     def __init__(  # house: peer signature
         self,
         model_name_or_path: str | Path,
@@ -187,9 +194,9 @@ class Transformer(InputModule):
         return self.model
 
     @property
-    def config(self) -> dict[str, Any]:
-        """The backbone's configuration as its ``config.json`` holds it."""
-        return self.model.hf_config
+    def config(self) -> ConfigView:
+        """The backbone's configuration as its ``config.json`` holds it, by key or by attribute."""
+        return ConfigView(self.model.hf_config)
 
     @property
     def max_seq_length(self) -> int:
@@ -205,7 +212,7 @@ class Transformer(InputModule):
         self.tokenizer.model_max_length = limit if value is None else value
 
     def _tokenize(
-        self, inputs: Sequence[Any], prompt: str | None, task: str | None, max_length: int | None
+        self, inputs: str | Sequence[Any], prompt: str | None, task: str | None, max_length: int | None
     ) -> TokenBatch:
         lengths = {"query": self.query_length, "document": self.document_length}
         length = lengths.get(task or "") if max_length is None else max_length
@@ -239,7 +246,7 @@ class Transformer(InputModule):
 
     def preprocess(
         self,
-        inputs: Sequence[Any],
+        inputs: str | Sequence[Any],
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,
@@ -247,7 +254,7 @@ class Transformer(InputModule):
         """Turn texts, or pairs of them, into the features of a batch, padded to the longest.
 
         Args:
-            inputs: B texts, or pairs of texts.
+            inputs: B texts, or pairs of texts; or a single text.
             prompt: Put before each.
             task: ``"query"`` or ``"document"`` cut to ``query_length`` or ``document_length``.
             max_length: Most tokens of a text, whatever the task.
@@ -276,7 +283,10 @@ class Transformer(InputModule):
         return Features({**features, PROJECTION: projection})
 
     def get_embedding_dimension(self) -> int | None:
-        """Return the width of ``token_embeddings``: the vocabulary's size for ``"fill-mask"``."""
+        """Return the width of ``token_embeddings``: the vocabulary's size for ``"fill-mask"``.
+
+        sentence-transformers 6.2 returns the hidden size for both tasks.
+        """
         config = self.model.config
         return config.vocab_size if self.transformer_task == "fill-mask" else config.hidden_size
 

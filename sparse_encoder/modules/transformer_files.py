@@ -193,6 +193,13 @@ def _reconfigured(model: PretrainedModel, overrides: Mapping[str, Any], attentio
     return other.eval()
 
 
+def cache_dir_of_hub(arguments: dict[str, Any]) -> None:  # of any type
+    """Move ``cache_dir``, which older scripts give to a ``Transformer`` itself, to the options of the hub."""
+    folder = arguments.pop("cache_dir", None)
+    if folder is not None:
+        arguments["model_kwargs"] = {"cache_dir": folder, **(arguments.get("model_kwargs") or {})}
+
+
 def _refuse_remote_code(options: Mapping[str, Any]) -> None:
     if options.get(_NEVER):
         raise ValueError(f"{_NEVER} must stay False: code that comes with a model is never run")

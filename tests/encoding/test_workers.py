@@ -69,8 +69,8 @@ def test_the_parents_model_stays_where_it_is_and_as_it_is(model: SparseEncoder, 
 
 
 def test_an_error_in_a_worker_is_raised_here_and_the_pool_lives_on(model: SparseEncoder, pool: WorkerPool) -> None:
-    with pytest.raises(ValueError, match="max_active_dims must be at least 1") as caught:
-        pool.encode(TEXTS, workers.EncodeSettings(max_active_dims=0), chunk_size=2)
+    with pytest.raises(ValueError, match="max_length must be at least 3") as caught:
+        pool.encode(TEXTS, workers.EncodeSettings(max_length=1), chunk_size=2)
     assert isinstance(caught.value.__cause__, RemoteTracebackError)
     assert "Traceback (most recent call last)" in str(caught.value.__cause__)
     assert torch.equal(model.encode(TEXTS, pool=pool).to_dense(), model.encode(TEXTS).to_dense())

@@ -115,3 +115,18 @@ def test_a_bad_configuration_is_refused(tmp_path: Path, config: dict[str, object
     write_json(tmp_path / "config.json", config)
     with pytest.raises(ConfigError):
         Pooling.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"pooling_mode_cls_token": True}, "cls"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}, ("cls", "max")),
+        ({"pooling_mode_mean_tokens": False}, "mean"),
+        ({"pooling_mode_max_tokens": True, "pooling_mode": "lasttoken"}, "lasttoken"),
+    ],
+)
+def test_flags_of_older_scripts(flags: dict[str, Any], expected: object) -> None:
+    assert Pooling(D, **flags).pooling_mode == expected
+    assert Pooling(word_embedding_dimension=D).get_sentence_embedding_dimension() == D  # type: ignore[call-arg]

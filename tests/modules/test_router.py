@@ -8,10 +8,13 @@ import pytest
 import torch
 from modules_helpers import transformer
 from text_helpers import CLS, SEP, SPARSE, A, bert_tokenizer
+from torch import nn
 
 from sparse_encoder.checkpoint import ConfigError, read_json
+from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.modules import (
     Asym,
+    Dense,
     Normalize,
     Pooling,
     Router,
@@ -19,6 +22,7 @@ from sparse_encoder.modules import (
     SparseStaticEmbedding,
     SpladePooling,
 )
+from sparse_encoder.modules.pipeline import load_modules, save_modules
 
 
 def splade_router(**options: Any) -> Router:  # noqa: ANN401
@@ -98,8 +102,7 @@ def test_several_modalities_are_one_key_in_any_order() -> None:
     ("routes", "options", "message"),
     [
         ({}, {}, "at least one route"),
-        ({"query": []}, {}, "must begin with a module that reads texts"),
-        ({"query": [SpladePooling()]}, {}, "must begin with a module that reads texts"),
+        ({"query": []}, {}, "must have at least one module"),
         ({"../query": [1]}, {}, "name of a route"),
         ({"": [1]}, {}, "name of a route"),
         (None, {"default_route": "other"}, "default_route must be one of the routes"),
@@ -257,3 +260,46 @@ def test_folders_outside_are_refused(tmp_path: Path, name: str) -> None:
     change(folder, types={name: kind}, structure={"query": [name]})
     with pytest.raises(ConfigError, match="relative"):
         Router.load(folder)
+
+
+def test_routes_behind_other_modules_may_hold_any_modules() -> None:
+    module = transformer("feature-extraction")
+    torch.manual_seed(1)
+    router = Router({"query": [Dense(12, 5)], "document": [nn.Identity()], "both": [Dense(12, 5), Normalize()]})
+    model = ModuleSequence([module, Pooling(12), router]).eval()
+    assert router.reads_texts is False
+    assert router.tokenizer is None
+    features = model.preprocess("sparse a")
+    pooled = ModuleSequence([module, Pooling(12)])(dict(features))["sentence_embedding"]
+    query = model(dict(features), task="query")["sentence_embedding"]
+    torch.testing.assert_close(
+        query, router.sub_modules["query"][0]({"sentence_embedding": pooled})["sentence_embedding"]
+    )
+    assert torch.equal(model(dict(features), task="document")["sentence_embedding"], pooled)
+    assert torch.equal(model({**features, "task": "document"})["sentence_embedding"], pooled)  # as in training
+    assert model(dict(features), task="both")["sentence_embedding"].norm().item() == pytest.approx(1.0)
+    with pytest.raises(TypeError, match="a Router does not; each of its routes must begin with one that does"):
+        ModuleSequence([router])
+
+
+def test_routes_behind_other_modules_are_saved_and_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    routes = {"query": [Dense(12, 5)], "document": [Dense(12, 5), Normalize()]}
+    modules = [transformer("feature-extraction"), Pooling(12), Router(routes)]
+    save_modules(modules, tmp_path)
+    model, loaded = ModuleSequence(modules).eval(), ModuleSequence(load_modules(tmp_path)).eval()
+    features = model.preprocess(["sparse a", "a"])
+    for task in routes:
+        first, second = (each(dict(features), task=task)["sentence_embedding"] for each in (model, loaded))
+        assert torch.equal(first, second)
+    entries = [{**entry, "idx": 0, "path": "2_Router"} for entry in json.loads((tmp_path / "modules.json").read_text())]
+    (tmp_path / "modules.json").write_text(json.dumps(entries[2:]))
+    with pytest.raises(ConfigError, match="must begin with modules that read texts"):
+        load_modules(tmp_path)
+
+
+def test_a_single_input_needs_no_list() -> None:
+    router = splade_router()
+    for inputs, task in (("sparse a", "query"), ({"query": "sparse a"}, None)):
+        assert router.preprocess(inputs, task=task)["input_ids"].tolist() == [[SPARSE, A]]
+    assert router.tokenize("sparse a", task="document")["input_ids"].tolist() == [[CLS, SPARSE, A, SEP]]

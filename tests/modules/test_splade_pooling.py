@@ -134,3 +134,10 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
         SpladePooling("mean")
     with pytest.raises(ValueError, match="'log1p_relu', 'relu'"):
         SpladePooling("max", "gelu")
+
+
+def test_the_older_name_of_the_dimension() -> None:
+    pooling = SpladePooling("max", word_embedding_dimension=V)  # type: ignore[call-arg]
+    assert pooling.get_embedding_dimension() == pooling.get_sentence_embedding_dimension() == V
+    with pytest.raises(TypeError, match="is the older name of 'embedding_dimension'"):
+        SpladePooling(embedding_dimension=V, word_embedding_dimension=V)  # type: ignore[call-arg]

@@ -259,3 +259,19 @@ def test_a_checkpoint_without_the_head_is_no_masked_language_model(tmp_path: Pat
     transformer("feature-extraction").save(tmp_path)
     with pytest.raises(CheckpointError, match="cls.predictions"):
         Transformer(tmp_path, transformer_task="fill-mask")
+
+
+def test_older_names_of_options(folder: Path, tmp_path: Path) -> None:
+    older = {
+        "model_args": {"torch_dtype": "bfloat16"},
+        "tokenizer_args": {"model_max_length": 6},
+        "config_args": {"hidden_dropout_prob": 0.0},
+        "cache_dir": str(tmp_path),
+    }
+    module = Transformer(folder, transformer_task="fill-mask", **older)  # type: ignore[arg-type]
+    assert (module.model.dtype, module.max_seq_length) == (torch.bfloat16, 6)
+    assert module.config.hidden_dropout_prob == module.config["hidden_dropout_prob"] == 0.0
+    with pytest.raises(AttributeError, match="the configuration has no 'hidden_dropout'"):
+        _ = module.config.hidden_dropout
+    assert module.get_word_embedding_dimension() == module.get_embedding_dimension() == 17
+    assert torch.equal(module.tokenize("sparse rows")["input_ids"], module.preprocess(["sparse rows"])["input_ids"])

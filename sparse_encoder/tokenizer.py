@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer as Backend
 
 from sparse_encoder.checkpoint.errors import TokenizerError
 from sparse_encoder.token_batch import TokenBatch, padded_length
+from sparse_encoder.tokenizer_call import TokenizerOutput, call
 from sparse_encoder.tokenizer_check import rust_errors
 from sparse_encoder.tokenizer_engine import Engine, strings
 from sparse_encoder.tokenizer_files import (
@@ -109,6 +111,24 @@ class Tokenizer:
             tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
         return tokenizer
 
+    @classmethod
+    def of(cls, other: object) -> Tokenizer:
+        """Take over a tokenizer of ``transformers`` or ``tokenizers`` by the files it saves; one of ours stays itself.
+
+        Raises:
+            TypeError: If it is neither.
+        """
+        if isinstance(other, cls):
+            return other
+        with TemporaryDirectory() as folder:
+            if isinstance(other, Backend):
+                other.save(str(Path(folder) / "tokenizer.json"))
+            elif callable(save := getattr(other, "save_pretrained", None)):
+                save(folder)
+            else:
+                raise TypeError(f"tokenizer must be a Tokenizer, got {type(other).__name__}")
+            return cls.from_pretrained(folder)
+
     def save_pretrained(self, folder: Path | str) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``; ``transformers.AutoTokenizer`` reads them."""
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -138,6 +158,11 @@ class Tokenizer:
     def get_vocab(self) -> dict[str, int]:
         """Return the id of each token, added ones included."""
         return self.backend.get_vocab(with_added_tokens=True)
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """What :meth:`get_vocab` returns."""
+        return self.get_vocab()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,10 +196,20 @@ class Tokenizer:
             return self.unk_token_id if found is None else found
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
-    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        """Turn ids into a text."""
+    def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:
+        """Turn ids, or a single one, into a text."""
+        numbers = np.atleast_1d(np.asarray(ids, dtype=np.int64)).tolist()
         with rust_errors("the ids cannot be decoded"):
-            return self.backend.decode([int(number) for number in ids], skip_special_tokens=skip_special_tokens)
+            return self.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
+
+    def batch_decode(self, sequences: Iterable[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
+        """Turn the ids of several texts into texts."""
+        return [self.decode(ids, skip_special_tokens) for ids in sequences]
+
+    def encode(self, text: str, text_pair: str | None = None, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the ids of a text or a pair of texts, not truncated."""
+        ids: list[int] = self(text, text_pair, add_special_tokens=add_special_tokens)["input_ids"]
+        return ids
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text, without special tokens and not truncated."""
@@ -298,7 +333,7 @@ class Tokenizer:
         max_length: int | None = None,
         return_tensors: str | None = None,
         add_special_tokens: bool = True,
-    ) -> dict[str, Any]:  # Any: lists, tensors or arrays
+    ) -> TokenizerOutput:
         """Encode as scripts for Hugging Face tokenizers expect it.
 
         Args:
@@ -311,38 +346,21 @@ class Tokenizer:
             add_special_tokens: Put the special tokens of the model around the texts.
 
         Returns:
-            ``input_ids``, ``token_type_ids`` if the tokenizer has them, and ``attention_mask``.
+            ``input_ids``, ``token_type_ids`` if the tokenizer has them, and ``attention_mask``, by key or attribute.
 
         Raises:
             ValueError: If an option has another value, or texts that become a tensor are not padded to one length.
         """
-        if padding not in (True, False, "longest", "max_length", "do_not_pad"):
-            raise ValueError(f"unknown padding {padding!r}; choose True, False, 'longest' or 'max_length'")
-        if truncation not in (True, False, "longest_first", "do_not_truncate"):
-            raise ValueError(f"unknown truncation {truncation!r}; choose True, False or 'longest_first'")
-        if return_tensors not in (None, "pt", "np"):
-            raise ValueError(f"unknown return_tensors {return_tensors!r}; choose 'pt', 'np' or None")
-        single = isinstance(text, str)
-        texts = [text] if isinstance(text, str) else text
-        pairs = [text_pair] if isinstance(text_pair, str) else text_pair
-        length = self.model_max_length if max_length is None else max_length
-        cut = truncation in (True, "longest_first")
-        batch = self.encode_batch(
-            texts, pairs, max_length=length if cut else UNLIMITED, add_special_tokens=add_special_tokens
+        return call(
+            self,
+            text,
+            text_pair,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            return_tensors=return_tensors,
+            add_special_tokens=add_special_tokens,
         )
-        padded = padding in (True, "longest", "max_length")
-        if not padded and return_tensors is None:
-            rows = [batch.pad([row]) for row in range(len(batch))]
-            lists = {name: [row[name][0].tolist() for row in rows] for name in batch.names}
-        else:
-            if not padded and len(set(batch.lengths)) > 1:
-                raise ValueError("texts of different lengths cannot be one tensor; pass padding=True")
-            longest = max(batch.lengths, default=0)
-            tensors = batch.pad(length=max(length, longest) if padding == "max_length" else None)
-            if return_tensors is not None:
-                return tensors if return_tensors == "pt" else {name: value.numpy() for name, value in tensors.items()}
-            lists = {name: value.tolist() for name, value in tensors.items()}
-        return {name: rows[0] for name, rows in lists.items()} if single else lists
 
 
 def _canonical(value: object) -> object:

@@ -29,6 +29,7 @@ ROOMS = {
         "token_batch",
         "tokenizer",
         "tokenizer_build",
+        "tokenizer_call",
         "tokenizer_check",
         "tokenizer_engine",
         "tokenizer_files",

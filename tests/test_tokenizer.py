@@ -304,6 +304,15 @@ class TestCall:
         with pytest.raises(ValueError, match="padding=True"):
             tokenizer(["a", "a b"], return_tensors="pt")
 
+    def test_results_answer_by_attribute_and_move(self) -> None:
+        output = bert_tokenizer()(["a", "a b"], padding=True, return_tensors="pt")
+        assert output.input_ids is output["input_ids"]
+        assert output.to("meta").attention_mask.device.type == "meta"
+        assert output.attention_mask.device.type == "cpu"
+        assert bert_tokenizer()("a").to("meta").input_ids == [CLS, A, SEP]
+        with pytest.raises(AttributeError, match="no 'labels' in what the tokenizer made"):
+            _ = output.labels
+
     @pytest.mark.parametrize("wrong", [{"padding": "most"}, {"truncation": "only_first"}, {"return_tensors": "tf"}])
     def test_unknown_options(self, wrong: dict[str, str]) -> None:
         with pytest.raises(ValueError, match=f"unknown {next(iter(wrong))}"):
@@ -313,3 +322,28 @@ class TestCall:
 def test_no_limit_is_written_as_hugging_face_does() -> None:
     assert bert_tokenizer().model_max_length == UNLIMITED == 10**30
     assert bert_tokenizer().encode_batch(["a " * 3000]).lengths == [3002]
+
+
+def test_other_ways_to_ids_and_back() -> None:
+    tokenizer = bert_tokenizer()
+    assert tokenizer.vocab == tokenizer.get_vocab()
+    assert {number: token for token, number in tokenizer.vocab.items()}[SPARSE] == "sparse"
+    assert tokenizer.encode("a b") == [CLS, A, B, SEP]
+    assert tokenizer.encode("a", "b", add_special_tokens=False) == [A, B]
+    for number in (SPARSE, np.int64(SPARSE), torch.tensor(SPARSE), [SPARSE], torch.tensor([SPARSE])):
+        assert tokenizer.decode(number) == "sparse"  # type: ignore[arg-type]
+    assert tokenizer.batch_decode(torch.tensor([[CLS, A], [SPARSE, LY]]), skip_special_tokens=True) == ["a", "sparsely"]
+
+
+def test_tokenizers_of_others_are_taken_over() -> None:
+    class Foreign:
+        def save_pretrained(self, folder: str) -> None:
+            bert_tokenizer(model_max_length=7).save_pretrained(folder)
+
+    own = bert_tokenizer()
+    assert Tokenizer.of(own) is own
+    taken = Tokenizer.of(Foreign())
+    assert (taken.model_max_length, taken.fingerprint) == (7, own.fingerprint)
+    assert Tokenizer.of(bert_backend()).encode("a b") == [CLS, A, B, SEP]
+    with pytest.raises(TypeError, match="must be a Tokenizer, got dict"):
+        Tokenizer.of({})

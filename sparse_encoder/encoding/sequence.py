@@ -161,13 +161,13 @@ class ModuleSequence(nn.Sequential):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the first module."""
+        """The tokenizer of the first module; set one of ``transformers``, and :meth:`Tokenizer.of` takes it over."""
         tokenizer: Tokenizer = self.input_module.tokenizer
         return tokenizer
 
     @tokenizer.setter
     def tokenizer(self, value: Tokenizer) -> None:
-        self.input_module.tokenizer = value
+        self.input_module.tokenizer = Tokenizer.of(value)
 
     @property
     def processor(self) -> Tokenizer:

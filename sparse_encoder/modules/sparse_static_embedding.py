@@ -54,6 +54,7 @@ class SparseStaticEmbedding(InputModule):
 
     def __init__(self, tokenizer: Tokenizer, weight: Tensor | None = None, frozen: bool = False) -> None:
         super().__init__()
+        tokenizer = Tokenizer.of(tokenizer)
         if weight is None:
             weight = torch.ones(tokenizer.vocab_size)
         if weight.ndim != 1 or weight.shape[0] < tokenizer.vocab_size:
@@ -90,7 +91,7 @@ class SparseStaticEmbedding(InputModule):
             FileNotFoundError: If there is no such file.
             ConfigError: If it is no object of finite numbers, or none of its terms is a token.
         """
-        path = Path(json_path)
+        tokenizer, path = Tokenizer.of(tokenizer), Path(json_path)
         if not path.is_file():
             folder = fetch_model_folder(
                 str(json_path),

@@ -157,6 +157,7 @@ class Transformer(InputModule):
         document_length: int | None,
     ) -> None:
         """Take the parts and check that they fit."""
+        tokenizer = Tokenizer.of(tokenizer)
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} tokens, "

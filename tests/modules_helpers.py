@@ -28,11 +28,23 @@ CONFIG = {
 }
 
 
-def transformer(task: str = "fill-mask", **options: Any) -> Transformer:  # noqa: ANN401
+def transformer(
+    task: str = "fill-mask",
+    *,
+    query_length: int | None = None,
+    document_length: int | None = None,
+    processing_kwargs: dict[str, Any] | None = None,
+) -> Transformer:
     """Make a BERT of random weights with a tokenizer of 15 tokens."""
     torch.manual_seed(0)
     kind = MaskedLanguageModel if task == "fill-mask" else EncoderModel
-    return Transformer.from_parts(kind.from_config(CONFIG).eval(), bert_tokenizer(), **options)
+    return Transformer.from_parts(
+        kind.from_config(CONFIG).eval(),
+        bert_tokenizer(),
+        query_length=query_length,
+        document_length=document_length,
+        processing_kwargs=processing_kwargs,
+    )
 
 
 def token_features(seed: int = 0, width: int = D) -> dict[str, Tensor]:

@@ -13,8 +13,8 @@ from sparse_encoder.modules import Pooling
 from sparse_encoder.modules.pooling import LEGACY_FLAGS, POOLINGS
 
 
-def pool(mode: str | tuple[str, ...], features: dict[str, Any], **options: bool) -> Tensor:
-    embedding: Tensor = Pooling(D, mode, **options)(features)["sentence_embedding"]
+def pool(mode: str | tuple[str, ...], features: dict[str, Any], include_prompt: bool = True) -> Tensor:
+    embedding: Tensor = Pooling(D, mode, include_prompt)(features)["sentence_embedding"]
     return embedding
 
 

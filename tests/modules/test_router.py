@@ -25,10 +25,10 @@ from sparse_encoder.modules import (
 from sparse_encoder.modules.pipeline import load_modules, save_modules
 
 
-def splade_router(**options: Any) -> Router:  # noqa: ANN401
+def splade_router(default_route: str | None = "document", allow_empty_key: bool = True) -> Router:
     module = transformer()
     static = SparseStaticEmbedding(bert_tokenizer(), torch.arange(17.0))
-    return Router.for_query_document([static], [module, SpladePooling()], **options).eval()
+    return Router.for_query_document([static], [module, SpladePooling()], default_route, allow_empty_key).eval()
 
 
 def change(folder: Path, **values: object) -> None:

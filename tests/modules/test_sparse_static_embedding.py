@@ -15,8 +15,8 @@ V = 15  # tokens of the tokenizer
 WEIGHT = torch.arange(1.0, V + 1)
 
 
-def static(**options: bool) -> SparseStaticEmbedding:
-    return SparseStaticEmbedding(bert_tokenizer(model_max_length=6), WEIGHT.clone(), **options)
+def static(frozen: bool = False) -> SparseStaticEmbedding:
+    return SparseStaticEmbedding(bert_tokenizer(model_max_length=6), WEIGHT.clone(), frozen)
 
 
 def test_each_term_counts_once_and_special_tokens_do_not() -> None:

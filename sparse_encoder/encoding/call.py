@@ -59,7 +59,8 @@ def run_call(model: ModuleSequence, inputs: Inputs, call: EncodeCall) -> Encoded
         call: Where and how.
 
     Returns:
-        Embeddings in the form asked for, in the order of the texts; without the first axis for a single text.
+        Embeddings in the form asked for, in the order of the texts; without the first axis for a single text. No texts
+        give (0, V); in sentence-transformers (0,).
     """
     if inputs.texts:
         with _progress(len(inputs.texts), call.show_progress_bar) as on_done:

@@ -176,7 +176,10 @@ class ModuleSequence(nn.Sequential):
 
     @property
     def max_seq_length(self) -> int | None:
-        """The number of tokens, special ones included, at which texts are cut."""
+        """The number of tokens, special ones included, at which texts are cut; it cannot exceed the model's positions.
+
+        sentence-transformers takes any number and fails at the first text that is longer than the model allows.
+        """
         length: int | None = getattr(self.input_module, "max_seq_length", None)
         return length
 

@@ -128,6 +128,10 @@ def _check_support(args: SparseEncoderTrainingArguments) -> None:
         raise ValueError("fp16=True is not supported; take bf16=True")
     if args.push_to_hub:
         raise ValueError("push_to_hub=True is not supported yet; call model.push_to_hub after training")
+    if args.remove_unused_columns is not False:
+        raise ValueError(
+            "remove_unused_columns must be False: every column is used; dataset.remove_columns removes some"
+        )
     if args.report_to not in (None, "none", [], ["none"]):
         raise ValueError(f"report_to can be 'none' so far, got {args.report_to!r}; a callback receives every log row")
     if isinstance(args.batch_sampler, BatchSamplers) and args.batch_sampler is not BatchSamplers.BATCH_SAMPLER:

@@ -114,6 +114,8 @@ class SparseEncoderTrainingArguments:
     dataloader_pin_memory: bool = True
     dataloader_prefetch_factor: int | None = None
 
+    remove_unused_columns: bool = False
+    """Only false: no column is ever removed, here as in sentence-transformers, whose default says otherwise."""
     prompts: str | dict[str, str] | None = None
     """Put in front of the texts of every column, or of the columns that are keys."""
     batch_sampler: BatchSamplers | str | type[DefaultBatchSampler] | BatchSamplerFactory = BatchSamplers.BATCH_SAMPLER

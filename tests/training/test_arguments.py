@@ -89,6 +89,7 @@ RANGES = [
     ("lr_scheduler_type", "greedy"),
     ("fp16", True),
     ("push_to_hub", True),
+    ("remove_unused_columns", True),
     ("report_to", "wandb"),
     ("batch_sampler", "no_duplicates"),
     ("batch_sampler", "alphabetical"),
@@ -129,6 +130,10 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(name: str, value: Anything
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(TypeError, match="deepspeed"):
         make(deepspeed="config.json")
+
+
+def test_a_script_may_say_that_columns_stay() -> None:
+    assert make(remove_unused_columns=False).remove_unused_columns is False
 
 
 def test_a_ratio_of_warm_up_may_come_under_its_older_name() -> None:

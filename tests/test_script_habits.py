@@ -94,6 +94,10 @@ class TestDifferencesOnPurpose:
         model.encode(TEXTS)
         assert all(module.training for module in model.modules())
 
+    def test_features_name_no_modality(self, model: SparseEncoder) -> None:
+        assert set(model.preprocess(TEXTS)) == {"input_ids", "attention_mask", "token_type_ids"}
+        assert model.modalities == ["text"]
+
     def test_texts_longer_than_the_positions_cannot_be_asked_for(self, model: SparseEncoder) -> None:
         with pytest.raises(ValueError, match="max_seq_length must be at most 64, the positions of the model, got 65"):
             model.max_seq_length = 65

@@ -176,7 +176,10 @@ class InputModule(Module, ABC):
         task: str | None = None,
         max_length: int | None = None,
     ) -> dict[str, Any]:
-        """Turn texts into the features of a batch, padded to the longest."""
+        """Turn texts into the features of a batch, padded to the longest.
+
+        sentence-transformers 6 adds ``modality``; here texts are the only kind of input, and it is left out.
+        """
 
     def tokenize(self, texts: str | Sequence[Any], task: str | None = None) -> dict[str, Any]:
         """Do what :meth:`preprocess` does, which is its name now."""

@@ -15,7 +15,7 @@ from typing import Any
 import harness
 import materials
 
-TEXTS = 512
+TEXTS = 256
 
 
 def worker(library: str, arguments: list[str]) -> dict[str, float]:

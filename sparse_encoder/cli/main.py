@@ -1,0 +1,77 @@
+"""``sparse-encoder COMMAND``: finds the command, tells users' mistakes from our own. Knows no command from inside."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol
+
+from sparse_encoder import __version__
+from sparse_encoder.checkpoint import LoadError
+
+COMMANDS = {
+    "quickstart": "train a small encoder on the docstrings of this machine, measure it against BM25, and search",
+}
+"""What each command does, by name; ``sparse_encoder.cli.NAME`` is imported when it is called."""
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class Command(Protocol):
+    """A module of this package that is a command."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Say which options there are."""
+
+    def run(self, options: argparse.Namespace) -> None:
+        """Do what the command is for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: The arguments; ``None`` takes those of the process.
+
+    Returns:
+        0; 2 if the user has to change something, which is then said on stderr; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = _parse(arguments)
+    except SystemExit as left:  # argparse has said what there is to say
+        return left.code if isinstance(left.code, int) else USER_ERROR
+    try:
+        _module(options.command).run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (LoadError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, ValueError) as error:
+        print(f"sparse-encoder {options.command}: {error}", file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="sparse-encoder", description="Train, evaluate and search with learned sparse retrieval models."
+    )
+    parser.add_argument("--version", action="version", version=f"sparse-encoder {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose, description=purpose.capitalize() + ".")
+        if name == called:  # a command is slow to import, and --help needs none
+            _module(name).add_arguments(command)
+    return parser.parse_args(arguments)
+
+
+def _module(name: str) -> Command:
+    return import_module(f"sparse_encoder.cli.{name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

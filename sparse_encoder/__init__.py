@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sparse_encoder.embeddings import SparseEmbeddings
     from sparse_encoder.model import SparseEncoder
     from sparse_encoder.model_card import SparseEncoderModelCardData
+    from sparse_encoder.samplers import DefaultBatchSampler
     from sparse_encoder.search import BM25, SparseIndex
     from sparse_encoder.similarity import SimilarityFunction
     from sparse_encoder.training import (
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
         SparseEncoderTrainer,
         SparseEncoderTrainingArguments,
     )
+    from sparse_encoder.util import LoggingHandler
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BM25": "sparse_encoder.search",
+    "DefaultBatchSampler": "sparse_encoder.samplers",
+    "LoggingHandler": "sparse_encoder.util",
     "SimilarityFunction": "sparse_encoder.similarity",
     "SparseEmbeddings": "sparse_encoder.embeddings",
     "SparseEncoder": "sparse_encoder.model",
@@ -34,8 +38,12 @@ _HOMES = {
     "SparseIndex": "sparse_encoder.search",
 }
 
+_PARTS = {"evaluation", "losses", "models", "modules", "samplers", "util"}
+
 __all__ = [
     "BM25",
+    "DefaultBatchSampler",
+    "LoggingHandler",
     "SimilarityFunction",
     "SparseEmbeddings",
     "SparseEncoder",
@@ -48,7 +56,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name from its home the first time it is asked for."""
+    """Import a public name from its home, or a part of the library, the first time it is asked for."""
+    if name in _PARTS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; choose from {sorted(_HOMES)}")
     value: object = getattr(import_module(_HOMES[name]), name)

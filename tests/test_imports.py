@@ -17,6 +17,7 @@ PEERS = {"sentence_transformers", "transformers"}
 
 ROOMS = {
     "aliases": {
+        "base",
         "callbacks",
         "data_collator",
         "models",
@@ -57,7 +58,7 @@ BELOW = {
 }
 """What each room may import besides itself; a room that is not here does not exist."""
 BELOW["training"] = {*BELOW["model"], "evaluation", "losses", "model", "samplers", "search"}
-BELOW["aliases"] = {"modules", "samplers", "similarity", "training"}
+BELOW["aliases"] = {"evaluation", "modules", "samplers", "similarity", "training"}
 BELOW["cli"] = {*BELOW, "training"}
 
 TYPES_ONLY = {"evaluation": {"model"}, "losses": {"model"}, "model": {"evaluation"}}

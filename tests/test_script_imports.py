@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
 
+import sparse_encoder
+
+PATHS = os.pathsep.join(path for path in sys.path if path)
+
 HOMES = {
+    "base.evaluation": {
+        "BaseEvaluator": "evaluation.base",
+        "SentenceEvaluator": "evaluation.base",
+        "SequentialEvaluator": "evaluation.sequential",
+    },
+    "base.modules": {
+        "Dense": "modules.dense",
+        "InputModule": "modules.base",
+        "Module": "modules.base",
+        "Normalize": "modules.normalize",
+        "Router": "modules.router",
+        "Transformer": "modules.transformer",
+    },
+    "base.sampler": {
+        "BatchSamplers": "samplers.names",
+        "DefaultBatchSampler": "samplers.default",
+        "MultiDatasetBatchSamplers": "samplers.names",
+    },
     "callbacks": {
+        "SchedulerType": "training.splade_weights",
+        "SpladeRegularizerWeightSchedulerCallback": "training.splade_weights",
+    },
+    "callbacks.splade_callbacks": {
         "SchedulerType": "training.splade_weights",
         "SpladeRegularizerWeightSchedulerCallback": "training.splade_weights",
     },
@@ -40,6 +69,17 @@ HOMES = {
         "MultiDatasetBatchSamplers": "samplers.names",
         "SparseEncoderTrainingArguments": "training.arguments",
     },
+    "util.similarity": {
+        "SimilarityFunction": "similarity",
+        "cos_sim": "similarity",
+        "dot_score": "similarity",
+        "euclidean_sim": "similarity",
+        "manhattan_sim": "similarity",
+        "pairwise_cos_sim": "similarity",
+        "pairwise_dot_score": "similarity",
+        "pairwise_euclidean_sim": "similarity",
+        "pairwise_manhattan_sim": "similarity",
+    },
 }
 """By module, and by name in it: where that name is defined."""
 
@@ -63,3 +103,17 @@ def test_modules_are_found_in_the_package(name: str) -> None:
     imported: dict[str, object] = {}
     exec(f"from sparse_encoder import {name}", imported)
     assert imported[name] is import_module(f"sparse_encoder.{name}")
+
+
+def test_parts_are_found_through_the_package_alone() -> None:
+    code = """
+import sparse_encoder
+sparse_encoder.losses.SpladeLoss, sparse_encoder.evaluation.SequentialEvaluator, sparse_encoder.models.SpladePooling
+sparse_encoder.modules.Router, sparse_encoder.util.cos_sim
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, env=os.environ | {"PYTHONPATH": PATHS})
+
+
+@pytest.mark.parametrize(("name", "home"), [("DefaultBatchSampler", "samplers.default"), ("LoggingHandler", "util")])
+def test_the_package_itself_has_the_name(name: str, home: str) -> None:
+    assert getattr(sparse_encoder, name) is getattr(import_module(f"sparse_encoder.{home}"), name)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
@@ -23,16 +23,13 @@ TOKENS, HIDDEN, VOCABULARY = 97, 12, 17
 class TinyEncoder(nn.Module):
     """Words, hashed to tokens, through an embedding, dropout and a projection; the largest logit of each term."""
 
-    def __init__(self, folder: str | None = None, device: str | None = None, *, dropout: float = 0.0) -> None:
+    def __init__(self, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.words = nn.Embedding(TOKENS, HIDDEN)
         self.norm = nn.LayerNorm(HIDDEN)
         self.dropout = nn.Dropout(dropout)
         self.project = nn.Linear(HIDDEN, VOCABULARY)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
-        if folder is not None:
-            self.dropout.p = json.loads((Path(folder) / "config.json").read_text())["dropout"]
-            self.load_state_dict(load_file(Path(folder) / "model.safetensors"))
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from sparse_encoder.checkpoint import CheckpointError, read_tensors
 from sparse_encoder.model_card import TRAINED_TAG
+from sparse_encoder.modules.pipeline import load_modules
 from sparse_encoder.training.checkpoints import checkpoint_path, new_checkpoint, rotate_checkpoints
 from sparse_encoder.training.manifest import check_manifest
 from sparse_encoder.training.optimizer_state import read_optimizer, write_optimizer
@@ -112,13 +114,29 @@ class RunFiles:
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Give a model the weights of a saved one of its class.
+    """Give a model the weights of a saved one with the same modules; how the model was constructed does not matter.
+
+    Args:
+        model: A sequence of the library's modules, or another module, whose tensors are saved by their own names.
+        folder: Where it was saved.
 
     Raises:
         LoadError: If the folder does not hold such a model.
+        RuntimeError: If tensors have other names or shapes.
     """
-    saved: nn.Module = type(model)(str(folder), device="cpu")
-    model.load_state_dict(saved.state_dict())
+    if not isinstance(model, nn.Sequential):
+        model.load_state_dict(read_tensors(folder))
+        return
+    saved = load_modules(folder)
+    if len(saved) != len(model):
+        raise CheckpointError(f"the model has {len(model)} modules, the saved one {len(saved)}", path=folder)
+    names = list(model._modules)  # children() leaves out a module's second place
+    tensors = {
+        f"{name}.{key}": each
+        for name, part in zip(names, saved, strict=True)
+        for key, each in part.state_dict().items()
+    }
+    model.load_state_dict(tensors)
 
 
 def mark_as_trained(model: nn.Module) -> None:

@@ -13,8 +13,17 @@ from torch import nn
 from training_helpers import Anything, arguments, digest, rows_of, splade_loss
 
 from sparse_encoder import SparseEncoder, SparseEncoderTrainer
+from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss
-from sparse_encoder.modules import Pooling, Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling, Transformer
+from sparse_encoder.modules import (
+    Normalize,
+    Pooling,
+    Router,
+    SparseAutoEncoder,
+    SparseStaticEmbedding,
+    SpladePooling,
+    Transformer,
+)
 
 DATA = [
     {"question": question, "answer": answer}
@@ -86,6 +95,45 @@ def test_a_resumed_run_ends_with_the_same_bits(
     assert rows_of(resumed)[:-1] == rows_of(straight)[:-1]
     loaded = SparseEncoder(str(tmp_path / "straight" / "checkpoint-6"), device="cpu")
     assert_same(loaded, straight.model)
+
+
+class Named(SparseEncoder):
+    """An encoder with a constructor of its own."""
+
+    def __init__(self, title: str, parts: list[nn.Module], *, shift: float) -> None:
+        super().__init__(modules=parts, device="cpu")
+        self.title, self.shift = title, shift
+
+
+def named(folder: Path) -> Named:
+    return Named("a title", list(splade(folder)), shift=0.5)
+
+
+def test_an_encoder_with_its_own_constructor_is_resumed(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 4}
+    straight = train(named(tmp_path / "plain"), tmp_path / "straight", **saving)
+    checkpoint = tmp_path / "straight" / "checkpoint-4"
+    resumed = train(named(tmp_path / "plain"), tmp_path / "resumed", resume=checkpoint, **saving)
+    assert_same(resumed.model, straight.model)
+    assert resumed.model.title == "a title"
+
+
+def test_an_encoder_with_its_own_constructor_gets_its_best_weights(tmp_path: Path) -> None:
+    evaluation = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    model = named(tmp_path / "plain")
+    options = {**evaluation, "load_best_model_at_end": True, "metric_for_best_model": "loss", "learning_rate": 1e-3}
+    args = arguments(tmp_path / "run", greater_is_better=True, max_steps=4, **options)  # so that the first is the best
+    run = SparseEncoderTrainer(model, args, DATA, eval_dataset=DATA, loss=SparseMultipleNegativesRankingLoss)
+    run.train()
+    assert run.state.best_global_step == 2
+    assert_same(model, SparseEncoder(str(tmp_path / "run" / "checkpoint-2"), device="cpu"))
+
+
+def test_a_checkpoint_with_other_modules_is_refused(tmp_path: Path) -> None:
+    train(splade(tmp_path / "plain"), tmp_path / "run", save_strategy="steps", save_steps=6)
+    longer = SparseEncoder(modules=[*splade(tmp_path / "plain"), Normalize()], device="cpu")
+    with pytest.raises(CheckpointError, match="the model has 3 modules, the saved one 2"):
+        train(longer, tmp_path / "other", resume=tmp_path / "run" / "checkpoint-6")
 
 
 def test_gradient_checkpointing_changes_no_loss(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -15,6 +16,19 @@ LossValue = Tensor | dict[str, Tensor]  # a loss made of losses returns its term
 def full_precision(weights: Tensor) -> Tensor:
     """Return 16-bit floats as float32 and anything wider as it is: reductions need more than 8 or 11 bits."""
     return weights.float() if weights.dtype in (torch.float16, torch.bfloat16) else weights
+
+
+def check_not_negative(name: str, value: object) -> None:
+    """Check a setting of a loss.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is negative or not a number that compares.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not value >= 0:
+        raise ValueError(f"{name} must be >= 0, got {value}")
 
 
 def embed(model: nn.Module, column: dict[str, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import Regularizer, full_precision
+from sparse_encoder.losses.base import Regularizer, check_not_negative, full_precision
 
 
 class FlopsLoss(Regularizer):
@@ -23,13 +23,14 @@ class FlopsLoss(Regularizer):
         threshold: A text with this many active terms or fewer counts as empty; ``None`` keeps every text.
 
     Raises:
-        ValueError: If ``threshold`` is negative.
+        TypeError: If ``threshold`` is not a number.
+        ValueError: If it is negative.
     """
 
     def __init__(self, model: nn.Module, threshold: float | None = None) -> None:
         super().__init__(model)
-        if threshold is not None and not threshold >= 0:
-            raise ValueError(f"threshold must be >= 0, got {threshold}")
+        if threshold is not None:
+            check_not_negative("threshold", threshold)
         self.threshold = threshold
 
     def compute_loss_from_embeddings(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:

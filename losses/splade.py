@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import EmbeddingLoss, Regularizer
+from sparse_encoder.losses.base import EmbeddingLoss, Regularizer, check_not_negative
 from sparse_encoder.losses.flops import FlopsLoss
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class SpladeLoss(EmbeddingLoss):
             ``query_regularizer_weight`` is dropped with a warning, as in the peer.
 
     Raises:
+        TypeError: If a weight or a threshold is not a number.
         ValueError: If ``loss`` does not compute from embeddings, a weight is negative, or a threshold is given for a
             regulariser that is not the default one (the peer ignores it).
     """
@@ -61,7 +62,7 @@ class SpladeLoss(EmbeddingLoss):
                 "loss must be a ranking loss with compute_loss_from_embeddings(embeddings: list, labels), "
                 f"got {type(loss).__name__}"
             )
-        _check_weight("document_regularizer_weight", document_regularizer_weight)
+        check_not_negative("document_regularizer_weight", document_regularizer_weight)
         if use_document_regularizer_only:
             if query_regularizer is not None or query_regularizer_threshold is not None:
                 raise ValueError("use_document_regularizer_only=True leaves nothing for a query regularizer to judge")
@@ -69,7 +70,7 @@ class SpladeLoss(EmbeddingLoss):
                 logger.warning("query_regularizer_weight is not used with use_document_regularizer_only=True")
             query_regularizer_weight = None
         if query_regularizer_weight is not None:
-            _check_weight("query_regularizer_weight", query_regularizer_weight)
+            check_not_negative("query_regularizer_weight", query_regularizer_weight)
         self.loss = loss
         self.document_regularizer_weight = document_regularizer_weight
         self.query_regularizer_weight = query_regularizer_weight
@@ -132,11 +133,6 @@ class SpladeLoss(EmbeddingLoss):
     url={https://arxiv.org/abs/2205.04733},
 }
 """
-
-
-def _check_weight(name: str, weight: float) -> None:
-    if not weight >= 0:
-        raise ValueError(f"{name} must be >= 0, got {weight}")
 
 
 def _regularizer(model: nn.Module, regularizer: Regularizer | None, threshold: float | None) -> Regularizer:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import nn
@@ -29,6 +31,12 @@ def test_half_precision_does_not_overflow() -> None:
 def test_a_threshold_below_zero_is_refused(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold must be >= 0"):
         FlopsLoss(nn.Identity(), threshold=threshold)
+
+
+@pytest.mark.parametrize("threshold", ["x", True])
+def test_a_threshold_that_is_not_a_number_is_refused(threshold: object) -> None:
+    with pytest.raises(TypeError, match=f"threshold must be a number, got {threshold!r}"):
+        FlopsLoss(nn.Identity(), **cast(dict[str, Any], {"threshold": threshold}))
 
 
 def test_model_card_settings() -> None:

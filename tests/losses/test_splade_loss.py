@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -128,3 +129,24 @@ def test_model_card_settings() -> None:
         "query_regularizer_threshold": 4,
     }
     assert "2205.04733" in loss.citation
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("document_regularizer_weight", None),
+        ("document_regularizer_weight", "x"),
+        ("document_regularizer_weight", True),
+        ("query_regularizer_weight", "x"),
+        ("query_regularizer_weight", [1.0]),
+    ],
+)
+def test_a_weight_that_is_not_a_number_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"^{name} must be a number, got {re.escape(repr(value))}$"):
+        splade(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["document_regularizer_threshold", "query_regularizer_threshold"])
+def test_a_threshold_that_is_not_a_number_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match="threshold must be a number, got 'x'"):
+        splade(**{name: "x"})

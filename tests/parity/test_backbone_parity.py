@@ -51,6 +51,22 @@ def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_every_position_up_to_the_longest_text_equals_that_of_transformers(name: str, tmp_path: Path) -> None:
+    peer = peer_of(CONFIGS[name])
+    peer.save_pretrained(tmp_path)
+    ours = MaskedLanguageModel.from_pretrained(tmp_path)
+    length, pad = ours.config.max_tokens, ours.config.pad_token_id or 0
+    assert length == 26 - (2 if "roberta" in name or name == "camembert" else 0)
+    input_ids = torch.randint(2, ours.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(7))
+    attention_mask = torch.ones_like(input_ids)
+    input_ids[1, length - 7 :], attention_mask[1, length - 7 :] = pad, 0
+    features = {"input_ids": input_ids, "attention_mask": attention_mask}
+    with torch.no_grad():
+        expected, got = peer(**features).logits, ours(**features)
+    assert_same(got, expected, features, local=name == "modernbert")
+
+
+@pytest.mark.parametrize("name", TINY_CONFIGS)
 def test_hidden_states_equal_with_positions_given_and_the_pooler_left_aside(name: str, tmp_path: Path) -> None:
     peer = peer_of(CONFIGS[name], "AutoModel")
     peer.save_pretrained(tmp_path)

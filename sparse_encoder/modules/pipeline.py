@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +64,19 @@ def load_modules(
     return list(modules)
 
 
+def check_can_be_saved(modules: Iterable[nn.Module]) -> None:
+    """Check that modules, and those of a router's routes, are of types that could be loaded again; writes nothing.
+
+    Raises:
+        TypeError: If a module is none of the library's.
+    """
+    for module in modules:
+        type_name(module)
+        if isinstance(module, Router):
+            for route in module.sub_modules.values():
+                check_can_be_saved(route.children())
+
+
 def save_modules(modules: Sequence[nn.Module], folder: Path) -> None:
     """Write modules and ``modules.json``, so that sentence-transformers loads them too.
 
@@ -74,6 +87,7 @@ def save_modules(modules: Sequence[nn.Module], folder: Path) -> None:
     Raises:
         TypeError: If a module is none of the library's, and so could not be loaded again.
     """
+    check_can_be_saved(modules)
     entries = []
     for index, module in enumerate(modules):
         kind = type_name(module)

@@ -21,6 +21,7 @@ from sparse_encoder.checkpoint import write_json
 from sparse_encoder.evaluation import SentenceEvaluator, SequentialEvaluator
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.modules import Router
+from sparse_encoder.modules.pipeline import check_can_be_saved
 from sparse_encoder.samplers import DefaultBatchSampler
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.base import TrainerBase
@@ -67,6 +68,7 @@ class SparseEncoderTrainer(TrainerBase):
 
     Raises:
         RuntimeError: If there is no model.
+        TypeError: If checkpoints are to be saved and a module of the model could not be loaded again.
         ValueError: If something is not supported or does not go together; names it.
     """
 
@@ -89,6 +91,8 @@ class SparseEncoderTrainer(TrainerBase):
             args = SparseEncoderTrainingArguments(output_dir="tmp_trainer")
         if not isinstance(args, SparseEncoderTrainingArguments):
             raise ValueError(f"args must be SparseEncoderTrainingArguments, got {type(args).__name__}")
+        if args.save_strategy != "no" and isinstance(model, nn.Sequential):
+            check_can_be_saved(model)
         super().__init__(model, args, callbacks=callbacks or (), optimizers=optimizers)
         self._rebuilds_scheduler = self.lr_scheduler is None
         self.model: SparseEncoder = model

@@ -25,7 +25,7 @@ from sparse_encoder.modules import (
     Transformer,
 )
 from sparse_encoder.modules.module_types import MODULE_TYPES
-from sparse_encoder.modules.pipeline import load_modules, save_modules
+from sparse_encoder.modules.pipeline import check_can_be_saved, load_modules, save_modules
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
 POOLING = "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"
@@ -122,6 +122,15 @@ def test_modules_of_others_are_not_saved(tmp_path: Path) -> None:
     for module in (nn.ReLU(), Own()):
         with pytest.raises(TypeError, match="cannot be saved"):
             save_modules([transformer(), module], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_modules_of_others_on_a_route_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    router = Router.for_query_document([transformer(), SpladePooling()], [transformer(), nn.ReLU()])
+    with pytest.raises(TypeError, match="a ReLU cannot be saved"):
+        check_can_be_saved([router])
+    with pytest.raises(TypeError, match="a ReLU cannot be saved"):
+        save_modules([router], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

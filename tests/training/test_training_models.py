@@ -136,6 +136,16 @@ def test_a_checkpoint_with_other_modules_is_refused(tmp_path: Path) -> None:
         train(longer, tmp_path / "other", resume=tmp_path / "run" / "checkpoint-6")
 
 
+def test_a_model_that_could_not_be_saved_is_refused_before_training(tmp_path: Path) -> None:
+    class Own(SpladePooling):
+        pass
+
+    model = SparseEncoder(modules=[splade(tmp_path / "plain")[0], Own()], device="cpu")
+    with pytest.raises(TypeError, match="a Own cannot be saved"):
+        SparseEncoderTrainer(model, arguments(tmp_path / "run", save_strategy="steps"), DATA, loss=splade_loss)
+    assert train(model, tmp_path / "run", max_steps=1, save_strategy="no").state.global_step == 1
+
+
 def test_gradient_checkpointing_changes_no_loss(tmp_path: Path) -> None:
     plain, again = (
         train(splade(tmp_path / "plain"), tmp_path, gradient_checkpointing=on, save_strategy="no")

@@ -27,7 +27,7 @@ def check_not_negative(name: str, value: object) -> None:
     """
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not value >= 0:
+    if not float(value) >= 0:
         raise ValueError(f"{name} must be >= 0, got {value}")
 
 

@@ -173,8 +173,7 @@ class Quickstart:
     def _measure(self, name: str, encoder: Encoder, corpus: Corpus) -> SparseIndex:
         """Measure an encoder, write the figures down, and return its index."""
         self._say(f"measuring: {NAMES[name]}")
-        fingerprint = encoder.tokenizer.fingerprint if isinstance(encoder, SparseEncoder) else encoder.fingerprint
-        measured = measure(encoder, corpus, fingerprint=fingerprint)
+        measured = measure(encoder, corpus, fingerprint=encoder.fingerprint)
         self.results[name] = measured.figures
         write_json(self.folder.results, self.results)
         print(table({NAMES[name]: measured.figures}))

@@ -82,7 +82,7 @@ class SearchEngine:
         embedding = encode_query(self.model, query)
         own, added = terms_of(self.model, query, embedding)
         lines = [f"   its own terms: {_weights(own)}", f"   added by expansion: {_weights(added)}"]
-        (hits,) = self.index.search(embedding, top_k=TOP_K)
+        (hits,) = self.index.search(embedding, top_k=TOP_K, fingerprint=self.model.fingerprint)
         if not hits:
             lines.append("   no document has any of these terms")
         for rank, hit in enumerate(hits, start=1):

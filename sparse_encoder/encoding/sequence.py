@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding import inspection
+from sparse_encoder.encoding.fingerprint import fingerprint_of
 from sparse_encoder.encoding.inputs import is_singular_input
 from sparse_encoder.modules import InputModule, Module, Pooling, Router, SpladePooling
 from sparse_encoder.modules.config_view import ConfigView
@@ -186,6 +187,17 @@ class ModuleSequence(nn.Sequential):
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
         self.input_module.max_seq_length = value
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides the vectors, in hex, for :class:`SparseIndex`: the same after saving and loading.
+
+        It covers the tokenizers, the modules' settings and every byte of the weights; not the prompts, and not the
+        lengths at which texts are cut. One model has one fingerprint, for queries and documents alike, also if they
+        take different routes of a ``Router``. Each access reads all weights (from the accelerator, if they are there)
+        and hashes them, about a second per gigabyte: keep it for many searches.
+        """
+        return fingerprint_of(self)
 
     @property
     def transformers_model(self) -> PretrainedModel | None:

@@ -59,7 +59,7 @@ class SparseIndex:
         segments: Checked postings, in order.
         ids: One for each document.
         dim: Number of terms.
-        fingerprint: What the vectors were made by.
+        fingerprint: What the vectors were made by, ``SparseEncoder.fingerprint``; searches must then name it too.
     """
 
     def __init__(self, segments: Sequence[Segment], ids: Sequence[str], dim: int, fingerprint: str | None) -> None:
@@ -78,8 +78,8 @@ class SparseIndex:
             embeddings: Term weights, (N, V): :class:`SparseEmbeddings`, or scipy or torch matrices. Terms may be
                 unsorted, zeros are dropped, float64 is rounded to float32.
             ids: One different text for each document; ``None`` numbers them.
-            fingerprint: Names the model and vocabulary, for example the ``fingerprint`` of its tokenizer; searches can
-                then be held to it.
+            fingerprint: Names what made the vectors: ``model.fingerprint`` of a :class:`SparseEncoder` or
+                :class:`BM25`. Every search must then name the same.
 
         Raises:
             TypeError: If an id is not a text.
@@ -132,7 +132,8 @@ class SparseIndex:
         Args:
             queries: Term weights, (N, V), or (V,) for one query.
             top_k: Most hits of a query; fewer if fewer documents share a term with it.
-            fingerprint: What the queries were made by; it must be what the index was built with.
+            fingerprint: What the queries were made by; it must be what the index was built with, and is required if
+                the index was built with one.
             num_threads: How many threads may run; ``None``: as many as there are cores and the work is worth.
 
         Returns:
@@ -141,7 +142,7 @@ class SparseIndex:
         Raises:
             TypeError: If ``top_k`` or ``num_threads`` is no integer.
             ValueError: If ``top_k`` is negative, ``num_threads`` below 1, a weight is negative or not finite, or
-                dimension or fingerprint differ from the index's.
+                dimension or fingerprint differ from the index's or the fingerprint is missing.
         """
         rankings = self._rank(queries, top_k, fingerprint, num_threads)
         return [
@@ -171,7 +172,12 @@ class SparseIndex:
         _check_count("top_k", top_k, 0)
         if num_threads is not None:
             _check_count("num_threads", num_threads, 1)
-        if fingerprint is not None and fingerprint != self.fingerprint:
+        if fingerprint is None and self.fingerprint is not None:
+            raise ValueError(
+                "this index was built with a fingerprint: pass fingerprint= to the search, that of the model which "
+                f"made the queries (model.fingerprint); the documents were made by {self.fingerprint!r}"
+            )
+        if fingerprint != self.fingerprint:
             raise ValueError(
                 f"the queries were made by {fingerprint!r}, the documents by {self.fingerprint!r}; "
                 "encode both with one model"

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_helpers import VOCABULARY, write_masked_language_model
 from numpy.typing import NDArray
 from scipy import sparse
 from search_helpers import random_rows
 
+from sparse_encoder import SparseEncoder
 from sparse_encoder.checkpoint import IndexCorruptError
 from sparse_encoder.search import Hit, SparseIndex, index, segment
 
@@ -125,7 +127,7 @@ def saved(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_row_67_every_flipped_byte_is_noticed(saved: Path) -> None:
-    expected = SparseIndex.load(saved).search(GOOD)
+    expected = SparseIndex.load(saved).search(GOOD, fingerprint="model")
     random = np.random.default_rng(0)
     unnoticed = 0
     for path in sorted(saved.iterdir()):
@@ -135,7 +137,7 @@ def test_row_67_every_flipped_byte_is_noticed(saved: Path) -> None:
             flipped[place] ^= 1 << int(random.integers(8))
             path.write_bytes(flipped)
             try:
-                assert SparseIndex.load(saved).search(GOOD) == expected
+                assert SparseIndex.load(saved).search(GOOD, fingerprint="model") == expected
                 unnoticed += 1  # a blank that became another one
             except IndexCorruptError as error:
                 assert str(saved) in str(error)
@@ -283,10 +285,30 @@ def test_row_68_more_postings_than_32_bits_number_make_more_segments(monkeypatch
 def test_row_69_vectors_of_another_model_are_refused(tmp_path: Path) -> None:
     SparseIndex.build(GOOD, fingerprint="model 1").save(tmp_path)
     made = SparseIndex.load(tmp_path)
-    assert made.search(GOOD, fingerprint="model 1") == made.search(GOOD)
+    assert made.search(GOOD, fingerprint="model 1") == SparseIndex.build(GOOD).search(GOOD)
+    for search in (made.search, made.search_arrays):
+        with pytest.raises(ValueError, match=r"pass fingerprint= to the search.*\(model.fingerprint\).*'model 1'"):
+            search(GOOD)
     with pytest.raises(ValueError, match="queries were made by 'model 2', the documents by 'model 1'"):
         made.search(GOOD, fingerprint="model 2")
     with pytest.raises(ValueError, match="the documents by None"):
         SparseIndex.build(GOOD).search_arrays(GOOD, fingerprint="model 2")
     with pytest.raises(ValueError, match="must have the 5 terms of the index, got 6"):
-        made.search(torch.ones(1, 6))
+        made.search(torch.ones(1, 6), fingerprint="model 1")
+
+
+def test_row_69_the_same_vocabulary_with_other_weights_is_refused(tmp_path: Path) -> None:
+    one, two = (
+        SparseEncoder(str(write_masked_language_model(tmp_path / str(seed), seed=seed)), device="cpu")
+        for seed in (3, 4)
+    )
+    assert one.tokenizer.fingerprint == two.tokenizer.fingerprint
+    made = SparseIndex.build(one.encode_document(["rain sun", "stone"]), fingerprint=one.fingerprint)
+    queries = two.encode_query(["rain"])
+    assert queries.shape == (1, len(VOCABULARY))
+    with pytest.raises(ValueError, match="encode both with one model"):
+        made.search(queries, fingerprint=two.fingerprint)
+    with pytest.raises(ValueError, match="pass fingerprint="):
+        made.search(queries)
+    (hits,) = made.search(one.encode_query(["rain"]), fingerprint=one.fingerprint)
+    assert sorted(hit.id for hit in hits) == ["0", "1"]

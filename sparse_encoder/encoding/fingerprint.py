@@ -1,0 +1,48 @@
+"""One hash for everything that decides a model's vectors, so that an index can refuse another model's queries."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import torch
+from torch import nn
+
+from sparse_encoder.backbone import PretrainedModel
+from sparse_encoder.modules import Module
+from sparse_encoder.tokenizer import Tokenizer
+
+_LEFT_OUT = ("chunk_size", "unpad_inputs", "max_seq_length", "query_length", "document_length")
+"""Settings that say how vectors are computed, or where texts are cut."""
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """Hash tokenizers, settings and weights of modules.
+
+    Args:
+        model: The modules; where they are and whether they train makes no difference.
+
+    Returns:
+        SHA-256 in hex.
+    """
+    digest = hashlib.sha256()
+    for name, module in sorted(model.named_modules()):
+        digest.update(json.dumps([name, _settings(module)], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _settings(module: nn.Module) -> dict[str, object]:
+    """Return what a module was told, and the hash of its tokenizer; nothing for the inner parts of modules."""
+    if isinstance(module, PretrainedModel):
+        return asdict(module.config)
+    if not isinstance(module, Module):
+        return {}
+    settings = {key: value for key, value in module.get_config_dict().items() if key not in _LEFT_OUT}
+    tokenizer = getattr(module, "tokenizer", None)
+    fingerprint = tokenizer.fingerprint if isinstance(tokenizer, Tokenizer) else None
+    return {"type": type(module).__name__, "settings": settings, "tokenizer": fingerprint}

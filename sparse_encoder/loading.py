@@ -14,6 +14,7 @@ from sparse_encoder.backbone.families import architecture_is_masked_language
 from sparse_encoder.checkpoint import LoadError, fetch_model_folder, read_json_object, read_limited, resolve_inside
 from sparse_encoder.modules import Module, Pooling, SparseAutoEncoder, SpladePooling, Transformer
 from sparse_encoder.modules.pipeline import load_modules
+from sparse_encoder.modules.transformer_files import HUB_OPTIONS
 from sparse_encoder.settings import DENSE_TYPE, MODEL_TYPE, ModelSettings, read_settings
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,12 @@ def open_model(
         Modules, settings, README and commit.
 
     Raises:
-        ValueError: If neither a name nor modules are given.
+        ValueError: If neither a name nor modules are given, or an option of the hub is among those of the backbone.
     """
+    for name, values in options._asdict().items():
+        if wrong := sorted(set(values) & set(HUB_OPTIONS)):
+            arguments = [HUB_OPTIONS[each] for each in wrong]
+            raise ValueError(f"{name} must not hold {wrong}: use the arguments {arguments} of SparseEncoder instead")
     if name_or_path is None:
         if modules is None:
             raise ValueError("give the name or path of a model, or its modules")

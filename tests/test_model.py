@@ -205,6 +205,10 @@ def test_one_call_may_cut_its_texts_shorter(model: SparseEncoder, router: Sparse
         ({"default_prompt_name": "title"}, "unknown default_prompt_name 'title'"),
         ({"model_kwargs": {"device_map": "auto"}}, "device_map"),
         ({"processor_kwargs": {"use_slow": True}}, "use_slow"),
+        ({"model_kwargs": {"revision": "v1"}}, r"model_kwargs must not hold \['revision'\]: use the arguments"),
+        ({"model_kwargs": {"token": "t", "cache_dir": "c"}}, r"use the arguments \['cache_folder', 'token'\]"),
+        ({"processor_kwargs": {"local_files_only": True}}, r"processor_kwargs must not hold \['local_files_only'\]"),
+        ({"config_kwargs": {"revision": "v1"}}, r"config_kwargs must not hold \['revision'\]"),
     ],
 )
 def test_arguments_that_cannot_be_honoured_raise_by_name(folder: Path, options: dict[str, Any], message: str) -> None:

@@ -37,7 +37,14 @@ OUTPUT_NAMES = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"
 _RENAMED = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 _LEGACY = ("max_seq_length", "do_lower_case", *_RENAMED.values())
 _DTYPES = ("dtype", "torch_dtype")
-_HUB = {"cache_dir": "cache_folder", "revision": "revision", "token": "token", "local_files_only": "local_files_only"}
+HUB_OPTIONS = {
+    "cache_dir": "cache_folder",
+    "revision": "revision",
+    "token": "token",
+    "local_files_only": "local_files_only",
+}
+"""Options of the hub among ``model_kwargs``, and what the library calls them."""
+
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _TOKENIZER_OPTIONS = ("model_max_length", "padding_side", "truncation_side", *_SPECIAL_TOKENS)
 _NEVER = "trust_remote_code"
@@ -158,21 +165,23 @@ def open_backbone(
         name_or_path: Folder or repository.
         task: A key of :data:`TASKS`.
         model_kwargs: Options of the backbone and of the hub.
-        config_kwargs: Values that replace those of ``config.json``.
+        config_kwargs: Values that replace those of ``config.json``; options of the hub have no place there.
 
     Raises:
-        ValueError: If an option is unknown.
+        ValueError: If an option is unknown or in the wrong place.
     """
-    options = {name: value for name, value in model_kwargs.items() if name not in _HUB}
+    options = {name: value for name, value in model_kwargs.items() if name not in HUB_OPTIONS}
     _refuse_remote_code(options)
     _refuse_remote_code(config_kwargs)
     dtypes = [options.pop(name) for name in _DTYPES if name in options]
     attention = options.pop("attn_implementation", None) or "sdpa"
     if options:
         raise ValueError(
-            f"unknown model_kwargs {sorted(options)}; choose from {[*_DTYPES, 'attn_implementation', *_HUB]}"
+            f"unknown model_kwargs {sorted(options)}; choose from {[*_DTYPES, 'attn_implementation', *HUB_OPTIONS]}"
         )
-    overrides = {name: value for name, value in config_kwargs.items() if name not in (*_HUB, _NEVER)}
+    if wrong := sorted(set(config_kwargs) & set(HUB_OPTIONS)):
+        raise ValueError(f"config_kwargs must not hold {wrong}: give them in model_kwargs")
+    overrides = {name: value for name, value in config_kwargs.items() if name != _NEVER}
     folder = _fetch(name_or_path, model_kwargs)
     model = TASKS[task].from_pretrained(folder, dtype=dtypes[0] if dtypes else None, attn_implementation=attention)
     return _reconfigured(model, overrides, attention) if overrides else model
@@ -206,7 +215,9 @@ def _refuse_remote_code(options: Mapping[str, Any]) -> None:
 
 
 def _fetch(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
-    return fetch_model_folder(name_or_path, **{_HUB[name]: value for name, value in options.items() if name in _HUB})
+    return fetch_model_folder(
+        name_or_path, **{HUB_OPTIONS[name]: value for name, value in options.items() if name in HUB_OPTIONS}
+    )
 
 
 def open_tokenizer(
@@ -232,7 +243,9 @@ def open_tokenizer(
         ValueError: If an option is unknown.
     """
     _refuse_remote_code(processor_kwargs)
-    options = {name: value for name, value in processor_kwargs.items() if name not in (*_HUB, _NEVER, "use_fast")}
+    options = {
+        name: value for name, value in processor_kwargs.items() if name not in (*HUB_OPTIONS, _NEVER, "use_fast")
+    }
     if unknown := sorted(set(options) - set(_TOKENIZER_OPTIONS)):
         raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(_TOKENIZER_OPTIONS)}")
     tokenizer = Tokenizer.from_pretrained(_fetch(name_or_path, {**hub_kwargs, **processor_kwargs}))

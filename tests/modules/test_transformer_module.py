@@ -207,6 +207,7 @@ def test_a_bad_configuration_is_refused(folder: Path, values: dict[str, object])
         {"processor_kwargs": {"padding_side": "top"}},
         {"processor_kwargs": {"pad_token": "[NONE]"}},
         {"config_kwargs": {"num_hidden_layers": 1}},
+        {"config_kwargs": {"revision": "main"}},
         {"backend": "onnx"},
         {"query_length": 0},
         {"max_seq_length": -3},

@@ -114,7 +114,7 @@ def check_equal(ours: SparseEncoder, model: PeerModel) -> None:
                 largest = float(dense(our_documents).square().sum(dim=1).max())
                 torch.testing.assert_close(mine.square(), other.square(), atol=1e-6 * largest, rtol=1e-5)
             else:
-                torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-5)
+                torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-5)
 
 
 def test_a_peers_model_works_the_same_here(theirs: tuple[PeerModel, Path]) -> None:

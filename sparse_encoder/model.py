@@ -57,7 +57,7 @@ class SparseEncoder(ModuleSequence):
         prompts: Texts to put before inputs, by name; ``{"query": "", "document": ""}`` switches saved ones off.
         default_prompt_name: The prompt of calls that name none.
         cache_folder: Where downloads are kept.
-        trust_remote_code: Must stay false: code of a repository is never run.
+        trust_remote_code: Ignored, with a warning if it is true: code of a repository is never run.
         revision: Branch, tag or commit on the hub.
         local_files_only: Download nothing.
         token: Access token for the hub.
@@ -102,7 +102,7 @@ class SparseEncoder(ModuleSequence):
         if backend != "torch":
             raise ValueError(f"unknown backend {backend!r}; choose from ['torch']")
         if trust_remote_code:
-            raise ValueError("trust_remote_code must stay False: code that comes with a model is never run")
+            logger.warning("trust_remote_code is ignored: code that comes with a model is never run")
         if max_active_dims is not None:
             max_active_dims = check_positive("max_active_dims", max_active_dims)
         if similarity_fn_name is not None:

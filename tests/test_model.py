@@ -200,7 +200,6 @@ def test_one_call_may_cut_its_texts_shorter(model: SparseEncoder, router: Sparse
     ("options", "message"),
     [
         ({"backend": "onnx"}, r"unknown backend 'onnx'; choose from \['torch'\]"),
-        ({"trust_remote_code": True}, "trust_remote_code must stay False"),
         ({"similarity_fn_name": "angle"}, "unknown similarity 'angle'"),
         ({"default_prompt_name": "title"}, "unknown default_prompt_name 'title'"),
         ({"model_kwargs": {"device_map": "auto"}}, "device_map"),
@@ -214,6 +213,15 @@ def test_one_call_may_cut_its_texts_shorter(model: SparseEncoder, router: Sparse
 def test_arguments_that_cannot_be_honoured_raise_by_name(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SparseEncoder(str(folder), device="cpu", **options)
+
+
+def test_remote_code_is_ignored_with_one_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        model = SparseEncoder(str(folder), device="cpu", trust_remote_code=True)
+    assert caplog.text.count("trust_remote_code is ignored: code that comes with a model is never run") == 1
+    assert torch.equal(
+        model.encode(TEXTS).to_dense(), SparseEncoder(str(folder), device="cpu").encode(TEXTS).to_dense()
+    )
 
 
 def test_unknown_keywords_of_encode_are_named(model: SparseEncoder) -> None:

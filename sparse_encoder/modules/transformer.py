@@ -25,6 +25,7 @@ from sparse_encoder.modules.transformer_files import (
     open_tokenizer,
     read_transformer_config,
     text_options,
+    warn_of_remote_code,
 )
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
 
@@ -105,6 +106,7 @@ class Transformer(InputModule):
         check_outputs(task, modality_config, module_output_name)
         if tokenizer_name_or_path is None:
             tokenizer_name_or_path = model_name_or_path
+        warn_of_remote_code(model_kwargs, processor_kwargs, config_kwargs)
         model = open_backbone(
             model_name_or_path, task, model_kwargs=model_kwargs or {}, config_kwargs=config_kwargs or {}
         )

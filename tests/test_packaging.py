@@ -9,12 +9,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import sparse_encoder
@@ -69,12 +70,28 @@ def test_the_version_is_said_once() -> None:
 
 def test_every_requirement_is_pinned_to_a_version_it_allows() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    pins: dict[str, set[str]] = {}
+    for pinned in (Requirement(line) for line in lines if line and not line.startswith("#")):
+        pins.setdefault(pinned.name, set()).update(version.version for version in pinned.specifier)
     wanted = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["test"]]
     for requirement in map(Requirement, wanted):
-        pin = pins.get(requirement.name)
-        assert pin is not None, f"{requirement.name} has no pin in constraints.txt"
-        assert requirement.specifier.contains(pin), f"{requirement} does not allow {pin}"
+        assert requirement.name in pins, f"{requirement.name} has no pin in constraints.txt"
+        for pin in pins[requirement.name]:
+            assert requirement.specifier.contains(pin), f"{requirement} does not allow {pin}"
+
+
+def test_what_runs_on_the_oldest_python_has_a_pin_that_installs_there() -> None:
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    old = {"python_version": oldest}
+    there = {each.name: each for each in pinned if each.marker is None or each.marker.evaluate(old)}
+    for requirement in map(Requirement, PROJECT["project"]["dependencies"]):
+        assert requirement.name in there, f"{requirement.name} has no pin for Python {oldest}"
+        (pin,) = (version.version for version in there[requirement.name].specifier)
+        if pin == version(requirement.name):  # else it cannot be looked into here
+            wanted = metadata(requirement.name).get("Requires-Python") or ">=3"
+            assert SpecifierSet(wanted).contains(oldest), f"{requirement.name} {pin} needs Python {wanted}"
 
 
 def test_public_names_are_sorted_and_there() -> None:

@@ -33,7 +33,8 @@ def worker(library: str, arguments: list[str]) -> dict[str, float]:
     embeddings = model.encode_document(documents, show_progress_bar=False)
     seconds = time.perf_counter() - started
     assert tuple(embeddings.shape) == (TEXTS, materials.VOCABULARY)
-    return {"seconds": seconds, "peak_bytes": harness.peak_bytes()}
+    active_terms = model.sparsity(embeddings)["active_dims"]
+    return {"seconds": seconds, "peak_bytes": harness.peak_bytes(), "active_terms": active_terms}
 
 
 def run(rounds: int) -> list[Any]:

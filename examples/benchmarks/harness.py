@@ -77,17 +77,27 @@ def show(title: str, rows: dict[str, dict[str, float]], targets: dict[str, tuple
     for key, (kind, bound) in targets.items():
         ours, peer = rows[OURS][key], rows[PEER][key]
         ratio = peer / ours if kind == "faster" else ours / peer
-        met = ratio >= bound if kind == "faster" else ratio <= bound
-        word = "met" if met else "MISSED"
+        report["ratios"][key] = judged(kind, ratio, bound)
+        word = "met" if report["ratios"][key]["met"] else "MISSED"
         print(f"  {key:<16} ours {ours:10.4g}   peer {peer:10.4g}   {kind} {ratio:.2f}  (target {bound:g}: {word})")
-        report["ratios"][key] = {"kind": kind, "ratio": ratio, "target": bound, "met": met}
+    for key in sorted(rows[OURS].keys() - targets.keys()):
+        print(f"  {key:<16} ours {rows[OURS][key]:10.4g}   peer {rows[PEER][key]:10.4g}")
     return report
+
+
+def judged(kind: str, ratio: float, bound: float) -> dict[str, Any]:
+    """Hold a ratio against its target: ``"faster"`` must reach the bound, ``"smaller"`` must not pass it."""
+    met = ratio >= bound if kind == "faster" else ratio <= bound
+    return {"kind": kind, "ratio": ratio, "target": bound, "met": met}
 
 
 def main(
     description: str, worker: Callable[[str, list[str]], dict[str, float]], run: Callable[[int], list[Any]]
 ) -> None:
-    """Be the worker or the run, as the command line says; ``--json FILE`` keeps the report."""
+    """Be the worker or the run, as the command line says; ``--json FILE`` keeps the report.
+
+    Leaves with 1 if a target was missed.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--worker", choices=(OURS, PEER), help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5, help="processes per library")
@@ -96,6 +106,8 @@ def main(
     if options.worker:
         print(json.dumps(worker(options.worker, rest)))
         return
-    report = {"machine": machine(), "results": run(options.rounds)}
+    report: dict[str, Any] = {"machine": machine(), "results": run(options.rounds)}
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    ratios = [ratio for result in report["results"] for ratio in result["ratios"].values()]
+    sys.exit(0 if all(ratio["met"] for ratio in ratios) else 1)

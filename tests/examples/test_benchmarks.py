@@ -1,0 +1,69 @@
+"""The benchmarks' own arithmetic, and one worker of each at a size that says nothing of speed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def module(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, loaded)
+        spec.loader.exec_module(loaded)
+        return loaded
+
+    return module
+
+
+def test_a_ratio_says_how_much_better_we_are(load: object, capsys: pytest.CaptureFixture[str]) -> None:
+    harness = load("harness")  # type: ignore[operator]
+    rows = {harness.OURS: {"seconds": 2.0, "peak_bytes": 30.0}, harness.PEER: {"seconds": 3.0, "peak_bytes": 40.0}}
+    report = harness.show("title", rows, {"seconds": ("faster", 1.5), "peak_bytes": ("smaller", 0.6)})
+    assert report["ratios"]["seconds"] == {"kind": "faster", "ratio": 1.5, "target": 1.5, "met": True}
+    assert report["ratios"]["peak_bytes"] == {"kind": "smaller", "ratio": 0.75, "target": 0.6, "met": False}
+    assert "MISSED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("met", "code"), [(True, 0), (False, 1)])
+def test_a_missed_target_is_an_error_of_the_command(
+    load: object, met: bool, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = load("harness")  # type: ignore[operator]
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--rounds", "1"])
+    with pytest.raises(SystemExit) as left:
+        harness.main("", lambda *_: {}, lambda rounds: [{"ratios": {"seconds": {"met": met}}}])
+    assert left.value.code == code
+
+
+def test_one_worker_of_encoding_and_training_each(
+    load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materials, encode, train = load("materials"), load("encode"), load("train")  # type: ignore[operator]
+    monkeypatch.setattr(materials, "VOCABULARY", 300)
+    monkeypatch.setattr(materials, "TOKENS", 32)
+    monkeypatch.setattr(materials, "ACTIVE_TERMS", 20)
+    words = [f"word{number}" for number in range(40)]
+    pairs = [(f"{word} question", " ".join(words[place:] + words[:place]) * 12) for place, word in enumerate(words)]
+    texts = tmp_path / "pairs.json"
+    texts.write_text(json.dumps(pairs), encoding="utf-8")
+    model = materials.write_model(tmp_path, [text for pair in pairs for text in pair])
+    monkeypatch.setattr(encode, "TEXTS", 4)
+    measured = encode.worker("sparse_encoder", [str(model), str(texts), "float32"])
+    assert measured["seconds"] > 0
+    assert 1 < measured["active_terms"] < 100
+    monkeypatch.setattr(train, "BATCH", 2)
+    monkeypatch.setattr(train, "STEPS", 2)
+    assert train.worker("sparse_encoder", [str(model), str(texts), str(tmp_path / "out")])["seconds"] > 0

@@ -1,7 +1,7 @@
 """Build an inference-free model: documents pass a transformer, a query is a look-up of one learned weight per word.
 
-Encoding a query then costs next to nothing. The weights start from the inverse document frequencies of a corpus (a text
-file with one document per line) and are trained with the rest, at a rate of their own.
+Encoding a query then costs next to nothing. The weights are the inverse document frequencies of a corpus, a text file
+with one document per line; the saved model is untrained and ready to be.
 
     python examples/inference_free.py corpus.txt --model path/to/masked-language/checkpoint --output inference-free
 """

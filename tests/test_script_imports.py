@@ -33,14 +33,14 @@ HOMES = {
         "MultiDatasetBatchSamplers": "samplers.names",
     },
     "callbacks": {
-        "SchedulerType": "training.splade_weights",
-        "SpladeRegularizerWeightSchedulerCallback": "training.splade_weights",
+        "SchedulerType": "training.events.splade_weights",
+        "SpladeRegularizerWeightSchedulerCallback": "training.events.splade_weights",
     },
     "callbacks.splade_callbacks": {
-        "SchedulerType": "training.splade_weights",
-        "SpladeRegularizerWeightSchedulerCallback": "training.splade_weights",
+        "SchedulerType": "training.events.splade_weights",
+        "SpladeRegularizerWeightSchedulerCallback": "training.events.splade_weights",
     },
-    "data_collator": {"SparseEncoderDataCollator": "training.collator"},
+    "data_collator": {"SparseEncoderDataCollator": "training.data.collator"},
     "evaluation": {"SequentialEvaluator": "evaluation.sequential", "SimilarityFunction": "similarity"},
     "models": {
         "Asym": "modules.router",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparse_encoder.samplers import BatchSamplers
-from sparse_encoder.training.schedules import check_schedule
+from sparse_encoder.training.optimization.schedules import check_schedule
 
 if TYPE_CHECKING:
     from sparse_encoder.training.arguments import SparseEncoderTrainingArguments

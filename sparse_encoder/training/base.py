@@ -13,9 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
-from sparse_encoder.training.callbacks import CallbackHandler, TrainerCallback
-from sparse_encoder.training.flow import DefaultFlowCallback
-from sparse_encoder.training.optimization import (
+from sparse_encoder.training.checkpoints.optimizer_state import Schedule
+from sparse_encoder.training.events.flow import DefaultFlowCallback
+from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback
+from sparse_encoder.training.events.protocol import CallbackHandler, TrainerCallback
+from sparse_encoder.training.optimization.groups import (
     ParameterGroup,
     build_optimizer,
     build_scheduler,
@@ -23,8 +25,6 @@ from sparse_encoder.training.optimization import (
     learning_rates_of,
     parameter_groups,
 )
-from sparse_encoder.training.optimizer_state import Schedule
-from sparse_encoder.training.progress import PrinterCallback, ProgressCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
 _NOT_SUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")

@@ -12,9 +12,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sparse_encoder.training.collator import Batch, num_texts
+from sparse_encoder.training.data.collator import Batch, num_texts
+from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.meters import LossMeter, means_of, merge_sums
-from sparse_encoder.training.splade_weights import SpladeRegularizerWeightSchedulerCallback
 
 if TYPE_CHECKING:
     from sparse_encoder.training.trainer import SparseEncoderTrainer

@@ -19,13 +19,13 @@ from accelerate import skip_first_batches
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from sparse_encoder.training.checkpoints import list_checkpoints, sweep
-from sparse_encoder.training.collator import Batch, num_texts, num_tokens
+from sparse_encoder.training.checkpoints.folders import list_checkpoints, sweep
+from sparse_encoder.training.checkpoints.saving import RunFiles, mark_as_trained
+from sparse_encoder.training.checkpoints.snapshot import Progress, data_identity, optimization_identity
+from sparse_encoder.training.data.collator import Batch, num_texts, num_tokens
 from sparse_encoder.training.meters import LossMeter, means_of, merge_sums
-from sparse_encoder.training.optimization import GuardedUpdate, learning_rates_of, non_embedding_parameters
+from sparse_encoder.training.optimization.groups import GuardedUpdate, learning_rates_of, non_embedding_parameters
 from sparse_encoder.training.randomness import MODEL_STREAM, seed_everything
-from sparse_encoder.training.saving import RunFiles, mark_as_trained
-from sparse_encoder.training.snapshot import Progress, data_identity, optimization_identity
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.steps import plan_steps, steps_of
 

@@ -25,15 +25,15 @@ from sparse_encoder.modules.pipeline import check_can_be_saved
 from sparse_encoder.samplers import DefaultBatchSampler
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.base import TrainerBase
-from sparse_encoder.training.callbacks import TrainerCallback
-from sparse_encoder.training.checkpoints import find_checkpoint
-from sparse_encoder.training.collator import LABEL, LABEL_COLUMNS, Batch, SparseEncoderDataCollator, split_columns
+from sparse_encoder.training.checkpoints.folders import find_checkpoint
+from sparse_encoder.training.checkpoints.optimizer_state import Schedule
+from sparse_encoder.training.checkpoints.snapshot import ARGUMENTS
+from sparse_encoder.training.data.collator import LABEL, LABEL_COLUMNS, Batch, SparseEncoderDataCollator, split_columns
+from sparse_encoder.training.data.rows import Rows
 from sparse_encoder.training.evaluating import evaluation_loss, evaluator_metrics
+from sparse_encoder.training.events.protocol import TrainerCallback
+from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.loop import TrainingRun
-from sparse_encoder.training.optimizer_state import Schedule
-from sparse_encoder.training.preprocessing import Rows
-from sparse_encoder.training.snapshot import ARGUMENTS
-from sparse_encoder.training.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.state import TrainOutput
 
 if TYPE_CHECKING:

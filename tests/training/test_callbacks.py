@@ -8,7 +8,7 @@ import pytest
 from training_helpers import Anything, arguments, pairs, trainer
 
 from sparse_encoder.training import CallbackHandler, TrainerCallback, TrainerControl, TrainerState
-from sparse_encoder.training.flow import DefaultFlowCallback
+from sparse_encoder.training.events.flow import DefaultFlowCallback
 
 EVENTS = [name for name in dir(TrainerCallback) if name.startswith("on_")]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from training_helpers import arguments
 
-from sparse_encoder.training.optimization import (
+from sparse_encoder.training.optimization.groups import (
     GuardedUpdate,
     build_optimizer,
     build_scheduler,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from training_helpers import Anything
 
-from sparse_encoder.training.schedules import SCHEDULES, Course, check_schedule
+from sparse_encoder.training.optimization.schedules import SCHEDULES, Course, check_schedule
 
 COURSE = Course(warmup_steps=2, total_steps=8, base_rate=1e-3)
 GOLDEN = {  # of the peer, 4 digits; trainer.md

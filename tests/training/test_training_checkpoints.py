@@ -10,10 +10,15 @@ import torch
 from torch import nn
 
 from sparse_encoder.checkpoint import CheckpointError
-from sparse_encoder.training import checkpoints
-from sparse_encoder.training.checkpoints import find_checkpoint, list_checkpoints, new_checkpoint, rotate_checkpoints
-from sparse_encoder.training.manifest import check_manifest, write_manifest
-from sparse_encoder.training.optimizer_state import read_optimizer, write_optimizer
+from sparse_encoder.training.checkpoints import folders
+from sparse_encoder.training.checkpoints.folders import (
+    find_checkpoint,
+    list_checkpoints,
+    new_checkpoint,
+    rotate_checkpoints,
+)
+from sparse_encoder.training.checkpoints.manifest import check_manifest, write_manifest
+from sparse_encoder.training.checkpoints.optimizer_state import read_optimizer, write_optimizer
 
 DEAD_PROCESS = 2**22 + 1  # beyond the largest process number of Linux
 
@@ -189,8 +194,8 @@ def test_what_killed_processes_left_is_swept_away(tmp_path: Path) -> None:
     for name in (f".tmp-{DEAD_PROCESS}-abc123", f".tmp-{os.getpid()}-abc123", ".trash-checkpoint-3-abc", "runs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("text")
-    checkpoints.sweep(tmp_path)
-    checkpoints.sweep(tmp_path / "nowhere")
+    folders.sweep(tmp_path)
+    folders.sweep(tmp_path / "nowhere")
     assert sorted(os.listdir(tmp_path)) == [f".tmp-{os.getpid()}-abc123", "runs"]
 
 

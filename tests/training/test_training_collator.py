@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparse_encoder.training import SparseEncoderDataCollator
-from sparse_encoder.training.collator import num_texts, num_tokens, split_columns
+from sparse_encoder.training.data.collator import num_texts, num_tokens, split_columns
 
 
 class Recorder:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from training_helpers import pairs, trainer
 
-from sparse_encoder.training.progress import readable
+from sparse_encoder.training.events.progress import readable
 
 
 def test_numbers_have_four_digits() -> None:
@@ -44,7 +44,7 @@ def test_without_a_bar_rows_go_to_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trainer(tmp_path, num_train_epochs=1)
-    with caplog.at_level(logging.INFO, logger="sparse_encoder.training.progress"):
+    with caplog.at_level(logging.INFO, logger="sparse_encoder.training.events.progress"):
         run.train()
     rows = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
     assert [row.partition(":")[0] for row in rows] == ["loss", "loss", "loss", "train_runtime"]

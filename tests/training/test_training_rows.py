@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_helpers import Anything, pairs
 
-from sparse_encoder.training.preprocessing import Rows
+from sparse_encoder.training.data.rows import Rows
 
 LISTED = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(6)]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from enum import Enum
 
 from sparse_encoder.losses import SpladeLoss
-from sparse_encoder.training.callbacks import Arguments, Context, TrainerCallback
+from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
 

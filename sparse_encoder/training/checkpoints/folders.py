@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparse_encoder.checkpoint import CheckpointError, staged_folder
-from sparse_encoder.training.manifest import check_manifest, write_manifest
+from sparse_encoder.training.checkpoints.manifest import check_manifest, write_manifest
 
 logger = logging.getLogger(__name__)
 

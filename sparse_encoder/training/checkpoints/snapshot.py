@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import sparse_encoder
 from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+from sparse_encoder.training.checkpoints.optimizer_state import OPTIONS, SCHEDULE
 from sparse_encoder.training.meters import Sums
-from sparse_encoder.training.optimizer_state import OPTIONS, SCHEDULE
 from sparse_encoder.training.state import TrainerState, read_spelled, spelled
 
 STATE, ARGUMENTS, RUN, LOSS = "trainer_state.json", "training_args.json", "run.json", "loss.safetensors"

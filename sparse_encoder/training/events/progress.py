@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from sparse_encoder.training.callbacks import Arguments, Context, TrainerCallback
+from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
 logger = logging.getLogger(__name__)

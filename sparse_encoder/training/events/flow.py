@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparse_encoder.training.callbacks import Arguments, Context, TrainerCallback
+from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 from torch.utils.data import Dataset
 
-from sparse_encoder.training.collator import LABEL_COLUMNS
+from sparse_encoder.training.data.collator import LABEL_COLUMNS
 from sparse_encoder.training.randomness import DATA_STREAM, seed_everything
 
 RESERVED_COLUMNS = ("dataset_name", "return_loss")

@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
-from sparse_encoder.training.schedules import SCHEDULES, Course
+from sparse_encoder.training.optimization.schedules import SCHEDULES, Course
 from sparse_encoder.training.steps import steps_of
 
 logger = logging.getLogger(__name__)

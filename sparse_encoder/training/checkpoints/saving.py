@@ -13,10 +13,10 @@ from torch import nn
 from sparse_encoder.checkpoint import CheckpointError, read_tensors
 from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.modules.pipeline import load_modules
-from sparse_encoder.training.checkpoints import checkpoint_path, new_checkpoint, rotate_checkpoints
-from sparse_encoder.training.manifest import check_manifest
-from sparse_encoder.training.optimizer_state import read_optimizer, write_optimizer
-from sparse_encoder.training.snapshot import (
+from sparse_encoder.training.checkpoints.folders import checkpoint_path, new_checkpoint, rotate_checkpoints
+from sparse_encoder.training.checkpoints.manifest import check_manifest
+from sparse_encoder.training.checkpoints.optimizer_state import read_optimizer, write_optimizer
+from sparse_encoder.training.checkpoints.snapshot import (
     Progress,
     read_loss,
     read_run,

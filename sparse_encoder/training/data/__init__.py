@@ -1,0 +1,1 @@
+"""Rows of datasets become batches: reading, names, prompts, tokenizing, loaders."""

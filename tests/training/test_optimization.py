@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-import math
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from torch import nn
 from training_helpers import arguments
 
 from sparse_encoder.training.optimization.groups import (
-    GuardedUpdate,
     build_optimizer,
     build_scheduler,
     decayed_names,
@@ -141,49 +139,6 @@ def test_a_warm_up_longer_than_the_run_is_refused() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
     with pytest.raises(ValueError, match="at most the 11 updates of the run, got 12"):
         build_scheduler(optimizer, arguments("out", warmup_steps=12), max_steps=11)
-
-
-def adamw(parameter: nn.Parameter, *, fused: bool) -> torch.optim.Optimizer:
-    return torch.optim.AdamW([parameter], lr=0.1, fused=fused)
-
-
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_moves_nothing(fused: bool, bad: float) -> None:
-    parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
-    optimizer = adamw(parameter, fused=fused)
-    guard = GuardedUpdate(optimizer, max_grad_norm=1.0)
-    for gradient in ([1.0, 1.0], [bad, 1.0], [1.0, 1.0]):
-        before = parameter.detach().clone()
-        parameter.grad = torch.tensor(gradient)
-        guard.step(guard.clip())
-        assert torch.equal(parameter, before) == (bad in gradient)
-    straight = nn.Parameter(torch.tensor([1.0, 2.0]))
-    other = adamw(straight, fused=fused)
-    for _ in range(2):
-        straight.grad = torch.full((2,), 1 / math.sqrt(2))
-        other.step()
-    torch.testing.assert_close(parameter, straight, rtol=1e-6, atol=0)
-    assert guard.skipped() == (0, 1)
-
-
-def test_what_is_left_out_is_counted_in_a_row_and_in_all() -> None:
-    parameter = nn.Parameter(torch.tensor([1.0]))
-    guard = GuardedUpdate(adamw(parameter, fused=True), max_grad_norm=0.0, skipped_in_a_row=2)
-    assert guard.skipped() == (2, 0)
-    for gradient, expected in ((math.nan, (3, 1)), (1.0, (0, 1)), (math.nan, (1, 2)), (math.inf, (2, 3))):
-        parameter.grad = torch.tensor([gradient])
-        guard.step(guard.clip())
-        assert guard.skipped() == expected
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(1.0, [0.6, 0.8]), (0.0, [3.0, 4.0]), (10.0, [3.0, 4.0])])
-def test_the_norm_is_that_before_clipping(limit: float, expected: list[float]) -> None:
-    parameter = nn.Parameter(torch.zeros(2))
-    parameter.grad = torch.tensor([3.0, 4.0])
-    guard = GuardedUpdate(torch.optim.SGD([parameter], lr=0.1), max_grad_norm=limit)
-    assert guard.clip().item() == pytest.approx(5.0)
-    assert parameter.grad.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_parameters_of_embeddings_are_not_counted_as_work() -> None:

@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers and the guarded update; knows losses and models as modules with parameters only."""
+"""Parameter groups and optimizers; knows losses and models as modules with parameters only."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+from sparse_encoder.training.optimization.guard import GuardedUpdate as GuardedUpdate  # its place until now
 from sparse_encoder.training.optimization.schedules import SCHEDULES, Course
+from sparse_encoder.training.optimization.settings import OptimizerSettings, ScheduleSettings
 from sparse_encoder.training.steps import steps_of
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _assign_patterns(
     return {name: patterns[0] if patterns else None for name, patterns in found.items()}
 
 
-def build_optimizer(groups: list[ParameterGroup], args: SparseEncoderTrainingArguments) -> Optimizer:
+def build_optimizer(groups: list[ParameterGroup], args: OptimizerSettings) -> Optimizer:
     """Return the optimizer that the arguments name."""
     if args.optim == "sgd":
         return SGD(groups, lr=args.learning_rate)
@@ -125,7 +125,7 @@ def build_optimizer(groups: list[ParameterGroup], args: SparseEncoderTrainingArg
     )
 
 
-def build_scheduler(optimizer: Optimizer, args: SparseEncoderTrainingArguments, max_steps: int) -> LambdaLR:
+def build_scheduler(optimizer: Optimizer, args: ScheduleSettings, max_steps: int) -> LambdaLR:
     """Return the schedule that the arguments name, over a run of ``max_steps`` updates.
 
     Raises:
@@ -136,56 +136,6 @@ def build_scheduler(optimizer: Optimizer, args: SparseEncoderTrainingArguments, 
         raise ValueError(f"warmup_steps must be at most the {max_steps} updates of the run, got {warmup_steps}")
     course = Course(warmup_steps, max_steps, base_rate=optimizer.defaults["lr"])
     return LambdaLR(optimizer, SCHEDULES[args.lr_scheduler_type](course, **args.mapping("lr_scheduler_kwargs")))
-
-
-class GuardedUpdate:
-    """Clip the gradient and let the optimizer move the weights, unless the gradient is not finite.
-
-    Optimizers that can leave out an update on the device (torch's fused ones) never make the process wait for it; the
-    others cost one transfer of a number per update. What is left out is counted on the device.
-
-    Args:
-        optimizer: Moves the weights.
-        max_grad_norm: Longer gradients are scaled down to it; 0 leaves them as they are.
-        skipped_in_a_row: Updates that were left out right before, in an earlier part of the run.
-    """
-
-    def __init__(self, optimizer: Optimizer, max_grad_norm: float, skipped_in_a_row: int = 0) -> None:
-        self.optimizer = optimizer
-        self.max_grad_norm = max_grad_norm
-        self._skipped: Tensor | None = None  # in a row, and since they were last taken: (2,)
-        self._skipped_before = skipped_in_a_row
-
-    def clip(self) -> Tensor:
-        """Scale the gradient down to the largest norm; returns its norm before, a scalar tensor."""
-        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
-        norm = torch.nn.utils.get_total_norm(each.grad for each in parameters if each.grad is not None)
-        if self.max_grad_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
-        return norm
-
-    def step(self, norm: Tensor) -> None:
-        """Update the weights if the norm of their gradient is finite."""
-        not_finite = (~torch.isfinite(norm)).float()
-        if self._skipped is None:
-            self._skipped = torch.tensor([float(self._skipped_before), 0.0], device=norm.device)
-        in_a_row, taken = self._skipped
-        self._skipped = torch.stack([(in_a_row + 1) * not_finite, taken + not_finite])
-        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # torch's own name for: skips on the device
-            self.optimizer.found_inf = not_finite  # type: ignore[attr-defined]
-            self.optimizer.step()
-            del self.optimizer.found_inf  # type: ignore[attr-defined]
-        else:
-            if not_finite:
-                self.optimizer.zero_grad(set_to_none=True)  # parameters without a gradient are not moved
-            self.optimizer.step()
-
-    def skipped(self) -> tuple[int, int]:
-        """Return how many updates were left out in a row up to the last one, and in all, in one transfer."""
-        if self._skipped is None:
-            return self._skipped_before, 0
-        in_a_row, total = self._skipped.tolist()
-        return int(in_a_row), int(total)
 
 
 def learning_rates_of(optimizer: Optimizer) -> list[float]:

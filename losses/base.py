@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any
 
@@ -16,6 +16,11 @@ LossValue = Tensor | dict[str, Tensor]  # a loss made of losses returns its term
 def full_precision(weights: Tensor) -> Tensor:
     """Return 16-bit floats as float32 and anything wider as it is: reductions need more than 8 or 11 bits."""
     return weights.float() if weights.dtype in (torch.float16, torch.bfloat16) else weights
+
+
+def mean_of_rows(values: Tensor) -> Tensor:
+    """Average (B, ...) over the rows of one batch."""
+    return values.mean(dim=0)
 
 
 def check_not_negative(name: str, value: object) -> None:
@@ -76,13 +81,20 @@ class EmbeddingLoss(nn.Module, ABC):
 class Regularizer(nn.Module, ABC):
     """Make a penalty on one matrix of term weights; used alone, it takes the columns of a batch together.
 
+    A penalty that averages over rows does so with :attr:`mean_over_batch`. Then it is that of the whole update, however
+    many processes and micro-batches this is spread over (:mod:`sparse_encoder.losses.global_batch`).
+
     Args:
         model: As in :class:`EmbeddingLoss`.
     """
 
+    mean_over_batch: Callable[[Tensor], Tensor]
+    """Averages values of rows, (B, ...), over the rows of the batch; a trainer makes it those of the global batch."""
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.mean_over_batch = mean_of_rows
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Embed the columns of one batch and penalise their rows together; labels are not used."""

@@ -16,7 +16,8 @@ class FlopsLoss(Regularizer):
     .. math:: \sum_j \bigl( \tfrac{1}{B} \sum_i |w_{ij}| \bigr)^2
 
     Source: Paria et al., 2020, https://arxiv.org/abs/2004.05665; the threshold: Xu et al., 2025,
-    https://arxiv.org/abs/2504.14839. The peer leaves out the absolute value, which matters for negative weights only.
+    https://arxiv.org/abs/2504.14839. The peer leaves out the absolute value, which matters for negative weights only,
+    and averages over the rows of one process and micro-batch, where a trainer of ours takes those of the whole update.
 
     Args:
         model: The encoder whose term weights are penalised.
@@ -47,7 +48,7 @@ class FlopsLoss(Regularizer):
         if self.threshold is not None:
             active = torch.count_nonzero(embeddings, dim=1)  # (B,)
             embeddings = embeddings * (active > self.threshold).unsqueeze(1)
-        return embeddings.abs().mean(dim=0).square().sum()
+        return self.mean_over_batch(embeddings.abs()).square().sum()
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
         """Return the settings that belong into a model card."""

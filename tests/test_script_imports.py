@@ -67,7 +67,7 @@ HOMES = {
     "training_args": {
         "BatchSamplers": "samplers.names",
         "MultiDatasetBatchSamplers": "samplers.names",
-        "SparseEncoderTrainingArguments": "training.arguments",
+        "SparseEncoderTrainingArguments": "training.sparse_arguments",
     },
     "util.similarity": {
         "SimilarityFunction": "similarity",

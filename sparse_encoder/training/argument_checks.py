@@ -7,19 +7,40 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparse_encoder.samplers import BatchSamplers
 from sparse_encoder.training.optimization.schedules import check_schedule
 
 if TYPE_CHECKING:
-    from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+    from sparse_encoder.training.arguments import TrainingArguments
 
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 STRATEGIES = {
     "logging_strategy": ("epoch", "no", "steps"),
     "eval_strategy": ("epoch", "no", "steps"),
     "save_strategy": ("best", "epoch", "no", "steps"),
+    "hub_strategy": ("all_checkpoints", "checkpoint", "end", "every_save"),
+    "on_save_error": ("stop", "warn"),
+    "train_sampling_strategy": ("group_by_length", "random", "sequential"),
+    "include_num_input_tokens_seen": ("all", "no", "non_padding", True, False),
+    "log_level": ("critical", "debug", "error", "info", "passive", "warning"),
+    "log_level_replica": ("critical", "debug", "error", "info", "passive", "warning"),
     "optim": OPTIMIZERS,
 }
+_ONLY = {
+    "debug": "torch.autograd.detect_anomaly finds where a value stops being finite",
+    "local_rank": "the launcher says which process this is (torchrun, accelerate launch)",
+    "skip_memory_metrics": "a profiler measures memory better; torch.profiler has one",
+    "save_safetensors": "weights are saved in no other format",
+    "save_on_each_node": "checkpoints are written once, into a folder that all machines see",
+    "enable_jit_checkpoint": "save_on_signal=True saves when the process is told to end",
+    "deepspeed": "training is sharded by fsdp; sparse_encoder.training.deepspeed_config fills a configuration",
+    "accelerator_config": "the trainer's own arguments say all of it",
+    "parallelism_config": "training is sharded by fsdp",
+    "use_liger_kernel": "its kernels are for models of transformers",
+    "use_cache": "a cache of keys and values is of no use in training",
+    "neftune_noise_alpha": "it is not supported; a forward hook on the word embeddings adds noise",
+    "optim_target_modules": "its optimizers are not supported",
+}
+"""Fields of transformers that have one value here, and why."""
 _INF = math.inf
 _INTEGERS = {  # name: smallest value
     "per_device_train_batch_size": 1,
@@ -31,6 +52,10 @@ _INTEGERS = {  # name: smallest value
     "data_seed": 0,
     "dataloader_num_workers": 0,
     "dataloader_prefetch_factor": 1,
+    "eval_accumulation_steps": 1,
+    "torch_empty_cache_steps": 1,
+    "ddp_bucket_cap_mb": 1,
+    "ddp_timeout": 1,
 }
 _NUMBERS = {  # name: smallest value, first value that is too large
     "num_train_epochs": (0.0, _INF),
@@ -43,12 +68,21 @@ _NUMBERS = {  # name: smallest value, first value that is too large
     "adam_epsilon": (0.0, _INF),
     "max_grad_norm": (0.0, _INF),
     "eval_delay": (0.0, _INF),
+    "label_smoothing_factor": (0.0, 1.0),
 }
 _INTERVALS = ("logging_steps", "eval_steps", "save_steps")
-_OPTIONAL = ("data_seed", "dataloader_prefetch_factor", "save_total_limit", "warmup_ratio")
+_OPTIONAL = (
+    "data_seed",
+    "dataloader_prefetch_factor",
+    "ddp_bucket_cap_mb",
+    "eval_accumulation_steps",
+    "save_total_limit",
+    "torch_empty_cache_steps",
+    "warmup_ratio",
+)
 
 
-def check_arguments(args: SparseEncoderTrainingArguments) -> None:
+def check_arguments(args: TrainingArguments) -> None:
     """Check every rule.
 
     Raises:
@@ -60,14 +94,20 @@ def check_arguments(args: SparseEncoderTrainingArguments) -> None:
         if getattr(args, name) not in known:
             raise ValueError(f"unknown {name} {getattr(args, name)!r}; choose from {known}")
     check_schedule(args.lr_scheduler_type, args.mapping("lr_scheduler_kwargs"))
-    _check_mappings(args)
-    _check_support(args)
+    for name, reason in _ONLY.items():
+        only = type(args).__dataclass_fields__[name].default
+        if getattr(args, name) not in (only, None):
+            raise ValueError(f"{name} must be {only!r}, got {getattr(args, name)!r}: {reason}")
+    for pattern, rate in args.mapping("learning_rate_mapping").items():
+        if not 0 <= check_number(f"the learning rate of {pattern!r}", rate) < _INF:
+            raise ValueError(f"learning_rate_mapping needs rates >= 0, got {rate} for {pattern!r}")
+    _check_precision(args)
     _check_combinations(args)
     if args.load_best_model_at_end:
         _check_best_model(args)
 
 
-def _check_numbers(args: SparseEncoderTrainingArguments) -> None:
+def _check_numbers(args: TrainingArguments) -> None:
     """Check types and ranges of numbers; a boolean is none."""
     for name, smallest in _INTEGERS.items():
         value = getattr(args, name)
@@ -81,10 +121,10 @@ def _check_numbers(args: SparseEncoderTrainingArguments) -> None:
         value = getattr(args, name)
         if value is None and name in _OPTIONAL:
             continue
-        if not smallest_number <= _number(name, value) < too_large:
+        if not smallest_number <= check_number(name, value) < too_large:
             raise ValueError(f"{name} must be >= {smallest_number} and < {too_large}, got {value}")
     for name in _INTERVALS:
-        value = _number(name, getattr(args, name))
+        value = check_number(name, getattr(args, name))
         if not value > 0 or (value >= 1 and value != int(value)):
             raise ValueError(f"{name} must be a whole number of steps or a ratio between 0 and 1, got {value}")
     if args.max_steps == 0:
@@ -95,69 +135,51 @@ def _check_numbers(args: SparseEncoderTrainingArguments) -> None:
         raise ValueError(f"warmup_steps must be a whole number or a ratio below 1, got {args.warmup_steps}")
 
 
-def _number(name: str, value: object) -> float:
+def check_number(name: str, value: object) -> float:
+    """Return a value that is a number; a boolean is none.
+
+    Raises:
+        TypeError: If it is not.
+    """
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return value
 
 
-def _check_mappings(args: SparseEncoderTrainingArguments) -> None:
-    """Check what is given by column or by name of a parameter."""
-    for pattern, rate in args.mapping("learning_rate_mapping").items():
-        if not 0 <= _number(f"the learning rate of {pattern!r}", rate) < _INF:
-            raise ValueError(f"learning_rate_mapping needs rates >= 0, got {rate} for {pattern!r}")
-    for name in ("prompts", "router_mapping"):
-        value = getattr(args, name)
-        if not isinstance(value, dict):
-            if not isinstance(value, str | None):
-                raise TypeError(f"{name} must be a str or a dict from column to str, got {value!r}")
-            continue
-        for column, text in value.items():
-            if isinstance(text, dict):
-                raise ValueError(
-                    f"{name} by dataset needs several datasets, which are not supported yet, got {column!r}: {text!r}; "
-                    "give a dict from column to str"
-                )
-            if not isinstance(text, str):
-                raise TypeError(f"{name} must map columns to str, got {text!r} for {column!r}")
-
-
-def _check_support(args: SparseEncoderTrainingArguments) -> None:
-    """Refuse what the peer has and this library does not have yet."""
-    if args.fp16:
-        raise ValueError("fp16=True is not supported; take bf16=True")
-    if args.push_to_hub:
-        raise ValueError("push_to_hub=True is not supported yet; call model.push_to_hub after training")
-    if args.remove_unused_columns is not False:
-        raise ValueError(
-            "remove_unused_columns must be False: every column is used; dataset.remove_columns removes some"
-        )
-    if args.report_to not in (None, "none", [], ["none"]):
-        raise ValueError(f"report_to can be 'none' so far, got {args.report_to!r}; a callback receives every log row")
-    if isinstance(args.batch_sampler, BatchSamplers) and args.batch_sampler is not BatchSamplers.BATCH_SAMPLER:
-        raise ValueError(
-            f"batch_sampler can be 'batch_sampler', a subclass of DefaultBatchSampler or a function so far, "
-            f"got {args.batch_sampler.value!r}"
-        )
-    if not isinstance(args.batch_sampler, BatchSamplers) and not callable(args.batch_sampler):
-        raise TypeError(f"batch_sampler must be a name, a class or a function, got {args.batch_sampler!r}")
+def _check_precision(args: TrainingArguments) -> None:
+    """Check that there is one 16-bit type at most, and a device for it."""
+    for first, second in (("fp16", "bf16"), ("fp16_full_eval", "bf16_full_eval")):
+        if getattr(args, first) and getattr(args, second):
+            raise ValueError(f"{first} and {second} exclude each other; give one")
     on_gpu = torch.cuda.is_available() and not args.use_cpu
     if args.bf16 and on_gpu and not torch.cuda.is_bf16_supported():
         raise ValueError("bf16=True needs a GPU with bfloat16; this one has none")
+    if args.tf32 and not on_gpu:
+        raise ValueError("tf32=True needs a GPU")
 
 
-def _check_combinations(args: SparseEncoderTrainingArguments) -> None:
+def _check_combinations(args: TrainingArguments) -> None:
     if args.warmup_ratio is not None:
         raise ValueError(
             f"warmup_steps={args.warmup_steps} and warmup_ratio={args.warmup_ratio} contradict each other; give one"
         )
-    if args.dataloader_prefetch_factor is not None and args.dataloader_num_workers == 0:
-        raise ValueError("dataloader_prefetch_factor needs dataloader_num_workers > 0")
+    if args.dataloader_num_workers == 0:
+        for name in (
+            "dataloader_prefetch_factor",
+            "dataloader_persistent_workers",
+            "dataloader_multiprocessing_context",
+        ):
+            if getattr(args, name):
+                raise ValueError(f"{name} needs dataloader_num_workers > 0")
+    if args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy") and args.eval_strategy == "no":
+        raise ValueError(f"lr_scheduler_type={args.lr_scheduler_type!r} needs an eval_strategy other than 'no'")
+    if unknown := sorted(set(args.include_for_metrics) - {"inputs", "loss"}):
+        raise ValueError(f"include_for_metrics can hold 'inputs' and 'loss', got {unknown}")
     if args.save_strategy == "best" and args.eval_strategy == "no":
         raise ValueError("save_strategy='best' needs an eval_strategy other than 'no'")
 
 
-def _check_best_model(args: SparseEncoderTrainingArguments) -> None:
+def _check_best_model(args: TrainingArguments) -> None:
     """Check that every evaluation that may turn out the best has a checkpoint."""
     if args.save_strategy == "best":
         return

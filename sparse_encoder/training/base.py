@@ -12,7 +12,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.optim import Optimizer
 
-from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.events.flow import DefaultFlowCallback
 from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback
@@ -46,7 +46,7 @@ class TrainerBase:
     def __init__(
         self,
         model: nn.Module,
-        args: SparseEncoderTrainingArguments,
+        args: TrainingArguments,
         *,
         callbacks: Sequence[TrainerCallback | type[TrainerCallback]],
         optimizers: tuple[Optimizer | None, Schedule | None],

@@ -60,7 +60,9 @@ class TrainingRun:
         trainer.create_optimizer_and_scheduler(self.plan.max_steps)
         assert trainer.train_rows is not None  # the loader was made from it
         rows = trainer.train_rows.fingerprint()
-        data = data_identity(args, rows, trainer.accelerator.num_processes)
+        sampler = args.batch_sampler
+        name = getattr(sampler, "value", getattr(sampler, "__qualname__", type(sampler).__qualname__))
+        data = data_identity(args, rows, trainer.accelerator.num_processes, {"batch_sampler": name})
         settings = optimization_identity(args)
         self.files = RunFiles(trainer, {**data, **settings})
         self.progress = Progress()

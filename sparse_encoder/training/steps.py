@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+from sparse_encoder.training.arguments import TrainingArguments
 
 
 class StepPlan(NamedTuple):
@@ -19,7 +19,7 @@ class StepPlan(NamedTuple):
     """Updates of the whole run."""
 
 
-def plan_steps(args: SparseEncoderTrainingArguments, batches_per_epoch: int) -> StepPlan:
+def plan_steps(args: TrainingArguments, batches_per_epoch: int) -> StepPlan:
     """Count the updates of a run: ``max_steps`` if it is given, else ``num_train_epochs`` passes, rounded up."""
     updates = max(math.ceil(batches_per_epoch / args.gradient_accumulation_steps), 1)
     if args.max_steps > 0:

@@ -23,7 +23,6 @@ from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import check_can_be_saved
 from sparse_encoder.samplers import DefaultBatchSampler
-from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.base import TrainerBase
 from sparse_encoder.training.checkpoints.folders import find_checkpoint
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
@@ -34,6 +33,7 @@ from sparse_encoder.training.evaluating import evaluation_loss, evaluator_metric
 from sparse_encoder.training.events.protocol import TrainerCallback
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.loop import TrainingRun
+from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.state import TrainOutput
 
 if TYPE_CHECKING:

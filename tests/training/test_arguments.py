@@ -85,18 +85,30 @@ RANGES = [
     ("logging_strategy", "best"),
     ("eval_strategy", "sometimes"),
     ("save_strategy", "always"),
-    ("optim", "adafactor"),
     ("lr_scheduler_type", "greedy"),
-    ("fp16", True),
-    ("push_to_hub", True),
     ("remove_unused_columns", True),
-    ("report_to", "wandb"),
-    ("batch_sampler", "no_duplicates"),
     ("batch_sampler", "alphabetical"),
     ("dataloader_prefetch_factor", 2),
+    ("dataloader_persistent_workers", True),
+    ("dataloader_multiprocessing_context", "spawn"),
+    ("optim", "adam"),
+    ("hub_strategy", "often"),
+    ("on_save_error", "ignore"),
+    ("log_level", "loud"),
+    ("include_num_input_tokens_seen", "some"),
+    ("include_for_metrics", ["labels"]),
+    ("label_smoothing_factor", 0.1),
+    ("label_names", ["label"]),
+    ("batch_eval_metrics", True),
+    ("prediction_loss_only", False),
+    ("train_sampling_strategy", "group_by_length"),
+    ("multi_dataset_batch_sampler", "alphabetical"),
+    ("debug", "underflow_overflow"),
+    ("deepspeed", "config.json"),
+    ("neftune_noise_alpha", 5.0),
+    ("use_liger_kernel", True),
+    ("skip_memory_metrics", False),
     ("router_mapping", "query"),
-    ("router_mapping", {"pairs": {"question": "query"}}),
-    ("prompts", {"pairs": {"question": "query: "}}),
     ("learning_rate_mapping", {"query": -1.0}),
     ("learning_rate_mapping", "1e-3"),
 ]
@@ -117,6 +129,9 @@ TYPES = [
     ("router_mapping", {"question": 1}),
     ("learning_rate_mapping", {"query": "fast"}),
     ("batch_sampler", 7),
+    ("multi_dataset_batch_sampler", 7),
+    ("prompts", {"pairs": {"question": {"x": "y"}}}),
+    ("router_mapping", {"pairs": {"question": 1}}),
     ("lr_scheduler_kwargs", {"power": 2.0}),
 ]
 
@@ -128,8 +143,8 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(name: str, value: Anything
 
 
 def test_an_unknown_setting_is_refused() -> None:
-    with pytest.raises(TypeError, match="deepspeed"):
-        make(deepspeed="config.json")
+    with pytest.raises(TypeError, match="deepspeeed"):
+        make(deepspeeed="config.json")
 
 
 def test_a_script_may_say_that_columns_stay() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import sparse_encoder
 from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
-from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.checkpoints.optimizer_state import OPTIONS, SCHEDULE
 from sparse_encoder.training.meters import Sums
 from sparse_encoder.training.state import TrainerState, read_spelled, spelled
@@ -57,15 +57,17 @@ class Progress:
     skipped_in_a_row: int = 0
 
 
-def data_identity(args: SparseEncoderTrainingArguments, rows: str, num_processes: int) -> dict[str, Any]:
+def data_identity(
+    args: TrainingArguments, rows: str, num_processes: int, choices: Mapping[str, Any]
+) -> dict[str, Any]:  # settings of several types
     """Return what decides which rows are in which batch, with values of several types.
 
     Args:
         args: The settings.
         rows: Fingerprint of the data.
         num_processes: That share the batches.
+        choices: What the trainer's task adds, for example samplers and prompts; plain values.
     """
-    sampler = args.batch_sampler
     return {
         "train_dataset": rows,
         "seed": args.seed,
@@ -73,12 +75,12 @@ def data_identity(args: SparseEncoderTrainingArguments, rows: str, num_processes
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "dataloader_drop_last": args.dataloader_drop_last,
-        "batch_sampler": getattr(sampler, "value", getattr(sampler, "__qualname__", type(sampler).__qualname__)),
         "num_processes": num_processes,
+        **choices,
     }
 
 
-def optimization_identity(args: SparseEncoderTrainingArguments) -> dict[str, Any]:
+def optimization_identity(args: TrainingArguments) -> dict[str, Any]:
     """Return the settings that a resumed run takes from its checkpoint."""
     return {name: getattr(args, name) for name in _OPTIMIZATION}
 

@@ -74,7 +74,7 @@ def test_a_run_fires_its_events_in_order(tmp_path: Path) -> None:
         "on_log",
         "on_train_end",
     ]
-    assert set(EVENTS) == set(recorder.events)
+    assert set(EVENTS) == {*recorder.events, "on_predict", "on_push_begin"}
     assert {"model", "processing_class", "optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader"} <= set(
         recorder.context
     )
@@ -197,3 +197,46 @@ def test_a_callback_stops_an_epoch_or_the_run(tmp_path: Path) -> None:
     run = trainer(tmp_path, num_train_epochs=3, callbacks=[Stop("should_training_stop", 2)])
     assert run.train().global_step == 2
     assert run.train().global_step == 2  # flags are lowered at the start
+
+
+def test_an_object_is_told_only_of_the_events_that_it_has() -> None:
+    class Duck:
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def on_step_end(self, args: Anything, state: TrainerState, control: TrainerControl, **_: object) -> None:
+            self.steps.append(state.global_step)
+
+    duck: Anything = Duck()
+    handler = CallbackHandler([duck], {})
+    for event in EVENTS:
+        fire(handler, event)
+    assert duck.steps == [0]
+
+
+@pytest.mark.parametrize("wrong", ["tensorboard", print, 3, object])
+def test_what_has_no_event_is_no_callback(wrong: Anything) -> None:
+    with pytest.raises(TypeError, match=r"must have one of the methods \['on_init_end', 'on_train_begin'"):
+        CallbackHandler([wrong], {})
+
+
+@pytest.mark.parametrize("reply", [True, {"should_save": True}, "stop"])
+def test_another_reply_is_refused_by_name(reply: Anything) -> None:
+    class Replies(TrainerCallback):
+        def on_save(self, *_: object, **__: object) -> Anything:
+            return reply
+
+    with pytest.raises(TypeError, match=r"Replies\.on_save must return a TrainerControl or None, got"):
+        fire(CallbackHandler([Replies], {}), "on_save")
+
+
+def test_a_callback_may_take_itself_out() -> None:
+    class Once(TrainerCallback):
+        def on_save(self, *_: object, handler: CallbackHandler, **__: object) -> None:
+            handler.pop(self)
+
+    recorder = Recorder()
+    handler = CallbackHandler([Once, recorder], {})
+    fire(handler, "on_save", {"handler": handler})
+    assert recorder.events == ["on_save"]
+    assert handler.callbacks == [recorder]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sparse_encoder.training.arguments import SparseEncoderTrainingArguments
+from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.state import TrainerControl, TrainerState
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
-Arguments = SparseEncoderTrainingArguments
+Arguments = TrainingArguments
 Reply = TrainerControl | None
 Context = Any  # by keyword: the model, the optimizer, dataloaders, log rows and others
 
@@ -84,8 +88,16 @@ class TrainerCallback:
         """An evaluation is done; ``metrics`` has its results."""
         return None
 
+    def on_predict(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> Reply:
+        """A prediction is done; ``metrics`` has its results."""
+        return None
+
     def on_save(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> Reply:
         """A checkpoint is on the disk."""
+        return None
+
+    def on_push_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> Reply:
+        """An upload to the hub begins."""
         return None
 
     def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> Reply:
@@ -93,8 +105,35 @@ class TrainerCallback:
         return None
 
 
+EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
+"""Every event, in about the order of a run."""
+
+
+@runtime_checkable
+class ExportableState(Protocol):
+    """A callback whose state is saved with checkpoints: a second base beside :class:`TrainerCallback`.
+
+    An object with these two methods is taken for one, whatever its bases.
+    """
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:  # values that JSON can hold
+        """Return ``args``, the arguments of the constructor by name, and ``attributes``, what is set afterwards."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:  # as above
+        """Build one as it was when :meth:`state` was called."""
+        instance = cls(**state["args"])
+        for name, value in state["attributes"].items():
+            setattr(instance, name, value)
+        return instance
+
+
 class CallbackHandler:
     """Call callbacks in their order.
+
+    A callback is any object that has one of the events as a method, so those written for transformers work; of events
+    that it does not have it is not told.
 
     Args:
         callbacks: Instances, or classes that are built without arguments.
@@ -110,8 +149,14 @@ class CallbackHandler:
             self.add(callback)
 
     def add(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
-        """Append a callback; a second one of its class is let in with a warning."""
+        """Append a callback; a second one of its class is let in with a warning.
+
+        Raises:
+            TypeError: If it has none of the events.
+        """
         instance = callback() if isinstance(callback, type) else callback
+        if not any(callable(getattr(instance, event, None)) for event in EVENTS):
+            raise TypeError(f"a callback must have one of the methods {list(EVENTS)}, got {instance!r}")
         if any(type(present) is type(instance) for present in self.callbacks):
             logger.warning("a second callback of class %s is added", type(instance).__name__)
         self.callbacks.append(instance)
@@ -131,8 +176,18 @@ class CallbackHandler:
         control: TrainerControl,
         extra: Mapping[str, object],
     ) -> TrainerControl:
-        """Tell every callback of an event, and what it adds; returns the control to go on with."""
-        for callback in self.callbacks:
-            reply = getattr(callback, event)(args, state, control, **self.context, **extra)
+        """Tell the callbacks that know an event of it, and of what it adds; returns the control to go on with.
+
+        Raises:
+            TypeError: If a callback returns anything but a TrainerControl or None.
+        """
+        assert event in EVENTS
+        for callback in list(self.callbacks):  # which may add or remove some
+            told = getattr(callback, event, None)
+            reply = None if told is None else told(args, state, control, **self.context, **extra)
+            if reply is not None and not isinstance(reply, TrainerControl):
+                raise TypeError(
+                    f"{type(callback).__name__}.{event} must return a TrainerControl or None, got {reply!r}"
+                )
             control = control if reply is None else reply
         return control

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+
+from torch import nn
 
 from sparse_encoder.losses import SpladeLoss
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
+
+logger = logging.getLogger(__name__)
 
 
 class SchedulerType(Enum):
@@ -55,6 +60,8 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         if not 0 < warmup_ratio <= 1:
             raise ValueError(f"warmup_ratio must be > 0 and <= 1, got {warmup_ratio}")
         self.loss = loss
+        self.dataset_name: str | None = None
+        """Stands behind the names of the weights in log rows, where several losses have a schedule."""
         self.scheduler_type = SchedulerType(kind)
         self.warmup_ratio = warmup_ratio
         self.max_document_regularizer_weight = loss.document_regularizer_weight
@@ -94,9 +101,10 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         """Add the weights in use to a log row."""
         if logs is None:
             return
-        logs["document_regularizer_weight"] = self.loss.document_regularizer_weight
+        suffix = "" if self.dataset_name is None else f"_{self.dataset_name}"
+        logs[f"document_regularizer_weight{suffix}"] = self.loss.document_regularizer_weight
         if self.loss.query_regularizer_weight is not None:
-            logs["query_regularizer_weight"] = self.loss.query_regularizer_weight
+            logs[f"query_regularizer_weight{suffix}"] = self.loss.query_regularizer_weight
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Give the loss its full weights back."""
@@ -106,3 +114,35 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         self.loss.document_regularizer_weight = self.max_document_regularizer_weight * factor
         if self.max_query_regularizer_weight is not None:
             self.loss.query_regularizer_weight = self.max_query_regularizer_weight * factor
+
+
+def schedule_splade_weights(callbacks: list[TrainerCallback], losses: nn.Module | Mapping[str, nn.Module]) -> None:
+    """Put the callbacks that schedule the weights of SpladeLosses behind the default flow; make those that are missing.
+
+    Args:
+        callbacks: Of a trainer, the default flow first; changed in place.
+        losses: Its loss, or its losses by dataset. With several SpladeLosses, each callback gets the name of the
+            dataset (the first one, of a loss that several share).
+    """
+    by_dataset = losses if isinstance(losses, Mapping) else {"": losses}
+    found = {id(loss): loss for loss in by_dataset.values() if isinstance(loss, SpladeLoss)}
+    for place, loss in enumerate(found.values(), start=1):
+        callback = _take(callbacks, loss)
+        if callback is None:
+            logger.warning(
+                "SpladeLoss without a SpladeRegularizerWeightSchedulerCallback: one is added, which raises the weights "
+                "of the regularizers from 0 over the first third of the run"
+            )
+            callback = SpladeRegularizerWeightSchedulerCallback(loss)
+        name = next(name for name, each in by_dataset.items() if each is loss)
+        callback.dataset_name = name if len(found) > 1 else None
+        callbacks.insert(place, callback)
+
+
+def _take(callbacks: list[TrainerCallback], loss: SpladeLoss) -> SpladeRegularizerWeightSchedulerCallback | None:
+    """Take the callback of a loss out of a list."""
+    for index, callback in enumerate(callbacks):
+        if isinstance(callback, SpladeRegularizerWeightSchedulerCallback) and callback.loss is loss:
+            del callbacks[index]
+            return callback
+    return None

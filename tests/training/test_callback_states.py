@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from sparse_encoder.training import CallbackHandler, TrainerCallback, TrainerControl
+from sparse_encoder.training.events.early_stopping import EarlyStoppingCallback
+from sparse_encoder.training.events.protocol import ExportableState
+from sparse_encoder.training.events.stateful import collect_states, restore_states
+
+
+class Counter(TrainerCallback, ExportableState):
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.count = start
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"start": self.start}, "attributes": {"count": self.count}}
+
+
+class Foreign:
+    """What transformers would call stateful, without any base of this library."""
+
+    def __init__(self, word: str = "") -> None:
+        self.word = word
+
+    def on_log(self, *_: object, **__: object) -> None:
+        self.word += "x"
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"word": self.word}, "attributes": {}}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Foreign:
+        return cls(state["args"]["word"] + "!")
+
+
+FLAGS = {
+    "should_training_stop": False,
+    "should_epoch_stop": True,
+    "should_save": False,
+    "should_evaluate": False,
+    "should_log": False,
+}
+
+
+def test_states_are_collected_by_class() -> None:
+    one, two = Counter(1), Counter(2)
+    two.count = 7
+    handler = CallbackHandler([TrainerCallback, one, EarlyStoppingCallback, two], {})
+    control = TrainerControl(should_epoch_stop=True)
+    states = collect_states(handler, control)
+    assert states == {
+        "Counter": [
+            {"args": {"start": 1}, "attributes": {"count": 1}},
+            {"args": {"start": 2}, "attributes": {"count": 7}},
+        ],
+        "EarlyStoppingCallback": {
+            "args": {"early_stopping_patience": 1, "early_stopping_threshold": 0.0},
+            "attributes": {"early_stopping_patience_counter": 0},
+        },
+        "TrainerControl": {"args": FLAGS, "attributes": {}},
+    }
+    assert collect_states(handler, control) == states  # does not grow
+    assert json.loads(json.dumps(states)) == states
+
+
+def test_states_are_given_back_in_place() -> None:
+    one, two, foreign = Counter(1), Counter(2), Foreign("a")
+    one.count, two.count = 5, 6
+    saved = collect_states(CallbackHandler([one, foreign, two], {}), TrainerControl(should_save=True))  # type: ignore[list-item]
+    plain, third = TrainerCallback(), Counter(30)
+    handler = CallbackHandler([plain, Counter(10), Foreign(), Counter(20), third], {})  # type: ignore[list-item]
+    control = restore_states(handler, TrainerControl(), json.loads(json.dumps(saved)))
+    assert control == TrainerControl(should_save=True)
+    first, restored, second = handler.callbacks[1:4]
+    assert isinstance(first, Counter) and isinstance(second, Counter) and isinstance(restored, Foreign)
+    assert [(each.start, each.count) for each in (first, second)] == [(1, 5), (2, 6)]
+    assert restored.word == "a!"
+    assert handler.callbacks[0] is plain
+    assert handler.callbacks[4] is third  # nothing was saved for it
+
+
+def test_without_saved_flags_they_stay(caplog: pytest.LogCaptureFixture) -> None:
+    control = TrainerControl(should_log=True)
+    with caplog.at_level(logging.WARNING):
+        assert restore_states(CallbackHandler([], {}), control, {}) is control
+        assert not caplog.messages
+        restore_states(CallbackHandler([Counter(1)], {}), control, {"Gone": {}, "Counter": []})
+    assert caplog.messages == ["the checkpoint has states of callbacks that this trainer does not have: Gone"]
+
+
+def test_a_state_must_be_defined() -> None:
+    class Without(TrainerCallback, ExportableState):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Without()  # type: ignore[abstract]

@@ -35,11 +35,11 @@ def test_rows_of_every_kind_are_read_alike(kind: Anything) -> None:
 
 
 REFUSED = [
-    (datasets.DatasetDict({"a": pairs(3)}), "train_dataset holds several datasets, .* datasets.Dataset"),
+    (datasets.DatasetDict({"a": pairs(3)}), "train_dataset holds several datasets; .* datasets.Dataset"),
     ({"a": pairs(3)}, "several datasets"),
-    (pairs(3).to_iterable_dataset(), "IterableDataset, which is not supported yet; give a datasets.Dataset"),
+    (pairs(3).to_iterable_dataset(), "of the type IterableDataset; give a datasets.Dataset"),
     (iter(LISTED), "list_iterator"),
-    ("texts", "is a str"),
+    ("texts", "of the type str"),
     ([], "has no rows"),
     (pairs(3).select([]), "has no rows"),
     (Indexed([("a", "b")]), "must be dicts from column to value, got tuple"),

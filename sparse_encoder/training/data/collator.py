@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 LABEL = "label"
+DATASET_NAME = "dataset_name"
 _MARKERS = ("_input_ids", "_sentence_embedding")  # every column of a batch has one of these features
 _USUAL_ORDERS = (
     ("anchor", "positive", "negative"),
@@ -26,49 +28,71 @@ _USUAL_ORDERS = (
 )
 
 Batch = dict[str, Any]  # tensors, and plain values that a module's preprocessing adds
+ByColumn = Mapping[str, str]
+Prompts = str | Mapping[str, str | ByColumn] | None
+Routes = Mapping[str, str | ByColumn] | None
 
 
 @dataclass
 class SparseEncoderDataCollator:
     """Tokenize each text column of some rows, once, and collect their labels.
 
+    The column ``dataset_name``, which says where rows are from, is kept as one string. A mapping of prompts goes by
+    dataset if it has the name of this one, else by column; so does one of routes if it holds mappings.
+
     Args:
         preprocess_fn: Called as ``preprocess_fn(texts, prompt=, task=)``, with ``max_length=`` where it is set; returns
             the features of one column.
         valid_label_columns: Names of label columns; the first one present becomes ``label``.
-        router_mapping: The task of each column, for models with a Router.
-        prompts: A prompt for every column, or prompts by column.
+        router_mapping: The task of each column, for models with a Router; or such mappings by dataset.
+        prompts: A prompt for every column, or prompts by column; or either of them by dataset.
         max_length: Most tokens of a text, for every column or by task; ``None`` leaves it to ``preprocess_fn``.
     """
 
     preprocess_fn: Callable[..., Mapping[str, Any]]
     valid_label_columns: Sequence[str] = LABEL_COLUMNS
-    router_mapping: dict[str, str] | None = field(default_factory=dict, repr=False)
-    prompts: str | dict[str, str] | None = field(default_factory=dict, repr=False)
+    router_mapping: Routes = field(default_factory=dict, repr=False)
+    prompts: Prompts = field(default_factory=dict, repr=False)
     max_length: int | dict[str, int] | None = field(default=None, repr=False)
     _columns_seen: set[tuple[str, ...]] = field(default_factory=set, init=False, repr=False)
 
     def __call__(self, features: Sequence[Mapping[str, Any]]) -> Batch:  # a row holds texts, pairs, labels
-        """Return the batch of some rows, all with the columns of the first; no rows give an empty batch."""
+        """Return the batch of some rows; no rows give an empty batch.
+
+        Raises:
+            ValueError: If the rows differ in their columns or datasets, a label is missing, no number or NaN, rows
+                have different numbers of labels, or prompts go by dataset and rows have no name of one.
+        """
         if not features:
             return {}
         columns = list(features[0])
+        _check_columns(features)
+        batch: Batch = {}
+        if DATASET_NAME in columns:
+            columns.remove(DATASET_NAME)
+            batch[DATASET_NAME] = _one_name(features)
         if tuple(columns) not in self._columns_seen:
             self._columns_seen.add(tuple(columns))
             warn_about_columns([name for name in columns if name not in self.valid_label_columns])
-        batch: Batch = {}
         label_column = next((name for name in self.valid_label_columns if name in columns), None)
         if label_column is not None:
             columns.remove(label_column)
-            batch[LABEL] = _labels([row[label_column] for row in features])
+            batch[LABEL] = labels_of(features, label_column)
+        prompts = prompts_for(self.prompts, batch.get(DATASET_NAME))
+        tasks = tasks_for(self.router_mapping, batch.get(DATASET_NAME))
         for column in columns:
-            batch.update(self._preprocess(column, [row[column] for row in features]))
+            prompt = prompts if isinstance(prompts, str) else prompts.get(column)
+            batch.update(self._preprocess(column, [row[column] for row in features], prompt, tasks.get(column)))
         return batch
 
-    def _preprocess(self, column: str, values: list[Any]) -> Batch:  # texts or pairs of texts
+    def _preprocess(
+        self,
+        column: str,
+        values: list[Any],  # texts or pairs of texts
+        prompt: str | None,
+        task: str | None,
+    ) -> Batch:
         """Return the features of one column under their names in the batch."""
-        task = (self.router_mapping or {}).get(column)
-        prompt = self.prompts if isinstance(self.prompts, str) else (self.prompts or {}).get(column)
         max_length = self.max_length
         if isinstance(max_length, dict):
             max_length = None if task is None else max_length.get(task)
@@ -80,16 +104,58 @@ class SparseEncoderDataCollator:
         return batch
 
 
+def prompts_for(prompts: Prompts, dataset_name: str | None) -> str | ByColumn:
+    """Return the prompt, or the prompts by column, of the rows of one dataset.
+
+    Args:
+        prompts: For every column, by column, by dataset, or by dataset and column. A key that is the name of both a
+            dataset and a column is that of the dataset.
+        dataset_name: Where the rows are from; None if there is only one dataset.
+
+    Raises:
+        ValueError: If prompts go by dataset and there is only one dataset.
+    """
+    if prompts is None or isinstance(prompts, str):
+        return {} if prompts is None else prompts
+    if dataset_name is not None and dataset_name in prompts:
+        return prompts[dataset_name]
+    by_column = {column: prompt for column, prompt in prompts.items() if isinstance(prompt, str)}
+    if len(by_column) == len(prompts):
+        return by_column
+    if dataset_name is None:
+        raise ValueError(
+            f"prompts are nested, by dataset and column, with the keys {list(prompts)}, but there is one dataset and "
+            "it has no name; give prompts by column, or a dict of datasets"
+        )
+    return {}
+
+
+def tasks_for(router_mapping: Routes, dataset_name: str | None) -> ByColumn:
+    """Return the task of each column of the rows of one dataset.
+
+    Args:
+        router_mapping: By column, or by dataset and column.
+        dataset_name: Where the rows are from; None if there is only one dataset.
+    """
+    routes = router_mapping or {}
+    by_column = {column: task for column, task in routes.items() if isinstance(task, str)}
+    if len(by_column) == len(routes):
+        return by_column
+    found = routes.get(dataset_name) if dataset_name is not None else None
+    return {} if found is None or isinstance(found, str) else found
+
+
 def split_columns(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the features of each column of a batch, in the order of the columns.
 
-    A key belongs to the longest column name it begins with, so ``text`` and ``text_pair`` stay apart.
+    A key belongs to the longest column name it begins with, so ``text`` and ``text_pair`` stay apart. The name of the
+    dataset belongs to none.
     """
     names = dict.fromkeys(key.removesuffix(marker) for key in batch for marker in _MARKERS if key.endswith(marker))
     columns: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in batch.items():
         owners = [name for name in names if key.startswith(f"{name}_")]
-        if owners:
+        if owners and key != DATASET_NAME:
             owner = max(owners, key=len)
             columns[owner][key[len(owner) + 1 :]] = value
     return list(columns.values())
@@ -126,6 +192,58 @@ def warn_about_columns(columns: Sequence[str]) -> None:
             return
 
 
-def _labels(values: list[Any]) -> torch.Tensor:  # numbers, lists of numbers or tensors
-    """Return the labels of a batch as one tensor."""
-    return torch.stack(values) if isinstance(values[0], torch.Tensor) else torch.tensor(values)
+def labels_of(rows: Sequence[Mapping[str, Any]], column: str) -> torch.Tensor:  # rows of texts and labels
+    """Return the labels of some rows as one tensor, (B,) or (B, labels of a row).
+
+    Args:
+        rows: Of a batch.
+        column: The one that holds them: numbers, lists of numbers, arrays or tensors.
+
+    Raises:
+        ValueError: If one is missing, no number or NaN, or rows have different numbers of them.
+    """
+    values = [row[column] for row in rows]
+    counts = [np.shape(value) for value in values]
+    for number, count in enumerate(counts):
+        if values[number] is None:
+            raise ValueError(f"column {column!r} is empty in {_tell(rows, number)}")
+        if count != counts[0]:
+            raise ValueError(
+                f"column {column!r} has {count} values in {_tell(rows, number)}, but {counts[0]} in the first one; "
+                "all rows of a batch need as many"
+            )
+    try:
+        if isinstance(values[0], torch.Tensor):
+            labels = torch.stack(values)
+        else:
+            labels = torch.tensor(np.stack(values) if isinstance(values[0], np.ndarray | np.generic) else values)
+    except (TypeError, ValueError) as reason:
+        raise ValueError(f"column {column!r} must hold numbers, got {values[0]!r}") from reason
+    bad = torch.isnan(labels).reshape(len(rows), -1).any(dim=1)
+    if bad.any():
+        raise ValueError(f"column {column!r} is NaN in {_tell(rows, int(bad.nonzero()[0]))}")
+    return labels
+
+
+def _tell(rows: Sequence[Mapping[str, Any]], number: int) -> str:
+    """Return the position of a row in its batch, and its first text to find it by."""
+    text = next((f", {name}={value[:60]!r}" for name, value in rows[number].items() if isinstance(value, str)), "")
+    return f"row {number} of a batch{text}"
+
+
+def _check_columns(rows: Sequence[Mapping[str, Any]]) -> None:
+    first = rows[0].keys()
+    for number, row in enumerate(rows):
+        if row.keys() != first:
+            raise ValueError(
+                f"{_tell(rows, number)} has the columns {list(row)}, but the first row of it has {list(first)}; "
+                "all rows of a batch need the same"
+            )
+
+
+def _one_name(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the name of the dataset that all rows are from."""
+    names = {str(row[DATASET_NAME]) for row in rows}
+    if len(names) > 1:
+        raise ValueError(f"a batch has rows of several datasets, {sorted(names)}; each needs batches of its own")
+    return names.pop()

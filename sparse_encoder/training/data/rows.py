@@ -1,19 +1,22 @@
-"""What can be trained on, and how its rows are read; knows nothing of tokens."""
+"""Rows read by number, of one dataset or several; knows nothing of tokens."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import datasets
-from torch.utils.data import Dataset
+import torch
+from torch.utils.data import ConcatDataset, Dataset
 
-from sparse_encoder.training.data.collator import LABEL_COLUMNS
+from sparse_encoder.training.data.collator import DATASET_NAME, LABEL_COLUMNS
+from sparse_encoder.training.data.names import TABLE_FORMATS, check_not_reserved, is_named
 from sparse_encoder.training.randomness import DATA_STREAM, seed_everything
 
-RESERVED_COLUMNS = ("dataset_name", "return_loss")
-_SUPPORTED = "a datasets.Dataset, a list of dicts, or an object whose rows, dicts, are read by number"
+SUPPORTED = "a datasets.Dataset, a list of dicts, or an object whose rows, dicts, are read by number"
 _FINGERPRINT_ROWS = 8
 
 Row = Mapping[str, Any]  # texts, pairs of texts, labels
@@ -32,10 +35,16 @@ class Rows(Dataset[Row]):
     """
 
     def __init__(self, dataset: object, *, seed: int, name: str) -> None:
-        self.dataset = _readable(dataset, name)
+        self.dataset = readable(dataset, name)
+        self.name = name
         self.seed = seed
-        self.epoch = 0
-        self.column_names = _column_names(self.dataset, name)
+        self._epoch = shared_number()
+        self.column_names = row_columns(self.dataset, name)
+
+    @property
+    def epoch(self) -> int:
+        """Which pass over the data is going on."""
+        return int(self._epoch)
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -48,13 +57,17 @@ class Rows(Dataset[Row]):
     def __getitems__(self, indices: list[int]) -> list[Row]:
         """Return the rows of a batch."""
         seed_everything(self.seed, DATA_STREAM, self.epoch, *indices[:1])
+        return self.fetch(indices)
+
+    def fetch(self, indices: list[int]) -> list[Row]:
+        """Return some rows, which draw from the generators as they are."""
         fetch = getattr(self.dataset, "__getitems__", None)
         rows: list[Row] = [self.dataset[index] for index in indices] if fetch is None else fetch(indices)
         return rows
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell which pass over the data comes next."""
-        self.epoch = epoch
+        """Tell which pass over the data comes next, also to workers that are running."""
+        self._epoch.fill_(epoch)
 
     def fingerprint(self) -> str:
         """Return a digest of the number of rows, the columns and a few rows: enough to tell other data."""
@@ -65,36 +78,96 @@ class Rows(Dataset[Row]):
         return digest.hexdigest()
 
 
-def _readable(dataset: object, name: str) -> Any:  # noqa: ANN401  (anything with a length and rows by number)
-    """Return a dataset of one of the supported kinds as something to read rows from."""
-    many = isinstance(dataset, datasets.DatasetDict | datasets.IterableDatasetDict | Mapping)
-    if many:
-        raise ValueError(f"{name} holds several datasets, which are not supported yet; give {_SUPPORTED}")
-    if isinstance(dataset, datasets.IterableDataset) or not hasattr(dataset, "__getitem__"):
-        raise ValueError(f"{name} is a {type(dataset).__name__}, which is not supported yet; give {_SUPPORTED}")
-    if not hasattr(dataset, "__len__") or isinstance(dataset, str):
-        raise ValueError(f"{name} is a {type(dataset).__name__}; give {_SUPPORTED}")
+class ConcatRows(ConcatDataset[Row]):
+    """Read the rows of several datasets, numbered one dataset after the other.
+
+    Args:
+        parts: The datasets, all with the same seed.
+        seed: Of the draws of a row's transform.
+    """
+
+    datasets: list[Rows]  # type: ignore[assignment]  # of a narrower kind
+
+    def __init__(self, parts: Sequence[Rows], *, seed: int) -> None:
+        super().__init__(parts)
+        self.seed = seed
+
+    def __getitem__(self, index: int) -> Row:
+        """Return one row."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Row]:
+        """Return the rows of a batch."""
+        seed_everything(self.seed, DATA_STREAM, self.datasets[0].epoch, *indices[:1])
+        numbers = [bisect_right(self.cumulative_sizes, index) for index in indices]
+        starts = [0, *self.cumulative_sizes]
+        if len(set(numbers)) == 1:
+            return self.datasets[numbers[0]].fetch([index - starts[numbers[0]] for index in indices])
+        return [
+            self.datasets[number].fetch([index - starts[number]])[0]
+            for number, index in zip(numbers, indices, strict=True)
+        ]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell which pass over the data comes next, also to workers that are running."""
+        for part in self.datasets:
+            part.set_epoch(epoch)
+
+
+def shared_number() -> torch.Tensor:
+    """Return a zero that workers see change."""
+    number = torch.zeros((), dtype=torch.int64)
+    number.share_memory_()  # type: ignore[no-untyped-call]
+    return number
+
+
+def readable(dataset: object, name: str) -> Any:  # noqa: ANN401  (anything with a length and rows by number)
+    """Return a dataset of one of the supported kinds as something to read rows from.
+
+    Raises:
+        ValueError: If it is of another kind or has no rows.
+    """
+    if isinstance(dataset, Mapping):
+        raise ValueError(f"{name} holds several datasets; give {SUPPORTED}")
+    kind = type(dataset).__name__
+    if isinstance(dataset, datasets.IterableDataset | str) or not hasattr(dataset, "__getitem__"):
+        raise ValueError(f"{name} is of the type {kind}; give {SUPPORTED}")
+    if not hasattr(dataset, "__len__"):
+        raise ValueError(f"{name} is of the type {kind}, which has no length; give {SUPPORTED}")
     if not len(dataset):
         raise ValueError(f"{name} has no rows")
     if isinstance(dataset, Sequence) and isinstance(dataset[0], Mapping):
         return datasets.Dataset.from_list([dict(row) for row in dataset])
+    if isinstance(dataset, datasets.Dataset) and dataset.format["type"] in TABLE_FORMATS:
+        plain = copy.copy(dataset)  # its rows as dicts
+        plain.set_format(None, columns=dataset.format["columns"])
+        return plain
     return dataset
 
 
-def _column_names(rows: Any, name: str) -> list[str]:  # noqa: ANN401  (as above)
-    """Return the checked names of the columns."""
+def row_columns(rows: Any, name: str) -> list[str]:  # noqa: ANN401  (as above)
+    """Return the checked names of the columns.
+
+    Raises:
+        ValueError: If there is no text column, or one with a reserved name.
+    """
     columns = getattr(rows, "column_names", None)
     if columns is None:
         first = rows[0]
         if not isinstance(first, Mapping):
             raise ValueError(f"the rows of {name} must be dicts from column to value, got {type(first).__name__}")
         columns = list(first)
-    if reserved := sorted(set(columns) & set(RESERVED_COLUMNS)):
-        raise ValueError(f"{name} has columns with reserved names, {reserved}; rename them")
-    if not _without_labels(columns):
-        raise ValueError(f"{name} has no text column, got {list(columns)}")
-    return list(columns)
+    return checked_columns(columns, name, is_named=is_named(rows))
 
 
-def _without_labels(columns: Iterable[str]) -> list[str]:
-    return [column for column in columns if column not in LABEL_COLUMNS]
+def checked_columns(columns: Iterable[str], name: str, *, is_named: bool) -> list[str]:
+    """Return the names of columns, without that of the dataset's name if the rows were given one.
+
+    Raises:
+        ValueError: If there is no text column, or one with a reserved name.
+    """
+    columns = [column for column in columns if not (is_named and column == DATASET_NAME)]
+    check_not_reserved(columns, name)
+    if all(column in LABEL_COLUMNS for column in columns):
+        raise ValueError(f"{name} has no text column, got {columns}")
+    return columns

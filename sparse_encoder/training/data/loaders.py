@@ -1,0 +1,274 @@
+"""From data to batches on the device, shared out among processes; knows neither tokens nor losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import BatchSampler, DataLoader
+
+from sparse_encoder.samplers import MultiDatasetBatchSamplers
+from sparse_encoder.training.data.collator import LABEL_COLUMNS, Batch
+from sparse_encoder.training.data.datasets import TrainingData, num_rows
+from sparse_encoder.training.data.rows import ConcatRows, Row, Rows
+from sparse_encoder.training.data.streams import BatchStream
+
+Collate = Callable[[list[Row]], Batch]
+
+
+class MakeBatchSampler(Protocol):
+    """Make what decides which rows of a dataset go into which batch."""
+
+    def __call__(  # house: peer signature
+        self,
+        dataset: Any,  # noqa: ANN401  (anything with a length)
+        batch_size: int,
+        drop_last: bool,
+        valid_label_columns: list[str] | None = None,
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> BatchSampler:
+        """Return the sampler."""
+
+
+class MakeMultiDatasetBatchSampler(Protocol):
+    """Make what decides from which dataset the next batch comes."""
+
+    def __call__(
+        self,
+        dataset: ConcatRows,
+        batch_samplers: list[BatchSampler],
+        generator: torch.Generator | None = None,
+        seed: int = 0,
+    ) -> BatchSampler:
+        """Return the sampler."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoaderSettings:
+    """How batches are made and read.
+
+    Raises:
+        ValueError: If the batch size is not positive.
+    """
+
+    batch_size: int
+    """Rows of a batch, of one process."""
+    drop_last: bool
+    """Leave out a last batch that is not full."""
+    even_batches: bool
+    """Let processes that would have one batch fewer repeat one from the start."""
+    seed: int
+    """Of the order of rows, and of what they draw at random."""
+    stream_order: MultiDatasetBatchSamplers = MultiDatasetBatchSamplers.PROPORTIONAL
+    """From which of several streams the next batch comes."""
+    num_workers: int = 0
+    """Processes that read ahead; 0 reads in this one. It does not change the batches."""
+    pin_memory: bool = False
+    """Copy batches to the GPU while it computes."""
+    prefetch_factor: int | None = None
+    """Batches that a worker reads ahead."""
+    persistent_workers: bool = False
+    """Keep the workers for the next pass."""
+    in_order: bool = True
+    """Take batches in their order, not as workers finish them; False gives up a reproducible order."""
+    multiprocessing_context: str | None = None
+    """How workers are started, such as ``spawn``; ``None`` is the platform's own."""
+
+    def __post_init__(self) -> None:
+        """Check the batch size."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+def build_loader(
+    data: TrainingData,
+    settings: LoaderSettings,
+    *,
+    collate: Collate,
+    accelerator: Accelerator,
+    make_batch_sampler: MakeBatchSampler,
+    make_multi_dataset_batch_sampler: MakeMultiDatasetBatchSampler,
+) -> DataLoader[Batch]:
+    """Return the batches of this process, on its device.
+
+    The batches of epoch e are those after ``loader.set_epoch(e)``, whatever was read before and by how many workers;
+    ``accelerate.skip_first_batches`` leaves out the first ones and changes none. The loader of streams has no length.
+
+    Args:
+        data: One dataset or several.
+        settings: Of this loader.
+        collate: Makes a batch of rows.
+        accelerator: Knows the device and the processes.
+        make_batch_sampler: Called for each dataset, with one generator for all.
+        make_multi_dataset_batch_sampler: Called for several datasets, with the same generator.
+
+    Raises:
+        ValueError: If a dataset is too small for a batch.
+    """
+    pin_memory = settings.pin_memory and accelerator.device.type == "cuda"
+    rows: BatchStream | ConcatRows | Rows
+    batches: SharedBatches | None = None
+    if data.is_stream:
+        rows = _stream(data, settings, accelerator)
+    else:
+        parts = [Rows(part, seed=settings.seed, name=data.name_of(key)) for key, part in data.parts.items()]
+        columns = list(getattr(collate, "valid_label_columns", LABEL_COLUMNS))
+        generator = torch.Generator().manual_seed(settings.seed)
+        samplers = [_sampler(part, settings, make_batch_sampler, columns, generator) for part in parts]
+        rows, sampler = parts[0], samplers[0]
+        if data.is_mapping:
+            rows = ConcatRows(parts, seed=settings.seed)
+            sampler = make_multi_dataset_batch_sampler(
+                rows, batch_samplers=samplers, generator=generator, seed=settings.seed
+            )
+        batches = _shared(sampler, data, settings, accelerator)
+    loader: DataLoader[Any] = DataLoader(
+        rows,
+        batch_size=1 if batches is not None else None,  # a stream yields whole batches
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=settings.num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=settings.prefetch_factor,
+        persistent_workers=settings.persistent_workers,
+        in_order=settings.in_order,
+        multiprocessing_context=settings.multiprocessing_context,
+    )
+    prepared: DataLoader[Batch] = prepare_data_loader(
+        loader,
+        device=accelerator.device,
+        num_processes=1,  # the batches are shared out already
+        process_index=0,
+        put_on_device=True,
+        dispatch_batches=False,
+        non_blocking=pin_memory,
+    )
+    return prepared
+
+
+def length_of(loader: DataLoader[Batch]) -> int | None:
+    """Count the batches of a loader; ``None`` if it reads streams."""
+    try:
+        return len(loader)
+    except TypeError:  # of a stream, which has no length
+        return None
+
+
+class SharedBatches(BatchSampler):
+    """Share out the batches of a sampler among processes, in turn; all get as many, unless they need not.
+
+    Args:
+        batch_sampler: The batches of all processes.
+        drop_last: Leave out the last batches if there is not one for every process.
+        even_batches: Else give processes that would have one fewer one from the start.
+        num_processes: How many share.
+        process_index: Who this is.
+    """
+
+    def __init__(
+        self,
+        batch_sampler: BatchSampler,
+        *,
+        drop_last: bool,
+        even_batches: bool,
+        num_processes: int,
+        process_index: int,
+    ) -> None:
+        self.batch_sampler = batch_sampler
+        self.batch_size = batch_sampler.batch_size
+        self.drop_last = drop_last
+        self.even_batches = even_batches
+        self.num_processes = num_processes
+        self.process_index = process_index
+
+    def __len__(self) -> int:
+        """Count the batches of this process."""
+        whole, rest = divmod(len(self.batch_sampler), self.num_processes)
+        if self.drop_last:
+            return whole
+        return whole + bool(rest if self.even_batches else rest > self.process_index)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the sampler which pass comes next."""
+        set_epoch = getattr(self.batch_sampler, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the row numbers of each batch of this process."""
+        first: list[list[int]] = []
+        turn: list[list[int]] = []
+        for batch in self.batch_sampler:
+            turn.append(batch)
+            if len(first) < self.num_processes:
+                first.append(batch)
+            if len(turn) == self.num_processes:
+                yield turn[self.process_index]
+                turn = []
+        if self.drop_last or not turn:
+            return
+        if self.even_batches:
+            turn += first * self.num_processes
+        if self.process_index < len(turn):
+            yield turn[self.process_index]
+
+
+def _stream(data: TrainingData, settings: LoaderSettings, accelerator: Accelerator) -> BatchStream:
+    return BatchStream(
+        data.parts,
+        name=data.name,
+        batch_size=settings.batch_size,
+        drop_last=settings.drop_last,
+        even_batches=settings.even_batches,
+        order=settings.stream_order,
+        seed=settings.seed,
+        num_processes=accelerator.num_processes,
+        process_index=accelerator.process_index,
+    )
+
+
+def _sampler(
+    rows: Rows, settings: LoaderSettings, make: MakeBatchSampler, columns: list[str], generator: torch.Generator
+) -> BatchSampler:
+    """Return the batch sampler of one dataset, which has at least one batch."""
+    sampler = make(
+        rows.dataset,
+        batch_size=settings.batch_size,
+        drop_last=settings.drop_last,
+        valid_label_columns=columns,
+        generator=generator,
+        seed=settings.seed,
+    )
+    if not len(sampler):
+        raise ValueError(_no_batch(rows.name, len(rows), sampler, settings))
+    return sampler
+
+
+def _shared(
+    sampler: BatchSampler, data: TrainingData, settings: LoaderSettings, accelerator: Accelerator
+) -> SharedBatches:
+    """Return this process's share of the batches, at least one."""
+    shared = SharedBatches(
+        sampler,
+        drop_last=settings.drop_last,
+        even_batches=settings.even_batches,
+        num_processes=accelerator.num_processes,
+        process_index=accelerator.process_index,
+    )
+    if not len(shared):
+        raise ValueError(_no_batch(data.name, num_rows(data), sampler, settings))
+    return shared
+
+
+def _no_batch(name: str, count: int | None, sampler: BatchSampler, settings: LoaderSettings) -> str:
+    if settings.drop_last:
+        return (
+            f"{name} has {count} rows, not enough for one batch of {settings.batch_size} per process when incomplete "
+            "batches are dropped (dataloader_drop_last, several processes)"
+        )
+    return f"the {type(sampler).__name__} makes no batch of {settings.batch_size} of the {count} rows of {name}"

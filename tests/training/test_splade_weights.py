@@ -15,6 +15,8 @@ from sparse_encoder.training import (
     TrainerControl,
     TrainerState,
 )
+from sparse_encoder.training.events.flow import DefaultFlowCallback
+from sparse_encoder.training.events.splade_weights import schedule_splade_weights
 
 WEIGHTS = {"document_regularizer_weight": 3e-5, "query_regularizer_weight": 5e-5}
 
@@ -121,3 +123,45 @@ def test_bad_options_are_refused() -> None:
     for ratio in (0.0, 1.5, -1.0, float("nan")):
         with pytest.raises(ValueError, match="warmup_ratio must be > 0"):
             SpladeRegularizerWeightSchedulerCallback(loss, warmup_ratio=ratio)
+
+
+def log_row(callbacks: list[TrainerCallback]) -> dict[str, float]:
+    row: dict[str, float] = {}
+    for callback in callbacks:
+        callback.on_log(Anything, TrainerState(), TrainerControl(), logs=row)
+    return row
+
+
+def test_several_losses_have_a_schedule_each_and_rows_by_dataset(caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_encoder()
+    first, second = splade_loss(model), splade_loss(model, document_regularizer_weight=7e-3)
+    own = SpladeRegularizerWeightSchedulerCallback(second)
+    callbacks = [DefaultFlowCallback(), TrainerCallback(), own]
+    plain = SparseMultipleNegativesRankingLoss(model)
+    losses: dict[str, nn.Module] = {"a": plain, "b": first, "c": second, "d": first}
+    with caplog.at_level(logging.WARNING):
+        schedule_splade_weights(callbacks, losses)
+    assert "one is added" in caplog.text
+    assert [type(each) for each in callbacks] == [
+        DefaultFlowCallback,
+        SpladeRegularizerWeightSchedulerCallback,
+        SpladeRegularizerWeightSchedulerCallback,
+        TrainerCallback,
+    ]
+    assert callbacks[1].loss is first  # type: ignore[attr-defined]
+    assert callbacks[2] is own
+    assert log_row(callbacks) == {
+        "document_regularizer_weight_b": 3e-3,
+        "query_regularizer_weight_b": 5e-3,
+        "document_regularizer_weight_c": 7e-3,
+        "query_regularizer_weight_c": 5e-3,
+    }
+    schedule_splade_weights(callbacks, {"b": first, "c": first})  # one loss: plain names
+    assert log_row(callbacks[:2]) == {"document_regularizer_weight": 3e-3, "query_regularizer_weight": 5e-3}
+    assert len(callbacks) == 4
+
+
+def test_a_loss_without_weights_is_left_alone() -> None:
+    callbacks: list[TrainerCallback] = [DefaultFlowCallback()]
+    schedule_splade_weights(callbacks, SparseMultipleNegativesRankingLoss(tiny_encoder()))
+    assert len(callbacks) == 1

@@ -29,7 +29,8 @@ class TensorBoardCallback(TrainerCallback):
             self.logging_dir = None  # each run has its own
             self._open(args)
             self.tb_writer.add_text("args", args.to_json_string())
-            self.tb_writer.add_text("model_config", json.dumps(model_config(context["model"]), default=str))
+            if config := model_config(context["model"]):
+                self.tb_writer.add_text("model_config", json.dumps(config, default=str))
 
     def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Write one row; those behind a run go to its folder too."""

@@ -39,7 +39,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync_path(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,17 +83,17 @@ def staged_folder(target: Path) -> Iterator[Path]:
     target = Path(os.path.abspath(target))
     if target.exists() and not target.is_dir():
         raise FileExistsError(f"{target} is to be a folder and is a file")
-    made = _make_parents(target)
+    made = make_parents(target)
     stage = _stage_place(target)
     try:
         stage.mkdir()
         yield stage
-        _sync_tree(stage)
+        sync_tree(stage)
         if target.exists():
             _merge(stage, target)
         else:
             os.rename(stage, target)
-            _sync(target.parent)
+            sync_path(target.parent)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         for folder in made:
@@ -110,10 +110,12 @@ def _stage_place(target: Path) -> Path:
     return (parent if beside else target) / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
 
 
-def _make_parents(target: Path) -> list[Path]:
-    """Make the folders above the target; returns those made, the innermost first."""
+def make_parents(target: Path) -> list[Path]:
+    """Make the folders above the target, and see that they outlive a crash; returns those made, the innermost first."""
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(made):
+        sync_path(folder.parent)
     return made
 
 
@@ -137,7 +139,7 @@ def _merge(stage: Path, target: Path) -> None:
         if (stage / name).exists():
             os.replace(stage / name, target / name)
     for folder in (Path(), *folders):
-        _sync(target / folder)
+        sync_path(target / folder)
     shutil.rmtree(stage)
 
 
@@ -150,26 +152,28 @@ def _replace_weights(stage: Path, target: Path) -> None:
     if INDEX_NAME in new:
         # Shards of two saves may have the same names: without the old index nobody can read a mixture.
         (target / INDEX_NAME).unlink(missing_ok=True)
-        _sync(target)
+        sync_path(target)
         new = [*(name for name in new if name != INDEX_NAME), INDEX_NAME]
     for name in new:
         os.replace(stage / name, target / name)
-    _sync(target)
+    sync_path(target)
     for name in sorted(old - set(new)):
         (target / name).unlink(missing_ok=True)
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Flush everything in a folder to the disk, whoever has written it."""
     for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
+        sync_path(path)
+    sync_path(folder)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Flush a file or the names in a folder to the disk."""
-    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+    windows = os.name == "nt"  # which cannot open a folder, and flushes only what is open for writing
+    if windows and path.is_dir():
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sparse_encoder.checkpoint.atomic import INDEX_NAME, SINGLE_NAME, staged_folder, write_json
 from sparse_encoder.checkpoint.safetensors_file import DTYPES, MAX_TENSORS, check_name
+
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def write_tensors(
@@ -101,6 +105,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Ma
         path: The file.
         tensors: Tensors by name on any device.
         metadata: Texts for the header, besides ``format``.
+
+    Raises:
+        OSError: If the disk is full, read-only or broken.
     """
     owned = {}
     for name, tensor in tensors.items():
@@ -108,5 +115,11 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Ma
         owned[name] = plain if _size(plain) == plain.untyped_storage().nbytes() else plain.clone()
     path.touch()  # with the mode the umask asks for; safetensors would leave a file nobody else can read
     mode = path.stat().st_mode & 0o777
-    save_file(owned, path, {"format": "pt", **(metadata or {})})
+    try:
+        save_file(owned, path, {"format": "pt", **(metadata or {})})
+    except SafetensorError as reason:
+        code = _SYSTEM_ERROR.search(str(reason))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from reason
     os.chmod(path, mode)

@@ -52,12 +52,12 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["checkpoint-3"]
 
 
-def test_a_failure_at_the_rename_puts_the_old_one_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_at_the_rename_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = make(tmp_path / "checkpoint-3", "old")
     rename = os.rename
 
     def refuse(source: Path, place: Path) -> None:
-        if Path(place).name == "checkpoint-3" and Path(source).name.startswith(".tmp-"):
+        if Path(source).name.startswith(".tmp-"):
             raise OSError("the disk is gone")
         rename(source, place)
 
@@ -154,8 +154,13 @@ def test_the_last_whole_checkpoint_is_found(tmp_path: Path, caplog: pytest.LogCa
     (tmp_path / "checkpoint-10" / "state").write_text("stats")
     with caplog.at_level(logging.WARNING):
         assert find_checkpoint(tmp_path).name == "checkpoint-6"
-    assert "checkpoint-10 cannot be resumed from" in caplog.text
+    assert "checkpoint-10 is damaged and is now checkpoint-10.corrupt" in caplog.text
     assert "state" in caplog.text
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-10.corrupt", "checkpoint-2", "checkpoint-6"]
+    (tmp_path / "checkpoint-6" / "state").unlink()
+    (tmp_path / "checkpoint-6.corrupt").mkdir()  # of another time
+    assert find_checkpoint(tmp_path).name == "checkpoint-2"
+    assert (tmp_path / "checkpoint-6.corrupt-1" / "part").is_dir()
 
 
 def test_no_whole_checkpoint_is_an_error(tmp_path: Path) -> None:
@@ -165,6 +170,7 @@ def test_no_whole_checkpoint_is_an_error(tmp_path: Path) -> None:
         (make(tmp_path / f"checkpoint-{step}") / "state").unlink()
     with pytest.raises(CheckpointError, match=r"checkpoint-4.state"):
         find_checkpoint(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-2", "checkpoint-4"]
 
 
 ROTATIONS = [  # steps, newest, best, limit, kept

@@ -53,9 +53,14 @@ def write_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, nam
             kind[f"{index}.{key}"] = value
     if tensors:
         write_safetensors(folder / TENSORS, tensors)
-    options = {"names": list(names), "groups": state["param_groups"], "scalars": scalars}
-    write_json(folder / OPTIONS, _checked(options, "optimizer"))
-    write_json(folder / SCHEDULE, _checked(scheduler.state_dict(), "scheduler"))
+    options = {
+        "names": list(names),
+        "groups": state["param_groups"],
+        "scalars": scalars,
+        "tensors": sorted(tensors),
+    }
+    write_json(folder / OPTIONS, checked_state(options, "optimizer"))
+    write_json(folder / SCHEDULE, checked_state(scheduler.state_dict(), "scheduler"))
 
 
 def read_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, names: Sequence[str]) -> None:
@@ -66,22 +71,45 @@ def read_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, name
     """
     path = folder / OPTIONS
     options = read_json_object(path, max_bytes=_MAX_BYTES, error=CheckpointError)
+    if missing := sorted({"names", "groups", "scalars", "tensors"} - set(options)):
+        raise CheckpointError("is missing", path=path, field=missing[0])
     if options["names"] != list(names):
         others = sorted(set(options["names"]) ^ set(names))
         raise CheckpointError(
             f"the optimizer has other parameters than the checkpoint's, or in another order: {others[:10]}", path=path
         )
-    state: dict[int, dict[str, Any]] = {}  # as torch has it
+    _check_groups(options["groups"], optimizer, path)
     tensors = read_safetensors(folder / TENSORS) if (folder / TENSORS).exists() else {}
+    if others := sorted(set(tensors) ^ set(options["tensors"])):
+        raise CheckpointError(f"has other tensors than {OPTIONS} lists: {others[:10]}", path=folder / TENSORS)
+    state: dict[int, dict[str, Any]] = {}  # as torch has it
     for name, value in {**tensors, **options["scalars"]}.items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
+    schedule = read_json_object(folder / SCHEDULE, error=CheckpointError)
+    if missing := sorted(set(scheduler.state_dict()) - set(schedule)):
+        raise CheckpointError("is missing; is it another schedule?", path=folder / SCHEDULE, field=missing[0])
     optimizer.load_state_dict({"state": state, "param_groups": options["groups"]})
-    scheduler.load_state_dict(read_json_object(folder / SCHEDULE, error=CheckpointError))
+    scheduler.load_state_dict(schedule)
 
 
-def _checked(value: dict[str, Any], what: str) -> dict[str, Any]:  # a state has values of many types
-    """Refuse what JSON cannot hold exactly."""
+def _check_groups(saved: list[dict[str, Any]], optimizer: Optimizer, path: Path) -> None:  # options of several types
+    """Refuse groups of other sizes, or that lack an option: torch would go on with the default."""
+    groups = optimizer.state_dict()["param_groups"]
+    sizes = [[len(group.get("params", ())) for group in each] for each in (saved, groups)]
+    if sizes[0] != sizes[1]:
+        raise CheckpointError(f"groups have {sizes[0]} parameters, now {sizes[1]}", path=path, field="groups")
+    for old, new in zip(saved, groups, strict=True):
+        if missing := sorted(set(new) - set(old)):
+            raise CheckpointError(f"a group has no {missing[0]}", path=path, field="groups")
+
+
+def checked_state(value: dict[str, Any], what: str) -> dict[str, Any]:  # a state has values of many types
+    """Return a state as it is; refuse what JSON cannot hold exactly.
+
+    Raises:
+        TypeError: If there is such a value; names its key.
+    """
     for key, each in value.items():
         try:
             json.dumps(each, allow_nan=False)

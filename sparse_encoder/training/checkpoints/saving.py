@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_encoder.checkpoint import CheckpointError, read_tensors
 from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.modules.pipeline import load_modules
-from sparse_encoder.training.checkpoints.folders import checkpoint_path, new_checkpoint, rotate_checkpoints
+from sparse_encoder.training.checkpoints.folders import (
+    checkpoint_path,
+    new_checkpoint,
+    remove_replaced,
+    rotate_checkpoints,
+)
 from sparse_encoder.training.checkpoints.manifest import check_manifest
-from sparse_encoder.training.checkpoints.optimizer_state import read_optimizer, write_optimizer
+from sparse_encoder.training.checkpoints.opening import first_only
+from sparse_encoder.training.checkpoints.optimizer_state import (
+    OPTIONS,
+    SCHEDULE,
+    TENSORS,
+    read_optimizer,
+    write_optimizer,
+)
 from sparse_encoder.training.checkpoints.snapshot import (
+    ARGUMENTS,
+    LOSS,
+    RUN,
+    SCALER,
+    STATE,
     Progress,
+    Stateful,
     read_loss,
     read_run,
+    read_scaler,
     read_state,
     write_loss,
     write_run,
+    write_scaler,
     write_state,
 )
 
 if TYPE_CHECKING:
-    from sparse_encoder.training.trainer import SparseEncoderTrainer
+    from sparse_encoder.training.base import TrainerBase
 
 logger = logging.getLogger(__name__)
+
+_ROOM = 1.2  # times what is to be written must be free
+_READ = (ARGUMENTS, LOSS, OPTIONS, RUN, SCALER, SCHEDULE, STATE, TENSORS)
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class RunFiles:
@@ -38,36 +65,103 @@ class RunFiles:
     Args:
         trainer: Whose run it is.
         identity: Settings that must be the same when the run is resumed.
+        scaler: Of the losses, for float16, if there is one.
     """
 
-    def __init__(self, trainer: SparseEncoderTrainer, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self, trainer: TrainerBase, identity: Mapping[str, Any], scaler: Stateful | None = None
+    ) -> None:
         self.trainer = trainer
         self.identity = identity
+        self.scaler = scaler
         self.output_dir = Path(str(trainer.args.output_dir))
         assert trainer.optimizer is not None and trainer.lr_scheduler is not None
         self.optimizer, self.scheduler = trainer.optimizer, trainer.lr_scheduler
-        names = {id(parameter): name for name, parameter in trainer.loss.named_parameters()}
+        names = {id(parameter): name for name, parameter in trainer.objective.named_parameters()}
         order = [each for group in self.optimizer.param_groups for each in group["params"]]
         self.names = [names.get(id(parameter), f"#{index}") for index, parameter in enumerate(order)]
+        self._written_bytes = 0  # the size of this run's last checkpoint
 
-    def save(self, progress: Progress) -> None:
-        """Write a checkpoint of the last update, and remove those that are too many."""
-        trainer, state, args = self.trainer, self.trainer.state, self.trainer.args
+    def save(self, progress: Progress) -> bool:
+        """Write a checkpoint of the last update, and remove those that are too many.
+
+        All processes must call this.
+
+        Returns:
+            Whether it is written; with ``on_save_error="warn"`` it may not be, and the checkpoints of before are.
+
+        Raises:
+            CheckpointError: If it cannot be written, and ``on_save_error`` is ``"stop"``. What was there before is
+                as it was.
+        """
+        state = self.trainer.state
         target = checkpoint_path(self.output_dir, state.global_step)
+        best_before = state.best_model_checkpoint
         if state.best_global_step == state.global_step:
             state.best_model_checkpoint = str(target)
-        if trainer.is_world_process_zero():
+        try:
+            first_only(lambda: self._write(target, progress), self.trainer.accelerator)
+        except CheckpointError as reason:
+            state.best_model_checkpoint = best_before
+            if self.trainer.args.on_save_error == "stop":
+                raise
+            if self.trainer.is_world_process_zero():
+                logger.warning("the run goes on without this checkpoint: %s", reason)
+            return False
+        first_only(lambda: self._tidy(target), self.trainer.accelerator)
+        return True
+
+    def _write(self, target: Path, progress: Progress) -> None:
+        """Write and publish a checkpoint, if there is room for it."""
+        trainer = self.trainer
+        try:
+            self._check_room()
             with new_checkpoint(target) as folder:
-                trainer.save_model(str(folder))
-                write_state(folder, state)
-                if not args.save_only_model:
-                    write_loss(folder, trainer.loss, trainer.model)
+                trainer.save_model(str(folder), _internal_call=True)
+                write_state(folder, trainer.state)
+                if not trainer.args.save_only_model:
+                    write_loss(folder, trainer.objective, trainer.model)
                     write_optimizer(folder, self.optimizer, self.scheduler, self.names)
+                    if self.scaler is not None:
+                        write_scaler(folder, self.scaler)
                     write_run(folder, self.identity, progress)
+            self._written_bytes = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+        except OSError as reason:
+            raise CheckpointError(
+                f"the checkpoint could not be saved: {reason.strerror or reason}", path=target, hint=_repair(reason)
+            ) from reason
+
+    def _check_room(self) -> None:
+        """Refuse to begin what will not fit.
+
+        Raises:
+            OSError: If the file system has less room than a checkpoint is expected to need.
+        """
+        expected = max(self._written_bytes, self._tensor_bytes())
+        place = next(folder for folder in (self.output_dir, *self.output_dir.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(place).free
+        if free < _ROOM * expected:
+            raise OSError(errno.ENOSPC, f"about {expected} bytes are to be written and {free} are free")
+
+    def _tensor_bytes(self) -> int:
+        """Count the bytes of the model, the loss and the optimizer."""
+        trainer = self.trainer
+        modules = [trainer.model] if trainer.args.save_only_model else [trainer.loss, trainer.model]
+        tensors = {id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}
+        if not trainer.args.save_only_model:
+            states = (value for values in self.optimizer.state.values() for value in values.values())
+            tensors |= {id(each): each for each in states if isinstance(each, Tensor)}
+        return sum(each.numel() * each.element_size() for each in tensors.values())
+
+    def _tidy(self, newest: Path) -> None:
+        """Remove the checkpoints that a new one has made superfluous; a failure is told, for the new one is there."""
+        args, best = self.trainer.args, self.trainer.state.best_model_checkpoint
+        try:
+            remove_replaced(self.output_dir)
             if args.save_total_limit is not None:
-                best = None if state.best_model_checkpoint is None else Path(state.best_model_checkpoint)
-                rotate_checkpoints(target, best, args.save_total_limit)
-        trainer.accelerator.wait_for_everyone()
+                rotate_checkpoints(newest, None if best is None else Path(best), args.save_total_limit)
+        except (OSError, CheckpointError) as reason:
+            logger.warning("older checkpoints in %s could not be removed: %s", self.output_dir, reason)
 
     def resume(self, checkpoint: Path, identity: Mapping[str, Any]) -> Progress:
         """Bring all parts of the trainer to where a checkpoint was written.
@@ -79,13 +173,16 @@ class RunFiles:
         Raises:
             CheckpointError: If the checkpoint is damaged, incomplete or of another kind of run.
         """
-        check_manifest(checkpoint)
+        trainer, now = self.trainer, self.trainer.state
+        listed = check_manifest(checkpoint, digests=trainer.is_local_process_zero())
+        if others := [name for name in _READ if name not in listed and (checkpoint / name).exists()]:
+            raise CheckpointError("was added to the checkpoint later", path=checkpoint / others[0])
         progress = read_run(checkpoint, identity)
         saved = read_state(checkpoint)
-        trainer, now = self.trainer, self.trainer.state
         load_weights(trainer.model, checkpoint)
-        read_loss(checkpoint, trainer.loss, trainer.model)
+        read_loss(checkpoint, trainer.objective, trainer.model)
         read_optimizer(checkpoint, self.optimizer, self.scheduler, self.names)
+        read_scaler(checkpoint, self.scaler)
         trainer.state = replace(
             saved,
             best_model_checkpoint=_moved(saved.best_model_checkpoint, checkpoint),
@@ -137,6 +234,15 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         for key, each in part.state_dict().items()
     }
     model.load_state_dict(tensors)
+
+
+def _repair(reason: OSError) -> str:
+    """Say what to do about an error of the file system."""
+    if reason.errno in _FULL:
+        return "Make room and resume; save_total_limit keeps fewer checkpoints, save_only_model smaller ones"
+    if reason.errno in _FORBIDDEN:
+        return "Give output_dir a folder that this process may write to, and resume from the last checkpoint"
+    return "The checkpoints of before are as they were; look after the disk before you resume"
 
 
 def mark_as_trained(model: nn.Module) -> None:

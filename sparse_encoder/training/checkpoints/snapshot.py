@@ -6,10 +6,11 @@ order of rows of the seed and the epoch, so their state is the number of updates
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,14 @@ from torch import Tensor, nn
 import sparse_encoder
 from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
 from sparse_encoder.training.arguments import TrainingArguments
-from sparse_encoder.training.checkpoints.optimizer_state import OPTIONS, SCHEDULE
+from sparse_encoder.training.checkpoints.optimizer_state import OPTIONS, SCHEDULE, checked_state
 from sparse_encoder.training.meters import Sums
 from sparse_encoder.training.state import TrainerState, read_spelled, spelled
 
+logger = logging.getLogger(__name__)
+
 STATE, ARGUMENTS, RUN, LOSS = "trainer_state.json", "training_args.json", "run.json", "loss.safetensors"
+SCALER = "scaler.json"
 FORMAT = 1
 _MAX_BYTES = 1_000_000_000
 _OPTIMIZATION = (
@@ -58,24 +62,23 @@ class Progress:
 
 
 def data_identity(
-    args: TrainingArguments, rows: str, num_processes: int, choices: Mapping[str, Any]
+    args: TrainingArguments, num_processes: int, choices: Mapping[str, Any]
 ) -> dict[str, Any]:  # settings of several types
     """Return what decides which rows are in which batch, with values of several types.
 
     Args:
         args: The settings.
-        rows: Fingerprint of the data.
         num_processes: That share the batches.
-        choices: What the trainer's task adds, for example samplers and prompts; plain values.
+        choices: What the trainer adds: a fingerprint of the data, samplers, prompts; plain values.
     """
     return {
-        "train_dataset": rows,
         "seed": args.seed,
         "data_seed": args.data_seed,
         "per_device_train_batch_size": args.per_device_train_batch_size,
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "dataloader_drop_last": args.dataloader_drop_last,
         "num_processes": num_processes,
+        "code_version": sparse_encoder.__version__,
         **choices,
     }
 
@@ -83,6 +86,18 @@ def data_identity(
 def optimization_identity(args: TrainingArguments) -> dict[str, Any]:
     """Return the settings that a resumed run takes from its checkpoint."""
     return {name: getattr(args, name) for name in _OPTIMIZATION}
+
+
+class Stateful(Protocol):
+    """A scaler of the losses, or the guard of the updates that has one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state; empty if there is none."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state."""
+        ...
 
 
 def write_run(folder: Path, identity: Mapping[str, Any], progress: Progress) -> None:
@@ -102,27 +117,73 @@ def read_run(folder: Path, identity: Mapping[str, Any]) -> Progress:
     Raises:
         CheckpointError: If the checkpoint has no training state, or is of another kind of run; names the setting.
     """
-    if missing := [name for name in (RUN, STATE, OPTIONS, SCHEDULE) if not (folder / name).is_file()]:
+    needed = (RUN, STATE, OPTIONS, SCHEDULE, ARGUMENTS)
+    if missing := [name for name in needed if not (folder / name).is_file()]:
         raise CheckpointError(
             f"cannot be resumed from: there is no {missing[0]}", path=folder, hint="Was it saved with save_only_model?"
         )
-    values = read_json_object(folder / RUN, max_bytes=_MAX_BYTES, error=CheckpointError)
+    path = folder / RUN
+    values = read_json_object(path, max_bytes=_MAX_BYTES, error=CheckpointError)
     if values.get("format") != FORMAT:
-        raise CheckpointError(f"format must be {FORMAT}, got {values.get('format')!r}", path=folder / RUN)
+        raise CheckpointError(f"format must be {FORMAT}, got {values.get('format')!r}", path=path, field="format")
+    for name in ("versions", "identity", "progress"):
+        if not isinstance(values.get(name), dict):
+            raise CheckpointError("must be there, and an object", path=path, field=name)
+    _compare(folder, values["identity"], identity)
+    known = {each.name for each in fields(Progress)}
+    if set(values["progress"]) != known:
+        others = sorted(known ^ set(values["progress"]))
+        raise CheckpointError(f"must have the keys {sorted(known)}; see {others}", path=path, field="progress")
+    if values["versions"].get("torch") != str(torch.__version__):
+        logger.warning(
+            "%s was written with torch %s, and this is %s: the last bits may differ from those of one run",
+            folder,
+            values["versions"].get("torch"),
+            torch.__version__,
+        )
+    return Progress(**read_spelled(values["progress"]))
+
+
+def _compare(folder: Path, saved: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse another kind of run."""
     for name, value in identity.items():
-        saved = values["identity"].get(name)
-        if saved != value:
+        if name not in saved:
+            raise CheckpointError("the checkpoint does not say it", path=folder / RUN, field=name)
+        if saved[name] != value:
             raise CheckpointError(
-                f"{name} was {saved!r} and is {value!r} now, so the run would not go on as it was",
+                f"{name} was {saved[name]!r} and is {value!r} now, so the run would not go on as it was",
                 path=folder,
                 field=name,
                 hint="Give the old value, or start a new run from the model in the checkpoint; with "
-                "ignore_data_skip=True only the data may differ, and the epoch begins anew",
+                "ignore_data_skip=True the data, their batches, the seed and the version of this library may differ, "
+                "and the epoch begins anew",
             )
-    known = {each.name for each in fields(Progress)}
-    if set(values["progress"]) != known:
-        raise CheckpointError(f"must have the keys {sorted(known)}", path=folder / RUN, field="progress")
-    return Progress(**read_spelled(values["progress"]))
+
+
+def write_scaler(folder: Path, scaler: Stateful) -> None:
+    """Write the state of the scaler of the losses; no file if there is none."""
+    if state := scaler.state_dict():
+        write_json(folder / SCALER, checked_state(state, "scaler"))
+
+
+def read_scaler(folder: Path, scaler: Stateful | None) -> None:
+    """Read what :func:`write_scaler` wrote.
+
+    Raises:
+        CheckpointError: If it is missing or incomplete, or this run has no scaler.
+    """
+    path = folder / SCALER
+    saved = read_json_object(path, error=CheckpointError) if path.exists() else {}
+    known = {} if scaler is None else scaler.state_dict()
+    if others := sorted(set(saved) ^ set(known)):
+        raise CheckpointError(
+            "is there in the checkpoint only" if others[0] in saved else "is not in the checkpoint",
+            path=path,
+            field=others[0],
+            hint="The state of a loss scaler goes with fp16=True, and only with it",
+        )
+    if scaler is not None and saved:
+        scaler.load_state_dict(saved)
 
 
 def write_state(folder: Path, state: TrainerState) -> None:
@@ -166,6 +227,9 @@ def read_loss(folder: Path, loss: nn.Module, model: nn.Module) -> None:
     saved = read_safetensors(folder / LOSS) if (folder / LOSS).exists() else {}
     if others := sorted(set(own) ^ set(saved)):
         raise CheckpointError(f"the loss has other tensors than the checkpoint's: {others[:10]}", path=folder / LOSS)
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    if wrong := sorted(name for name, shape in shapes.items() if tuple(saved[name].shape) != shape):
+        raise CheckpointError("the loss has another shape than the checkpoint's", path=folder / LOSS, field=wrong[0])
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])

@@ -146,7 +146,7 @@ class RunFiles:
     def _tensor_bytes(self) -> int:
         """Count the bytes of the model, the loss and the optimizer."""
         trainer = self.trainer
-        modules = [trainer.model] if trainer.args.save_only_model else [trainer.loss, trainer.model]
+        modules = [trainer.model] if trainer.args.save_only_model else [trainer.objective, trainer.model]
         tensors = {id(each): each for module in modules for each in (*module.parameters(), *module.buffers())}
         if not trainer.args.save_only_model:
             states = (value for values in self.optimizer.state.values() for value in values.values())

@@ -30,7 +30,12 @@ HOMES = {
     "base.sampler": {
         "BatchSamplers": "samplers.names",
         "DefaultBatchSampler": "samplers.default",
+        "GroupByLabelBatchSampler": "samplers.group_by_label",
         "MultiDatasetBatchSamplers": "samplers.names",
+        "MultiDatasetDefaultBatchSampler": "samplers.multi_dataset",
+        "NoDuplicatesBatchSampler": "samplers.no_duplicates",
+        "ProportionalBatchSampler": "samplers.multi_dataset",
+        "RoundRobinBatchSampler": "samplers.multi_dataset",
     },
     "callbacks": {
         "CodeCarbonCallback": "training.events.codecarbon",
@@ -71,7 +76,12 @@ HOMES = {
     "sampler": {
         "BatchSamplers": "samplers.names",
         "DefaultBatchSampler": "samplers.default",
+        "GroupByLabelBatchSampler": "samplers.group_by_label",
         "MultiDatasetBatchSamplers": "samplers.names",
+        "MultiDatasetDefaultBatchSampler": "samplers.multi_dataset",
+        "NoDuplicatesBatchSampler": "samplers.no_duplicates",
+        "ProportionalBatchSampler": "samplers.multi_dataset",
+        "RoundRobinBatchSampler": "samplers.multi_dataset",
     },
     "similarity_functions": {"SimilarityFunction": "similarity"},
     "trainer": {"SparseEncoderTrainer": "training.trainer"},

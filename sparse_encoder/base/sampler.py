@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from sparse_encoder.samplers import BatchSamplers, DefaultBatchSampler, MultiDatasetBatchSamplers
+from sparse_encoder.samplers import (
+    BatchSamplers,
+    DefaultBatchSampler,
+    GroupByLabelBatchSampler,
+    MultiDatasetBatchSamplers,
+    MultiDatasetDefaultBatchSampler,
+    NoDuplicatesBatchSampler,
+    ProportionalBatchSampler,
+    RoundRobinBatchSampler,
+)
 
-__all__ = ["BatchSamplers", "DefaultBatchSampler", "MultiDatasetBatchSamplers"]
+__all__ = [
+    "BatchSamplers",
+    "DefaultBatchSampler",
+    "GroupByLabelBatchSampler",
+    "MultiDatasetBatchSamplers",
+    "MultiDatasetDefaultBatchSampler",
+    "NoDuplicatesBatchSampler",
+    "ProportionalBatchSampler",
+    "RoundRobinBatchSampler",
+]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import SequentialSampler
 
 from sparse_encoder.samplers import BatchSamplers, DefaultBatchSampler, MultiDatasetBatchSamplers
 
@@ -25,13 +26,38 @@ def test_a_pass_has_no_memory() -> None:
     assert list(sampler) == list(later)
 
 
-def test_a_given_generator_draws_the_same_order() -> None:
+def test_a_given_generator_tells_the_device_and_is_left_alone() -> None:
     generator = torch.Generator().manual_seed(99)
+    before = generator.get_state()
     sampler = DefaultBatchSampler(range(10), batch_size=4, drop_last=True, generator=generator, seed=42)
     assert list(sampler) == [[2, 6, 1, 8], [4, 5, 0, 9]]
-    expected = torch.Generator().manual_seed(42)
-    torch.randperm(10, generator=expected)
-    assert torch.equal(generator.get_state(), expected.get_state())
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_passes_at_once_and_later_epochs_do_not_disturb_each_other() -> None:
+    sampler = DefaultBatchSampler(range(10), batch_size=4, drop_last=False, seed=42)
+    early = iter(sampler)
+    sampler.set_epoch(1)
+    late = list(sampler)
+    assert list(early) == [[2, 6, 1, 8], [4, 5, 0, 9], [3, 7]]
+    assert late == [[8, 4, 9, 0], [5, 1, 6, 7], [2, 3]]
+
+
+def test_no_global_random_numbers_are_drawn() -> None:
+    before = torch.random.get_rng_state()
+    list(DefaultBatchSampler(range(10), batch_size=4, drop_last=False))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_sampler_in_place_of_the_dataset_is_refused() -> None:
+    with pytest.raises(TypeError, match="give the dataset, not .*SequentialSampler"):
+        DefaultBatchSampler(SequentialSampler(range(10)), batch_size=4, drop_last=False)
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, True])
+def test_a_bad_seed_is_refused(seed: int) -> None:
+    with pytest.raises(TypeError, match=f"seed must be an integer, got {seed}"):
+        DefaultBatchSampler(range(10), batch_size=4, drop_last=False, seed=seed)
 
 
 @given(rows=st.integers(0, 40), batch_size=st.integers(1, 9), drop_last=st.booleans(), epoch=st.integers(0, 5))

@@ -1,0 +1,16 @@
+"""Where samplers draw from: generators that live for one pass, so no pass can disturb another."""
+
+from __future__ import annotations
+
+import torch
+
+
+def new_generator(seed: int, like: torch.Generator | None = None) -> torch.Generator:
+    """Return a generator with a known state, on the device of another one, or on the CPU."""
+    return torch.Generator(device="cpu" if like is None else like.device).manual_seed(seed)
+
+
+def shuffled(count: int, generator: torch.Generator) -> list[int]:
+    """Return the numbers below ``count`` in an order that the generator draws."""
+    order: list[int] = torch.randperm(count, generator=generator, device=generator.device).tolist()
+    return order

@@ -1,21 +1,24 @@
 """The README.md of a saved model: what it is, how long its inputs may be, how to use it.
 
-It says only what it can read off the model or was told; results are not made up and nothing is fetched.
+It says only what it can read off the model or was told; results are not made up and nothing is fetched. What it tells
+of training is in the other files of this name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from sparse_encoder.model_card_base import ModelCardData
+from sparse_encoder.model_card_markdown import fence, one_line, sentence_list
+from sparse_encoder.model_card_sections import base_model_fact, dataset_names, training_parts
+from sparse_encoder.model_card_usage import PLACEHOLDER_ID, usage_code
 from sparse_encoder.modules import Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
 
 if TYPE_CHECKING:
     from sparse_encoder.model import SparseEncoder
 
-PLACEHOLDER_ID = "sparse_encoder_model_id"
-"""Stands in the usage code of a card until the model has a name; sentence-transformers writes the same."""
+SPARSE_ENCODER = "Sparse Encoder"
 
 TRAINED_TAG = "generated_from_trainer"
 """The tag of a model that was trained since it was loaded: its old README no longer describes it."""
@@ -36,86 +39,39 @@ _SIMILARITY_NAMES = {
 
 
 @dataclass
-class SparseEncoderModelCardData:
-    """What the author of a model says about it, for its README.
-
-    The training tables, widget examples and energy figures of sentence-transformers' cards are not written here, so
-    there are no arguments for them.
+class SparseEncoderModelCardData(ModelCardData):
+    """What is told of a SparseEncoder in its README.
 
     Args:
         language: Language codes, for example ``"en"`` or ``["en", "de"]``.
         license: Licence identifier, for example ``"apache-2.0"``.
         model_name: Title of the card.
         model_id: Hub id, ``"owner/name"``, for the usage code.
-        train_datasets: Datasets the model was trained on: ``{"name": ..., "id": ...}``, one of the two at least.
+        train_datasets: Datasets the model was trained on: ``{"name": ..., "id": ...}``, one of the two at least. What a
+            trainer finds out about them is added.
         eval_datasets: Datasets it was evaluated on, in the same form.
         task_name: What it is for; by default "semantic search and sparse retrieval".
-        tags: Tags of the card; those that follow from the model's parts are added.
+        tags: Tags of the card; those that follow from the model's parts and its training are added.
+        local_files_only: Whether to stay off the hub. No card asks the hub for anything, so this always holds.
+        generate_widget_examples: Whether texts of the training data may be shown for trying the model.
     """
 
-    language: str | list[str] = field(default_factory=list)
-    license: str | None = None
-    model_name: str | None = None
-    model_id: str | None = None
-    train_datasets: list[dict[str, str]] = field(default_factory=list)
-    eval_datasets: list[dict[str, str]] = field(default_factory=list)
-    task_name: str = "semantic search and sparse retrieval"
+    default_task_name: ClassVar[str] = "semantic search and sparse retrieval"
+    pipeline_tag: ClassVar[str | None] = "feature-extraction"
+
     tags: list[str] = field(default_factory=lambda: ["sentence-transformers", "sparse-encoder", "sparse"])
-    base_model: str | None = field(default=None, init=False)
-    base_model_revision: str | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        """Check what a README could not hold."""
-        self.set_language(self.language)
-        for dataset in (*self.train_datasets, *self.eval_datasets):
-            if not isinstance(dataset, Mapping) or not {"name", "id"} & set(dataset):
-                raise ValueError(f'a dataset must be {{"name": ..., "id": ...}} with one of the two, got {dataset!r}')
-
-    def set_language(self, language: str | list[str]) -> None:
-        """Set the language codes."""
-        self.language = [language] if isinstance(language, str) else list(language)
-
-    def set_license(self, license: str) -> None:  # noqa: A002  (the peer's name)
-        """Set the licence identifier."""
-        self.license = license
-
-    def add_tags(self, tags: str | Iterable[str]) -> None:
-        """Add tags that are not there yet."""
-        for tag in [tags] if isinstance(tags, str) else tags:
-            if tag not in self.tags:
-                self.tags.append(tag)
-
-    def set_model_id(self, model_id: str) -> None:
-        """Set the Hub id."""
-        self.model_id = model_id
-
-    def set_base_model(self, model_id: str, revision: str | None = None) -> None:
-        """Set the model this one started from."""
-        self.base_model, self.base_model_revision = model_id, revision
-
-    def add_train_datasets(self, names: Iterable[str]) -> None:
-        """Add datasets that are not there yet, by their hub id."""
-        known = {dataset.get("id") for dataset in self.train_datasets}
-        self.train_datasets += [{"id": name} for name in dict.fromkeys(names) if name not in known]
+    model_type: str = field(default=SPARSE_ENCODER, init=False)
+    """The kind of model, by its parts."""
 
     def register_model(self, model: SparseEncoder) -> None:
-        """Add the tags that follow from the model's parts."""
-        self.add_tags(kind.lower() for kind in _kinds(model))
+        """Add what follows from the model's parts."""
+        kinds = _kinds(model)
+        self.model_type = " ".join([*kinds, SPARSE_ENCODER])
+        self.add_tags(kind.lower() for kind in kinds)
 
-    def to_yaml(self) -> str:
-        """Write the front matter, without its fences."""
-        from huggingface_hub import ModelCardData  # heavy, and of use only here
-
-        datasets = [dataset["id"] for dataset in self.train_datasets if "id" in dataset]
-        return ModelCardData(
-            language=self.language or None,
-            license=self.license,
-            library_name="sparse-encoder",
-            tags=self.tags,
-            datasets=datasets or None,
-            pipeline_tag="feature-extraction",
-            base_model=self.base_model,
-        ).to_yaml()
+    def get_default_model_name(self) -> str:
+        """Return the title of a card that was given none."""
+        return f"{self.model_type} based on {self.base_model}" if self.base_model else self.model_type
 
 
 def card_text(model: SparseEncoder, card: SparseEncoderModelCardData, readme: str | None) -> str:
@@ -145,40 +101,32 @@ def write_card(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
     Returns:
         Markdown.
     """
+    card.bring_up_to_date()
     card.register_model(model)
-    kind = " ".join([*_kinds(model), "Sparse Encoder"])
-    title = card.model_name or (f"{kind} based on {card.base_model}" if card.base_model else kind)
+    title = card.model_name or card.get_default_model_name()
     dim = model.get_embedding_dimension()
     space = f"a {dim}-dimensional sparse vector space" if dim else "a sparse vector space"
-    return f"""---
-{card.to_yaml().strip()}
----
-
-# {title}
-
-This is a [sparse-encoder](https://pypi.org/project/sparse-encoder/) model. It maps texts to {space} and can be used for
-{card.task_name}.
-
-## Model details
-
-{_facts(model, card, kind)}
-
-### Architecture
-
-```
-{model}
-```
-
-## Usage
-
-```bash
-pip install sparse-encoder
-```
-
-{_usage(model, card)}
-
-The folder has the layout of sentence-transformers: its `SparseEncoder` loads the model too.
-"""
+    named = [dataset for dataset in card.train_datasets if dataset.get("name") or dataset.get("id")]
+    data = f" trained on {sentence_list(dataset_names(named))}" if named else ""
+    parts = [
+        f"---\n{card.to_yaml()}\n---",
+        f"# {one_line(title)}",
+        f"This is a [sparse-encoder](https://pypi.org/project/sparse-encoder/) model{data}. It maps texts to {space} "
+        f"and can be used for {one_line(str(card.task_name))}.",
+        "## Model details",
+        _facts(model, card),
+        "### Model sources",
+        "- **Repository:** [sparse-encoder](https://pypi.org/project/sparse-encoder/)\n"
+        "- **Models alike:** [on the hub](https://huggingface.co/models?other=sparse-encoder)",
+        "### Architecture",
+        fence(str(model)),
+        "## Usage",
+        fence("pip install sparse-encoder", "bash"),
+        usage_code(model, card.model_id or PLACEHOLDER_ID, card.usage_examples),
+        "The folder has the layout of sentence-transformers: its `SparseEncoder` loads the model too.",
+        *training_parts(card),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _kinds(model: SparseEncoder) -> list[str]:
@@ -186,46 +134,30 @@ def _kinds(model: SparseEncoder) -> list[str]:
     return [kind for part, kind in _KINDS if any(isinstance(module, part) for module in model.modules())]
 
 
-def _facts(model: SparseEncoder, card: SparseEncoderModelCardData, kind: str) -> str:
+def _facts(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
     """List what is known of the model, a line each."""
-    revision = f" at revision `{card.base_model_revision}`" if card.base_model_revision else ""
     length = model.max_seq_length
     prompts = ", ".join(f"{name} `{prompt!r}`" for name, prompt in model.prompts.items() if prompt)
-    languages = ", ".join(card.language)
     facts = {
-        "Model type": kind,
-        "Base model": f"`{card.base_model}`{revision}" if card.base_model else None,
+        "Model type": card.model_type,
+        "Base model": base_model_fact(card),
         "Maximum sequence length": f"{length} tokens" if length else None,
+        **_lengths_of_tasks(model),
         "Output dimensionality": f"{model.get_embedding_dimension()} dimensions",
         "Active dimensions": f"at most {model.max_active_dims}" if model.max_active_dims else None,
         "Similarity function": _SIMILARITY_NAMES[model.similarity_fn_name],
+        "Supported modality": "Text",
         "Prompts": prompts or None,
-        "Training datasets": _dataset_names(card.train_datasets),
-        "Evaluation datasets": _dataset_names(card.eval_datasets),
-        "Language": languages or None,
-        "License": card.license,
+        "Training datasets": ", ".join(dataset_names(card.train_datasets)) or None,
+        "Evaluation datasets": ", ".join(dataset_names(card.eval_datasets)) or None,
+        "Language": ", ".join(card.language or ()) or None,
+        "License": one_line(card.license) if card.license else None,
     }
     return "\n".join(f"- **{name}:** {value}" for name, value in facts.items() if value)
 
 
-def _dataset_names(datasets: list[dict[str, str]]) -> str | None:
-    """Name datasets in one line; ``None`` if there are none."""
-    return ", ".join(dataset.get("name") or dataset["id"] for dataset in datasets) or None
-
-
-def _usage(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
-    """Write the code that encodes and compares texts with this model."""
-    tokens = (
-        ""
-        if any(isinstance(module, SparseAutoEncoder) for module in model.modules())
-        else ("print(model.decode(query_embeddings[0], top_k=5))  # the terms that weigh most\n")
-    )
-    return f"""```python
-from sparse_encoder import SparseEncoder
-
-model = SparseEncoder("{card.model_id or PLACEHOLDER_ID}")
-query_embeddings = model.encode_query(["what causes rain?"])
-document_embeddings = model.encode_document(["Clouds form drops.", "Bread is baked from flour and water."])
-print(query_embeddings.shape, document_embeddings.shape)
-print(model.similarity(query_embeddings, document_embeddings))  # one row per query, one column per document
-{tokens}```"""
+def _lengths_of_tasks(model: SparseEncoder) -> dict[str, str]:
+    """Tell the lengths at which queries and documents are cut, where they are not those of other texts."""
+    first = model.input_module
+    lengths = {task: getattr(first, f"{task}_length", None) for task in ("query", "document")}
+    return {f"Maximum {task} length": f"{length} tokens" for task, length in lengths.items() if length}

@@ -36,7 +36,21 @@ ROOMS = {
         "tokenizer_files",
     },
     "embeddings": {"csr", "embeddings", "embeddings_torch", "embeddings_vocabulary"},
-    "model": {"loading", "model", "model_card", "publishing", "settings"},
+    "model": {
+        "loading",
+        "model",
+        "model_card",
+        "model_card_base",
+        "model_card_columns",
+        "model_card_datasets",
+        "model_card_losses",
+        "model_card_markdown",
+        "model_card_results",
+        "model_card_sections",
+        "model_card_usage",
+        "publishing",
+        "settings",
+    },
 }
 """Rooms of several files; every other room is the folder or file it is named after."""
 

@@ -40,8 +40,8 @@ def test_front_matter_is_what_the_hub_reads(folder: Path, tmp_path: Path) -> Non
     assert card.data.datasets == ["me/rain-pairs"]
     assert card.data.tags == ["weather", "splade"]
     assert card.text.startswith("\n# Rain search")
-    assert "- **Training datasets:** Rain, Private" in card.text
-    assert "- **Evaluation datasets:** me/rain-test" in card.text
+    assert "- **Training datasets:** [Rain](https://huggingface.co/datasets/me/rain-pairs), Private" in card.text
+    assert "- **Evaluation datasets:** [me/rain-test](https://huggingface.co/datasets/me/rain-test)" in card.text
 
 
 def test_what_is_not_known_is_not_said(folder: Path, tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ import logging
 import pytest
 import torch
 from torch import nn
-from training_helpers import arguments
 
 from sparse_encoder.training.optimization.groups import (
-    build_optimizer,
-    build_scheduler,
     decayed_names,
+    find_group,
+    learning_rates_of,
     non_embedding_parameters,
     parameter_groups,
     searchable_names,
@@ -107,40 +106,34 @@ def test_decay_is_as_in_the_peer() -> None:
     assert decayed_names(loss) == set(theirs) & dict(loss.named_parameters()).keys()
 
 
-OPTIMIZERS = [("adamw_torch_fused", torch.optim.AdamW), ("adamw_torch", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
-
-
-@pytest.mark.parametrize(("name", "kind"), OPTIMIZERS)
-def test_the_named_optimizer_is_built(name: str, kind: type[torch.optim.Optimizer]) -> None:
-    args = arguments("out", optim=name, learning_rate=0.3, adam_beta1=0.8, adam_epsilon=1e-6, weight_decay=0.2)
-    groups = parameter_groups(Loss(), weight_decay=args.weight_decay, learning_rates={"temperature": 0.5})
-    optimizer = build_optimizer(groups, args)
-    assert type(optimizer) is kind
-    assert [group["lr"] for group in optimizer.param_groups] == [0.3, 0.3, 0.5]
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0, 0.2]
-    if kind is torch.optim.AdamW:
-        assert optimizer.defaults["betas"] == (0.8, 0.999)
-        assert optimizer.defaults["eps"] == 1e-6
-        assert optimizer.defaults["fused"] == (name == "adamw_torch_fused")
-
-
-def test_a_ratio_of_warm_up_is_rounded_up() -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
-    scheduler = build_scheduler(optimizer, arguments("out", warmup_steps=0.3), max_steps=11)  # 4 steps
-    rates = []
-    for _ in range(5):
-        rates.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    assert rates == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
-
-
-def test_a_warm_up_longer_than_the_run_is_refused() -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.8)
-    with pytest.raises(ValueError, match="at most the 11 updates of the run, got 12"):
-        build_scheduler(optimizer, arguments("out", warmup_steps=12), max_steps=11)
-
-
 def test_parameters_of_embeddings_are_not_counted_as_work() -> None:
     part = Part()
     assert non_embedding_parameters(part) == sum(each.numel() for each in part.parameters()) - 5 * 3
+
+
+def test_losses_by_dataset_and_plain_models_are_grouped() -> None:
+    losses = nn.ModuleDict({"first": Loss(), "second": nn.Linear(2, 3)})
+    groups = parameter_groups(losses, weight_decay=0.1, learning_rates={"^second": 0.5})
+    assert names_of(groups, losses)[-2:] == [["second.weight"], ["second.bias"]]
+    assert len(names_of(groups, losses)[0]) == 3
+    model = Part()
+    groups = parameter_groups(model, weight_decay=0.1, learning_rates={})
+    assert names_of(groups, model)[0] == ["words.weight", "dense.weight"]
+
+
+def test_losses_that_share_a_model_train_it_once() -> None:
+    model = Part()
+    losses = nn.ModuleDict({name: nn.ModuleDict({"model": model}) for name in ("a", "b")})
+    groups = parameter_groups(losses, weight_decay=0.0, learning_rates={})
+    trained = [id(each) for group in groups for each in group["params"]]
+    assert len(trained) == len(set(trained)) == len([each for each in model.parameters() if each.requires_grad])
+
+
+def test_a_group_is_found_by_identity() -> None:
+    model = Part()
+    optimizer = torch.optim.SGD(parameter_groups(model, weight_decay=0.1, learning_rates={"words": 0.5}), lr=0.1)
+    assert find_group(optimizer, model.words.weight)["lr"] == 0.5
+    assert find_group(optimizer, model.first.bias) is optimizer.param_groups[1]
+    with pytest.raises(ValueError, match="in no group of the optimizer"):
+        find_group(optimizer, model.frozen.weight)
+    assert learning_rates_of(optimizer) == [0.1, 0.1, 0.5]

@@ -1,4 +1,4 @@
-"""Parameter groups and optimizers; knows losses and models as modules with parameters only."""
+"""Parameter groups; knows losses and models as modules with parameters only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
 
-from sparse_encoder.training.optimization.guard import GuardedUpdate as GuardedUpdate  # its place until now
-from sparse_encoder.training.optimization.schedules import SCHEDULES, Course
-from sparse_encoder.training.optimization.settings import OptimizerSettings, ScheduleSettings
-from sparse_encoder.training.steps import steps_of
+from sparse_encoder.training.optimization.guard import GuardedUpdate as GuardedUpdate  # their place until now
+from sparse_encoder.training.optimization.optimizers import build_optimizer as build_optimizer
+from sparse_encoder.training.optimization.schedules import build_scheduler as build_scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -112,32 +110,6 @@ def _assign_patterns(
     return {name: patterns[0] if patterns else None for name, patterns in found.items()}
 
 
-def build_optimizer(groups: list[ParameterGroup], args: OptimizerSettings) -> Optimizer:
-    """Return the optimizer that the arguments name."""
-    if args.optim == "sgd":
-        return SGD(groups, lr=args.learning_rate)
-    return AdamW(
-        groups,
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        eps=args.adam_epsilon,
-        fused=args.optim == "adamw_torch_fused",
-    )
-
-
-def build_scheduler(optimizer: Optimizer, args: ScheduleSettings, max_steps: int) -> LambdaLR:
-    """Return the schedule that the arguments name, over a run of ``max_steps`` updates.
-
-    Raises:
-        ValueError: If the warm-up is longer than the run, or does not go with the schedule.
-    """
-    warmup_steps = steps_of(args.warmup_steps, max_steps)
-    if warmup_steps > max_steps:
-        raise ValueError(f"warmup_steps must be at most the {max_steps} updates of the run, got {warmup_steps}")
-    course = Course(warmup_steps, max_steps, base_rate=optimizer.defaults["lr"])
-    return LambdaLR(optimizer, SCHEDULES[args.lr_scheduler_type](course, **args.mapping("lr_scheduler_kwargs")))
-
-
 def learning_rates_of(optimizer: Optimizer) -> list[float]:
     """Return the learning rate of each group."""
     return [float(group["lr"]) for group in optimizer.param_groups]
@@ -159,3 +131,15 @@ def find_group(optimizer: Optimizer, parameter: nn.Parameter) -> ParameterGroup:
         if any(each is parameter for each in group["params"]):
             return group
     raise ValueError("the parameter is in no group of the optimizer; is it frozen, or of another model?")
+
+
+def named_parameter(module: nn.Module, name: str) -> nn.Parameter:
+    """Return a parameter by its name.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    parameters = dict(module.named_parameters())
+    if name not in parameters:
+        raise ValueError(f"there is no parameter {name!r}; there are {list(parameters)[:10]} and others")
+    return parameters[name]

@@ -44,6 +44,10 @@ class GuardedUpdate:
         self._skipped_before = skipped_in_a_row
         self._unscaled = False  # whether the scaler has looked at this update's gradients
 
+    def go_on(self, skipped_in_a_row: int) -> None:
+        """Count from where an earlier part of the run stood; before the first update."""
+        self._skipped_before = skipped_in_a_row
+
     def scale(self, loss: Tensor) -> Tensor:
         """Return what to call ``backward`` of: the loss, times the factor of the scaler if there is one."""
         return loss if self.scaler is None else self.scaler.scale(loss)
@@ -146,7 +150,8 @@ def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     ]
     if wide:
         norms.append(_whole(torch.nn.utils.get_total_norm(wide)))
-    return torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
+    total: Tensor = torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
+    return total
 
 
 def _whole(norm: Tensor) -> Tensor:

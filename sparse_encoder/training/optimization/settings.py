@@ -9,6 +9,7 @@ class OptimizerSettings(Protocol):
     """The settings of an optimizer; TrainingArguments has them, with their meaning."""
 
     optim: str
+    optim_args: str | dict[str, Any] | None
     learning_rate: float
     adam_beta1: float
     adam_beta2: float
@@ -20,6 +21,7 @@ class ScheduleSettings(Protocol):
 
     lr_scheduler_type: str
     warmup_steps: float
+    greater_is_better: bool | None
 
     def mapping(self, name: str) -> dict[str, Any]:
         """Return a setting that is a mapping."""

@@ -151,7 +151,7 @@ def etag_of(name: str, content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class HubHandler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
 
@@ -239,9 +239,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(hub: FakeHub) -> Iterator[FakeHub]:
+def serving(hub: FakeHub, handler_class: type[HubHandler] = HubHandler) -> Iterator[FakeHub]:
     """Serve a hub on a free port of this machine, until the block ends."""
-    handler = type("Handler", (_Handler,), {"hub": hub})
+    handler = type("Handler", (handler_class,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         hub.url = f"http://127.0.0.1:{server.server_address[1]}"

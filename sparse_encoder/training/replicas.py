@@ -1,0 +1,114 @@
+"""One model in several processes: each computes the loss of its own batches, and their gradients are averaged.
+
+Knows neither data nor losses: a micro-batch is anything, and a function computes its losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from sparse_encoder.training.arguments import TrainingArguments
+
+Losses = dict[str, Tensor]
+ComputeLosses = Callable[[Any], Losses]  # from a micro-batch, whatever the trainer's are
+
+
+class MicroStep(nn.Module):
+    """One forward per micro-batch.
+
+    A loss runs the model once per column. Data parallelism, which looks from the output of a forward for the
+    parameters that take part, must see all of them at once, those that the loss owns too.
+
+    Args:
+        objective: Holds every parameter that is trained.
+        compute: Returns the losses of a micro-batch by name.
+    """
+
+    def __init__(self, objective: nn.Module, compute: ComputeLosses) -> None:
+        super().__init__()
+        self.objective = objective
+        self.compute = compute
+
+    def forward(self, batch: Any) -> Losses:  # noqa: ANN401  (as ComputeLosses says)
+        """Compute the losses of a micro-batch."""
+        return self.compute(batch)
+
+
+def ddp_settings(args: TrainingArguments) -> DistributedDataParallelKwargs:
+    """Return the settings of data parallelism, for :class:`accelerate.Accelerator`."""
+    find_unused = args.ddp_find_unused_parameters
+    options: dict[str, Any] = {  # of several types
+        "find_unused_parameters": not args.gradient_checkpointing if find_unused is None else find_unused
+    }
+    if args.ddp_bucket_cap_mb is not None:
+        options["bucket_cap_mb"] = args.ddp_bucket_cap_mb
+    if args.ddp_static_graph is not None:
+        options["static_graph"] = args.ddp_static_graph
+    return DistributedDataParallelKwargs(**options)
+
+
+class Replicas:
+    """Compute losses so that the gradients of all processes become one.
+
+    Args:
+        accelerator: Knows the processes, and the settings of data parallelism.
+        objective: Holds every parameter that is trained; perhaps with sharded ones, which average by themselves.
+        compute: Returns the losses of a micro-batch by name.
+    """
+
+    def __init__(self, accelerator: Accelerator, objective: nn.Module, compute: ComputeLosses) -> None:
+        self.losses_of: ComputeLosses = compute
+        """Computes the losses of a micro-batch; to be used for every forward that is followed by a backward."""
+        self._wrapped: DistributedDataParallel | None = None
+        self._not_averaged: list[nn.Parameter] = []
+        if accelerator.num_processes == 1:
+            return
+        trained = [each for each in objective.parameters() if each.requires_grad]
+        if any(isinstance(each, DTensor) for each in trained):
+            self._not_averaged = [each for each in trained if not isinstance(each, DTensor)]
+            return
+        step = MicroStep(objective, compute)
+        buffers = [name for name, _ in step.named_buffers()]  # each process keeps its own
+        ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        ignore(step, buffers)  # type: ignore[no-untyped-call]
+        self.losses_of = self._wrapped = accelerator.prepare_model(step)
+
+    def averaging(self, *, last: bool) -> AbstractContextManager[Any]:  # nothing is made of its value
+        """Return the context of a forward and its backward, which averages gradients in the last of an update."""
+        if self._wrapped is None or last:
+            return nullcontext()
+        return self._wrapped.no_sync()
+
+    def finish(self) -> None:
+        """Average what has not been averaged in the backwards of an update."""
+        if self._not_averaged:
+            average_gradients(self._not_averaged)
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Average gradients over all processes, in place; a gradient that some processes lack counts as zero there.
+
+    All processes must call this. It waits for the device, once.
+
+    Args:
+        parameters: The same in all processes.
+    """
+    has = torch.tensor([float(each.grad is not None) for each in parameters], device=parameters[0].device)
+    dist.all_reduce(has)
+    processes = dist.get_world_size()
+    for parameter, count in zip(parameters, has.tolist(), strict=True):
+        if not count:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= processes

@@ -38,7 +38,7 @@ class AdamW(Optimizer):
         correct_bias: Whether c is as above, or 1, as in BERT's original code.
         no_deprecation_warning: Accepted for the peer's sake: there is no such warning here.
         foreach: Whether to update all parameters of a kind at once; ``None`` does so unless all of them are on the
-            CPU. The results are the same.
+            CPU. The results are the same; parameters of 16 bits, for which they would not be, are updated one by one.
 
     Raises:
         ValueError: If a number is out of range.
@@ -113,7 +113,8 @@ class AdamW(Optimizer):
         """Update parameters of one device and type."""
         states = [self._state_of(each) for each in parameters]
         sizes = [_step_size(state["step"], group) for state in states]
-        move = _move_together if foreach else _move_one
+        narrow = parameters[0].dtype in (torch.float16, torch.bfloat16)  # torch rounds the factor for many at once
+        move = _move_together if foreach and not narrow else _move_one
         move(
             parameters, [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states], sizes, group
         )

@@ -166,12 +166,12 @@ def whole(model: nn.Module, *, keep: bool) -> Iterator[None]:
         (module, name, each)
         for module in model.modules()
         for name, each in module._parameters.items()
-        if isinstance(each, DTensor)
+        if each is not None and isinstance(each, DTensor)
     ]
     fetched: dict[int, nn.Parameter] = {}
     for _, _, part in places:
         if id(part) not in fetched:  # a tied one is fetched once
-            full = part.detach().full_tensor()
+            full = _fetched(part.detach())
             fetched[id(part)] = nn.Parameter(full.cpu(), requires_grad=part.requires_grad) if keep else part
     try:
         for module, name, part in places:
@@ -180,6 +180,11 @@ def whole(model: nn.Module, *, keep: bool) -> Iterator[None]:
     finally:
         for module, name, part in places:
             module._parameters[name] = part
+
+
+def _fetched(part: Tensor) -> Tensor:
+    """Return the whole of a tensor of which each process has a part; all must call this."""
+    return part.full_tensor() if isinstance(part, DTensor) else part
 
 
 def load_whole(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -218,7 +223,7 @@ def whole_state(optimizer: Optimizer, *, keep: bool) -> dict[str, Any]:  # torch
     tensors: dict[int, dict[str, Any]] = {}  # as above
     for index, values in state["state"].items():
         for name, value in values.items():
-            each = value.full_tensor().cpu() if isinstance(value, DTensor) else value
+            each = _fetched(value).cpu() if isinstance(value, DTensor) else value
             if keep:
                 tensors.setdefault(index, {})[name] = each
     return {**state, "state": tensors}

@@ -28,6 +28,7 @@ from sparse_encoder.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
+from sparse_encoder.util.dataset import resolve_ids
 
 __all__ = [
     "LoggingHandler",
@@ -46,6 +47,7 @@ __all__ = [
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
     "pytorch_cos_sim",
+    "resolve_ids",
     "select_max_active_dims",
     "semantic_search",
     "to_scipy_coo",

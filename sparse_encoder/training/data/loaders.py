@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -112,7 +112,7 @@ def build_loader(
     """
     pin_memory = settings.pin_memory and accelerator.device.type == "cuda"
     rows: BatchStream | ConcatRows | Rows
-    batches: SharedBatches | None = None
+    batches: BatchSampler | None = None
     if data.is_stream:
         rows = _stream(data, settings, accelerator)
     else:
@@ -126,7 +126,7 @@ def build_loader(
             sampler = make_multi_dataset_batch_sampler(
                 rows, batch_samplers=samplers, generator=generator, seed=settings.seed
             )
-        batches = _shared(sampler, data, settings, accelerator)
+        batches = _shared_out(sampler, data, settings, accelerator)
     loader: DataLoader[Any] = DataLoader(
         rows,
         batch_size=1 if batches is not None else None,  # a stream yields whole batches
@@ -139,16 +139,7 @@ def build_loader(
         in_order=settings.in_order,
         multiprocessing_context=settings.multiprocessing_context,
     )
-    prepared: DataLoader[Batch] = prepare_data_loader(
-        loader,
-        device=accelerator.device,
-        num_processes=1,  # the batches are shared out already
-        process_index=0,
-        put_on_device=True,
-        dispatch_batches=False,
-        non_blocking=pin_memory,
-    )
-    return prepared
+    return _on_device(loader, accelerator.device)
 
 
 def length_of(loader: DataLoader[Batch]) -> int | None:
@@ -157,6 +148,29 @@ def length_of(loader: DataLoader[Batch]) -> int | None:
         return len(loader)
     except TypeError:  # of a stream, which has no length
         return None
+
+
+def skip_batches(loader: DataLoader[Batch], count: int) -> DataLoader[Batch]:
+    """Return a loader of one pass without its first batches, as :func:`accelerate.skip_first_batches` does.
+
+    The rows that are left out of a stream are read, but not tokenized.
+    """
+    stream = loader.dataset
+    if not isinstance(stream, BatchStream):
+        return skip_first_batches(loader, count)  # type: ignore[no-any-return]
+    rest: DataLoader[Any] = DataLoader(
+        stream.without_first(count),
+        batch_size=None,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        prefetch_factor=loader.prefetch_factor,
+        in_order=loader.in_order,
+        multiprocessing_context=loader.multiprocessing_context,
+    )
+    prepared = _on_device(rest, loader.device)
+    prepared.set_epoch(stream.epoch)
+    return prepared
 
 
 class SharedBatches(BatchSampler):
@@ -179,7 +193,7 @@ class SharedBatches(BatchSampler):
         num_processes: int,
         process_index: int,
     ) -> None:
-        self.batch_sampler = batch_sampler
+        self.batches_of_all = batch_sampler
         self.batch_size = batch_sampler.batch_size
         self.drop_last = drop_last
         self.even_batches = even_batches
@@ -188,22 +202,23 @@ class SharedBatches(BatchSampler):
 
     def __len__(self) -> int:
         """Count the batches of this process."""
-        whole, rest = divmod(len(self.batch_sampler), self.num_processes)
+        whole, rest = divmod(len(self.batches_of_all), self.num_processes)
         if self.drop_last:
             return whole
         return whole + bool(rest if self.even_batches else rest > self.process_index)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the sampler which pass comes next."""
-        set_epoch = getattr(self.batch_sampler, "set_epoch", None)
-        if set_epoch is not None:
-            set_epoch(epoch)
+        """Tell the sampler which pass comes next, and the sampler of rows that it may have."""
+        for part in (self.batches_of_all, getattr(self.batches_of_all, "sampler", None)):
+            set_epoch = getattr(part, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the row numbers of each batch of this process."""
         first: list[list[int]] = []
         turn: list[list[int]] = []
-        for batch in self.batch_sampler:
+        for batch in self.batches_of_all:
             turn.append(batch)
             if len(first) < self.num_processes:
                 first.append(batch)
@@ -216,6 +231,20 @@ class SharedBatches(BatchSampler):
             turn += first * self.num_processes
         if self.process_index < len(turn):
             yield turn[self.process_index]
+
+
+def _on_device(loader: DataLoader[Any], device: torch.device) -> DataLoader[Batch]:
+    """Return a loader that puts its batches on a device."""
+    prepared: DataLoader[Batch] = prepare_data_loader(
+        loader,
+        device=device,
+        num_processes=1,  # the batches are shared out already
+        process_index=0,
+        put_on_device=True,
+        dispatch_batches=False,
+        non_blocking=loader.pin_memory,
+    )
+    return prepared
 
 
 def _stream(data: TrainingData, settings: LoaderSettings, accelerator: Accelerator) -> BatchStream:
@@ -249,17 +278,19 @@ def _sampler(
     return sampler
 
 
-def _shared(
+def _shared_out(
     sampler: BatchSampler, data: TrainingData, settings: LoaderSettings, accelerator: Accelerator
-) -> SharedBatches:
-    """Return this process's share of the batches, at least one."""
-    shared = SharedBatches(
-        sampler,
-        drop_last=settings.drop_last,
-        even_batches=settings.even_batches,
-        num_processes=accelerator.num_processes,
-        process_index=accelerator.process_index,
-    )
+) -> BatchSampler:
+    """Return this process's share of the batches, at least one; of a single process the sampler itself."""
+    shared = sampler
+    if accelerator.num_processes > 1:
+        shared = SharedBatches(
+            sampler,
+            drop_last=settings.drop_last,
+            even_batches=settings.even_batches,
+            num_processes=accelerator.num_processes,
+            process_index=accelerator.process_index,
+        )
     if not len(shared):
         raise ValueError(_no_batch(data.name, num_rows(data), sampler, settings))
     return shared

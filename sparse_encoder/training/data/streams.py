@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,7 @@ class BatchStream(IterableDataset[list[Row]]):
         self.seed = seed
         self.num_processes = num_processes
         self.process_index = process_index
+        self.first_batch = 0
         self._epoch = shared_number()
 
     @property
@@ -75,6 +77,12 @@ class BatchStream(IterableDataset[list[Row]]):
         """Tell which pass over the data comes next, also to workers that are running; shuffled streams reshuffle."""
         self._epoch.fill_(epoch)
 
+    def without_first(self, count: int) -> BatchStream:
+        """Return the same stream without the first batches of every pass; both are at the same epoch."""
+        rest = copy.copy(self)
+        rest.first_batch = self.first_batch + count
+        return rest
+
     def __iter__(self) -> Iterator[list[Row]]:
         """Yield the batches of this process; in a worker, those of the worker.
 
@@ -83,7 +91,7 @@ class BatchStream(IterableDataset[list[Row]]):
         """
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        return islice(self._of_process(), first, None, step)
+        return islice(self._of_process(), self.first_batch + first, None, step)
 
     def _of_process(self) -> Iterator[list[Row]]:
         """Yield every ``num_processes``-th batch, as many for each process."""

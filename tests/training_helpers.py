@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import zlib
 from collections.abc import Sequence
@@ -96,7 +97,7 @@ def trainer(
     folder: Path | str, model: Anything = None, *, rows: Anything = None, **options: Anything
 ) -> SparseEncoderTrainer:
     """Make a trainer on 10 pairs with a SpladeLoss; options of the trainer by their names, the rest are settings."""
-    own = ("eval_dataset", "loss", "evaluator", "data_collator", "callbacks", "optimizers")
+    own = [*inspect.signature(SparseEncoderTrainer).parameters][3:]
     given = {name: options.pop(name) for name in own if name in options}
     given.setdefault("loss", splade_loss)
     model = tiny_encoder() if model is None else model

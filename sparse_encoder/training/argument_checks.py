@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparse_encoder.training.events.reporting import tracker_names
+from sparse_encoder.training.optimization.optimizers import OPTIMIZERS, check_optimizer
 from sparse_encoder.training.optimization.schedules import check_schedule
 
 if TYPE_CHECKING:
     from sparse_encoder.training.arguments import TrainingArguments
 
-OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
+
 STRATEGIES = {
     "logging_strategy": ("epoch", "no", "steps"),
     "eval_strategy": ("epoch", "no", "steps"),
@@ -94,6 +96,8 @@ def check_arguments(args: TrainingArguments) -> None:
         if getattr(args, name) not in known:
             raise ValueError(f"unknown {name} {getattr(args, name)!r}; choose from {known}")
     check_schedule(args.lr_scheduler_type, args.mapping("lr_scheduler_kwargs"))
+    check_optimizer(args)
+    tracker_names(args.report_to)
     for name, reason in _ONLY.items():
         only = type(args).__dataclass_fields__[name].default
         if getattr(args, name) not in (only, None):

@@ -1,4 +1,4 @@
-"""The part of a trainer that does not depend on the task: device, optimizer, schedule, callbacks and log.
+"""The part of a trainer that does not depend on the task: device, optimizer, schedule, callbacks, log, run and files.
 
 It knows neither data nor losses; the loop is in :mod:`sparse_encoder.training.loop`.
 """
@@ -6,69 +6,245 @@ It knows neither data nor losses; the loop is in :mod:`sparse_encoder.training.l
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
+from sparse_encoder.training.data.collator import Batch
+from sparse_encoder.training.data.loaders import length_of
+from sparse_encoder.training.devices import build_accelerator, is_model_parallel, model_is_moved
+from sparse_encoder.training.evaluating import EvalLoopOutput, PredictionOutput, evaluate_datasets, predict_dataset
 from sparse_encoder.training.events.flow import DefaultFlowCallback
 from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback
 from sparse_encoder.training.events.protocol import CallbackHandler, TrainerCallback
+from sparse_encoder.training.events.reporting import reporting_callbacks
+from sparse_encoder.training.launching import check_given_optimizers, launch, new_model
 from sparse_encoder.training.optimization.groups import (
     ParameterGroup,
-    build_optimizer,
-    build_scheduler,
     find_group,
     learning_rates_of,
+    named_parameter,
     parameter_groups,
 )
-from sparse_encoder.training.state import TrainerControl, TrainerState
+from sparse_encoder.training.optimization.optimizers import build_optimizer, get_optimizer_cls_and_kwargs
+from sparse_encoder.training.optimization.schedules import build_scheduler
+from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
+from sparse_encoder.training.steps import TrainingValues, training_values
+from sparse_encoder.training.trainer_files import TrainerFiles
 
-_NOT_SUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
+Callbacks = Sequence[TrainerCallback | type[TrainerCallback]]
+OptimizerRecipe = tuple[type[Optimizer], dict[str, Any]]
 
 
-class TrainerBase:
+class TrainerBase(TrainerFiles, ABC):
     """Own what every run needs and answer for it.
 
     Args:
-        model: What is trained; it is moved to the device.
+        model: What is trained; it is moved to the device. None if ``model_init`` makes it.
         args: The settings.
-        callbacks: Called after the default flow and before the progress bar.
+        processing_class: What turns texts into inputs; saved beside the model, and given to callbacks.
+        model_init: Makes the model anew for every call of ``train()``; takes nothing, or the trial of a search.
+        callbacks: Called after the default flow and the trackers, before the progress bar.
         optimizers: An optimizer and a schedule in the place of those that the settings name; each may be None.
+        optimizer_cls_and_kwargs: A class and its options in the place of ``args.optim``.
+
+    Raises:
+        RuntimeError: If there is neither a model nor ``model_init``, or they do not go with the optimizers given.
     """
 
-    loss: nn.Module
-    """What is optimized: usually a loss that holds the model, so that its own parameters are trained too."""
+    is_in_train: bool
+    """Whether ``train()`` runs."""
+    has_trained: bool
+    """Whether it ever did."""
 
-    def __init__(
+    def __init__(  # house: peer signature
         self,
-        model: nn.Module,
+        model: nn.Module | None,
         args: TrainingArguments,
         *,
-        callbacks: Sequence[TrainerCallback | type[TrainerCallback]],
-        optimizers: tuple[Optimizer | None, Schedule | None],
+        processing_class: object = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        callbacks: Callbacks = (),
+        optimizers: tuple[Optimizer | None, Schedule | None] = (None, None),
+        optimizer_cls_and_kwargs: OptimizerRecipe | None = None,
     ) -> None:
         self.args = args
-        self.accelerator = Accelerator(
-            cpu=args.use_cpu,
-            mixed_precision="no",  # args.autocast does it
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # several forwards per backward
-        )
-        if self.accelerator.distributed_type.value in _NOT_SUPPORTED:
-            raise ValueError(f"training with {self.accelerator.distributed_type.value} is not supported yet")
-        self.model = self.model_wrapped = model.to(self.accelerator.device)
+        args.set_log_level()
+        self.model_init = model_init
         self.optimizer, self.lr_scheduler = optimizers
+        self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
+        check_given_optimizers(self, optimizers)
+        self._owns_optimizer, self._owns_scheduler = (each is None for each in optimizers)
+        self.accelerator = build_accelerator(args)
+        self.model: Any = new_model(self, None) if model is None else model  # subclasses say of which class
+        self.model_wrapped: nn.Module = self.model
+        if self.place_model_on_device:
+            self.model.to(self.accelerator.device)
+        self.processing_class = getattr(self.model, "tokenizer", None) if processing_class is None else processing_class
         self.state = TrainerState(
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
         self.control = TrainerControl()
-        self.is_in_train = False
+        self.is_in_train = self.has_trained = False
+        self.publisher = self.build_publisher() if args.push_to_hub else None
         report = PrinterCallback if args.disable_tqdm else ProgressCallback
-        context = {"model": model, "processing_class": getattr(model, "tokenizer", None)}
-        self.callback_handler = CallbackHandler([DefaultFlowCallback, *callbacks, report], context)
+        context = {"model": self.model, "processing_class": self.processing_class, "log": self.log}
+        self.callback_handler = CallbackHandler(
+            [DefaultFlowCallback, *reporting_callbacks(args.report_to), *callbacks, report], context
+        )
+
+    @property
+    @abstractmethod
+    def objective(self) -> nn.Module:
+        """The module whose parameters are trained: a loss that holds the model, or the model."""
+
+    @abstractmethod
+    def get_train_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of an epoch, on the device."""
+
+    @abstractmethod
+    def get_eval_dataloader(self, eval_dataset: object = None) -> DataLoader[Batch]:
+        """Return the batches of a dataset to evaluate on, or of the trainer's own, by name if it has several."""
+
+    @abstractmethod
+    def get_test_dataloader(self, test_dataset: object) -> DataLoader[Batch]:
+        """Return the batches of a dataset to predict on."""
+
+    @abstractmethod
+    def loss_and_terms(self, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
+        """Return the loss of a batch as ``loss``, and its terms by name."""
+
+    @abstractmethod
+    def evaluation_loop(  # house: peer signature
+        self,
+        dataloader: DataLoader[Batch],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Go through a dataset and return its metrics, with the prefix in front of every key."""
+
+    @abstractmethod
+    def data_identity(self) -> dict[str, Any]:  # settings of several types
+        """Return what decides which rows are in which batch, beside the settings that every trainer has."""
+
+    @abstractmethod
+    def eval_sets(self, eval_dataset: object) -> dict[str | None, object]:
+        """Return the datasets to evaluate by name; a single one has None as its name.
+
+        Raises:
+            ValueError: If there is nothing to evaluate with.
+        """
+
+    @contextmanager
+    def update_context(self, computations: Sequence[Callable[[], object]]) -> Iterator[None]:
+        """Enclose the forward and backward of all micro-batches of an update.
+
+        Args:
+            computations: Compute the losses of each micro-batch, always the same ones, for who needs them beforehand.
+        """
+        yield
+
+    def loss_shares(self, batches: Sequence[Batch]) -> list[float]:
+        """Return what the losses of the micro-batches of an update are multiplied by before they are added up."""
+        return [1 / len(batches)] * len(batches)
+
+    def evaluator_metrics(self, prefix: str) -> dict[str, float]:
+        """Return metrics that do not come from a dataset, with the prefix in front of every key."""
+        return {}
+
+    def use_model(self, model: nn.Module) -> None:
+        """Take another model in the place of the present one."""
+        self.model = self.model_wrapped = model
+        if self.place_model_on_device:
+            model.to(self.accelerator.device)
+        self.callback_handler.context["model"] = model
+
+    def unwrap(self) -> None:
+        """Run the model itself from now on, without what was put around it for training."""
+        self.model_wrapped = self.model
+
+    def call_model_init(self, trial: object = None) -> nn.Module:
+        """Make a model by ``model_init``.
+
+        Args:
+            trial: Handed over if ``model_init`` takes an argument.
+
+        Raises:
+            RuntimeError: If it takes more than one argument, or returns nothing.
+        """
+        return new_model(self, trial)
+
+    def train(
+        self,
+        resume_from_checkpoint: str | Path | bool | None = None,
+        trial: object = None,
+        ignore_keys_for_eval: list[str] | None = None,
+        *,
+        model_path: str | Path | None = None,
+    ) -> TrainOutput:
+        """Train the model.
+
+        Args:
+            resume_from_checkpoint: A checkpoint of an earlier run, which goes on as if it had never stopped, or True
+                for the last one in ``args.output_dir`` that is whole.
+            trial: Of a search for settings; its values are applied first.
+            ignore_keys_for_eval: Outputs of the model that evaluations leave out.
+            model_path: Older name of ``resume_from_checkpoint``.
+
+        Returns:
+            Updates done, mean loss and speed of this call.
+
+        Raises:
+            FileNotFoundError: If there is no such checkpoint.
+            CheckpointError: If the checkpoint is damaged, incomplete or of another kind of run, or another run uses
+                the folder or has left checkpoints in it.
+            ValueError: If there is nothing to train on, or nothing to resume from.
+            FloatingPointError: If the gradient was not finite in many updates in a row.
+        """
+        return launch(self, resume_from_checkpoint or model_path, trial, ignore_keys_for_eval)
+
+    def evaluate(
+        self, eval_dataset: object = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Compute the metrics of a dataset, run the evaluator if there is one, and log both.
+
+        The terms of a loss are in the log, not in the result. With several datasets each has its name in its keys,
+        ``eval_<name>_loss``; the evaluator runs once, with the first.
+
+        Args:
+            eval_dataset: Used in the place of the trainer's own: a dataset, several by name, or a name of the own.
+            ignore_keys: Outputs of the model that are left out.
+            metric_key_prefix: In front of every key.
+
+        Returns:
+            ``eval_loss``, other metrics, ``eval_runtime`` in seconds, samples and batches per second, epoch.
+
+        Raises:
+            ValueError: If there is nothing to evaluate with.
+        """
+        return evaluate_datasets(self, eval_dataset, ignore_keys, metric_key_prefix)
+
+    def predict(
+        self, test_dataset: object, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return outputs, labels and metrics of a dataset; nothing is logged, and no evaluator runs.
+
+        Args:
+            test_dataset: Any dataset that can be evaluated on.
+            ignore_keys: Outputs of the model that are left out.
+            metric_key_prefix: In front of every key.
+        """
+        return predict_dataset(self, test_dataset, ignore_keys, metric_key_prefix)
 
     def fire(self, event: str, extra: Mapping[str, object] | None = None) -> None:
         """Tell the callbacks of an event, and what it adds by name."""
@@ -107,8 +283,14 @@ class TrainerBase:
         """Build the optimizer, unless there is one."""
         if self.optimizer is None:
             learning_rates = self.args.mapping("learning_rate_mapping")
-            groups = parameter_groups(self.loss, weight_decay=self.args.weight_decay, learning_rates=learning_rates)
-            self.optimizer = build_optimizer(groups, self.args)
+            groups = parameter_groups(
+                self.objective, weight_decay=self.args.weight_decay, learning_rates=learning_rates
+            )
+            if self.optimizer_cls_and_kwargs is None:
+                self.optimizer = build_optimizer(groups, self.args)
+            else:
+                kind, options = self.optimizer_cls_and_kwargs
+                self.optimizer = kind(groups, **options)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Optimizer | None = None) -> Schedule:
@@ -127,6 +309,11 @@ class TrainerBase:
         self.create_optimizer()
         self.create_scheduler(num_training_steps)
 
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> OptimizerRecipe:
+        """Return the class and the options of the optimizer that the settings name; the model has no influence."""
+        return get_optimizer_cls_and_kwargs(args)
+
     def get_learning_rates(self) -> list[float]:
         """Return the learning rate of each parameter group.
 
@@ -143,7 +330,7 @@ class TrainerBase:
         """Return the parameters of each group, or the group that holds a parameter.
 
         Args:
-            param: A parameter, compared by identity, or its name in ``loss``; None for all groups.
+            param: A parameter, compared by identity, or its name in what is trained; None for all groups.
 
         Raises:
             ValueError: If there is no optimizer yet, or no such parameter in it.
@@ -151,12 +338,34 @@ class TrainerBase:
         optimizer = _present(self.optimizer)
         if param is None:
             return [group["params"] for group in optimizer.param_groups]
-        if isinstance(param, str):
-            parameters = dict(self.loss.named_parameters())
-            if param not in parameters:
-                raise ValueError(f"there is no parameter {param!r}; there are {list(parameters)[:10]} and others")
-            param = parameters[param]
-        return find_group(optimizer, param)
+        return find_group(optimizer, named_parameter(self.objective, param) if isinstance(param, str) else param)
+
+    def set_initial_training_values(
+        self, args: TrainingArguments, dataloader: DataLoader[Batch], total_train_batch_size: int | None = None
+    ) -> TrainingValues:
+        """Return the lengths of a run over these batches.
+
+        Args:
+            args: The settings.
+            dataloader: The batches of an epoch.
+            total_train_batch_size: Rows of an update; None counts those of all processes.
+        """
+        if total_train_batch_size is None:
+            batches = args.gradient_accumulation_steps * self.accelerator.num_processes
+            total_train_batch_size = args.train_batch_size * batches
+        rows = getattr(dataloader, "dataset", None)
+        num_rows = len(rows) if isinstance(rows, Sized) else None
+        return training_values(args, length_of(dataloader), num_rows, total_train_batch_size)
+
+    @property
+    def is_model_parallel(self) -> bool:
+        """Whether the model is spread over several devices, or on one that is not the trainer's."""
+        return is_model_parallel(self.model, self.accelerator.device)
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """Whether the trainer moves the model to its device."""
+        return model_is_moved(self.model, self.args, self.accelerator)
 
     def is_local_process_zero(self) -> bool:
         """Return whether this is the first process of its machine."""

@@ -1,77 +1,168 @@
-"""The loss of a model over a dataset, and what an evaluator says, as metrics; changes nothing."""
+"""Evaluations: the loss over datasets, what an evaluator says, and how both are logged; changes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.utils.data import DataLoader
 
 from sparse_encoder.training.data.collator import Batch, num_texts
+from sparse_encoder.training.devices import half_weights, place_model
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.meters import LossMeter, means_of, merge_sums
 
 if TYPE_CHECKING:
-    from sparse_encoder.training.trainer import SparseEncoderTrainer
+    from sparse_encoder.training.base import TrainerBase
 
 
-class EvaluationLoss(NamedTuple):
-    """Means over the rows of a dataset."""
+class EvalLoopOutput(NamedTuple):
+    """What came of going through a dataset."""
 
-    means: dict[str, float]
-    """Of the loss, ``loss``, and of its terms by name."""
+    predictions: Any
+    """Arrays of outputs, nested as the model's are; None if there are none."""
+    label_ids: Any
+    """Arrays of labels in the same way."""
+    metrics: dict[str, float]
     num_samples: int
     num_batches: int
+    terms: dict[str, float]
+    """Means of the loss's terms by name; for the log only."""
 
 
-def evaluation_loss(trainer: SparseEncoderTrainer, loader: DataLoader[Batch]) -> EvaluationLoss:
+class PredictionOutput(NamedTuple):
+    """The result of ``predict()``."""
+
+    predictions: Any
+    """Arrays of outputs, nested as the model's are; None if the task has none."""
+    label_ids: Any
+    """Arrays of labels in the same way."""
+    metrics: dict[str, float]
+
+
+def evaluate_datasets(
+    trainer: TrainerBase, eval_dataset: object, ignore_keys: list[str] | None, prefix: str
+) -> dict[str, float]:
+    """Evaluate all datasets and run the evaluator; see :meth:`TrainerBase.evaluate`."""
+    sets = trainer.eval_sets(eval_dataset)
+    results: dict[str, float] = {}
+    for position, (name, dataset) in enumerate(sets.items()):
+        started = time.perf_counter()
+        own_prefix = prefix if name is None else f"{prefix}_{name}"
+        output = _go_through(trainer, dataset, ignore_keys, own_prefix)
+        metrics = dict(output.metrics)
+        if position == 0:
+            metrics |= trainer.evaluator_metrics(prefix)
+        metrics |= _speed(own_prefix, output, time.perf_counter() - started)
+        trainer.log({**metrics, **{f"{own_prefix}_{term}": value for term, value in output.terms.items()}})
+        metrics["epoch"] = trainer.state.epoch
+        trainer.fire("on_evaluate", {"metrics": metrics})
+        results |= metrics
+    return results
+
+
+def predict_dataset(
+    trainer: TrainerBase, test_dataset: object, ignore_keys: list[str] | None, prefix: str
+) -> PredictionOutput:
+    """Go through a dataset without logging; see :meth:`TrainerBase.predict`."""
+    started = time.perf_counter()
+    loader = trainer.get_test_dataloader(test_dataset)
+    trainer.callback_handler.context["eval_dataloader"] = loader
+    output = _loop(trainer, loader, ignore_keys, prefix)
+    metrics = {**output.metrics, **_speed(prefix, output, time.perf_counter() - started)}
+    trainer.fire("on_predict", {"metrics": metrics})
+    return PredictionOutput(output.predictions, output.label_ids, metrics)
+
+
+def mean_losses(trainer: TrainerBase, loader: DataLoader[Batch], prefix: str) -> EvalLoopOutput:
     """Compute the loss of every batch with the full weights of a SpladeLoss, and weight it by the batch's size."""
     meter = LossMeter(filter_not_finite=trainer.args.logging_nan_inf_filter)
     num_samples = num_batches = 0
-    with _evaluating(trainer.model), _full_weights(trainer), torch.no_grad():
+    with full_weights(trainer), torch.no_grad():
         for batch in loader:
             size = num_texts(batch)
             meter.add(trainer.loss_and_terms(trainer.model, batch), weight=size)
             num_samples += size
             num_batches += 1
             trainer.fire("on_prediction_step")
-    means = means_of(merge_sums(gather_object([meter.sums()])))
-    return EvaluationLoss(means, num_samples * trainer.accelerator.num_processes, num_batches)
+    terms = means_of(merge_sums(gather_object([meter.sums()])))
+    metrics = {f"{prefix}_loss": terms.pop("loss")} if terms else {}
+    return EvalLoopOutput(None, None, metrics, num_samples * trainer.accelerator.num_processes, num_batches, terms)
 
 
-def evaluator_metrics(trainer: SparseEncoderTrainer, prefix: str) -> dict[str, float]:
-    """Run the trainer's evaluator; its metrics get the prefix unless they have it."""
-    if trainer.evaluator is None:
-        return {}
+def call_evaluator(trainer: TrainerBase, evaluator: Any, prefix: str) -> dict[str, float]:  # noqa: ANN401  (a callable)
+    """Run an evaluator; its metrics get the prefix unless they have it."""
     folder = str(Path(str(trainer.args.output_dir)) / "eval") if trainer.is_world_process_zero() else None
-    with _evaluating(trainer.model):
-        epoch: Any = trainer.state.epoch  # a fraction, which evaluators only write down
-        result = trainer.evaluator(trainer.model, output_path=folder, epoch=epoch, steps=trainer.state.global_step)
-    metrics = result if isinstance(result, dict) else {"evaluator": result}
+    with evaluating(trainer):
+        result = evaluator(
+            trainer.model, output_path=folder, epoch=trainer.state.epoch, steps=trainer.state.global_step
+        )
+    metrics = result if isinstance(result, Mapping) else {"evaluator": result}
     return {name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": value for name, value in metrics.items()}
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off for a while."""
+def evaluating(trainer: TrainerBase) -> Iterator[None]:
+    """Switch dropout off for a while, and use 16-bit weights outside of training if the settings say so."""
+    model: nn.Module = trainer.model
+    place_model(model, trainer.args, trainer.accelerator)
     was_training = model.training
     model.eval()
     try:
-        yield
+        with ExitStack() as held:
+            if not trainer.is_in_train:
+                held.enter_context(half_weights(model, trainer.args))
+            yield
     finally:
         model.train(was_training)
 
 
 @contextmanager
-def _full_weights(trainer: SparseEncoderTrainer) -> Iterator[None]:
+def full_weights(trainer: TrainerBase) -> Iterator[None]:
     """Give a SpladeLoss its full weights for a while, so that losses of different steps can be compared."""
     with ExitStack() as stack:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, SpladeRegularizerWeightSchedulerCallback):
                 stack.enter_context(callback.full_weights())
         yield
+
+
+def _go_through(trainer: TrainerBase, dataset: object, ignore_keys: list[str] | None, prefix: str) -> EvalLoopOutput:
+    """Go through a dataset, if there is one."""
+    if dataset is None:
+        return EvalLoopOutput(None, None, {}, 0, 0, {})
+    loader = trainer.get_eval_dataloader(dataset)
+    trainer.callback_handler.context["eval_dataloader"] = loader
+    return _loop(trainer, loader, ignore_keys, prefix)
+
+
+def _loop(
+    trainer: TrainerBase, loader: DataLoader[Batch], ignore_keys: list[str] | None, prefix: str
+) -> EvalLoopOutput:
+    """Run the trainer's loop; a lack of memory in it is no reason for smaller training batches."""
+    try:
+        with evaluating(trainer):
+            return trainer.evaluation_loop(loader, prefix, None, ignore_keys, prefix)
+    except RuntimeError as error:
+        if trainer.args.auto_find_batch_size and should_reduce_batch_size(error):
+            size = trainer.args.per_device_eval_batch_size
+            raise RuntimeError(
+                f"an evaluation does not fit into memory; lower per_device_eval_batch_size, which is {size}"
+            ) from error
+        raise
+
+
+def _speed(prefix: str, output: EvalLoopOutput, seconds: float) -> dict[str, float]:
+    """Return run time, samples and batches per second."""
+    return {
+        f"{prefix}_runtime": round(seconds, 4),
+        f"{prefix}_samples_per_second": round(output.num_samples / seconds, 3),
+        f"{prefix}_steps_per_second": round(output.num_batches / seconds, 3),
+    }

@@ -9,28 +9,36 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import skip_first_batches
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from sparse_encoder.training.checkpoints.folders import list_checkpoints, sweep
+from sparse_encoder.training.checkpoints.folders import checkpoint_path
 from sparse_encoder.training.checkpoints.saving import RunFiles, mark_as_trained
+from sparse_encoder.training.checkpoints.signals import StopRequest
 from sparse_encoder.training.checkpoints.snapshot import Progress, data_identity, optimization_identity
 from sparse_encoder.training.data.collator import Batch, num_texts, num_tokens
-from sparse_encoder.training.meters import LossMeter, means_of, merge_sums
-from sparse_encoder.training.optimization.groups import GuardedUpdate, learning_rates_of, non_embedding_parameters
+from sparse_encoder.training.data.loaders import length_of
+from sparse_encoder.training.devices import wrap_model
+from sparse_encoder.training.events.stateful import collect_states, restore_states
+from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merge_sums
+from sparse_encoder.training.optimization.groups import learning_rates_of, non_embedding_parameters
+from sparse_encoder.training.optimization.guard import GuardedUpdate
 from sparse_encoder.training.randomness import MODEL_STREAM, seed_everything
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.steps import plan_steps, steps_of
 
 if TYPE_CHECKING:
-    from sparse_encoder.training.trainer import SparseEncoderTrainer
+    from sparse_encoder.training.base import TrainerBase
 
 logger = logging.getLogger(__name__)
 
@@ -44,57 +52,67 @@ class TrainingRun:
     Args:
         trainer: What is trained, with what.
         checkpoint: Where to go on; None starts anew.
+        ignore_keys: Outputs of the model that evaluations leave out.
+        stop: Tells of a signal to end after the present update.
 
     Raises:
         ValueError: If there is no batch to train on.
         CheckpointError: If the checkpoint is damaged, incomplete or of another kind of run.
     """
 
-    def __init__(self, trainer: SparseEncoderTrainer, checkpoint: Path | None) -> None:
+    def __init__(
+        self,
+        trainer: TrainerBase,
+        checkpoint: Path | None,
+        *,
+        ignore_keys: list[str] | None = None,
+        stop: StopRequest | None = None,
+    ) -> None:
         args = trainer.args
-        self.trainer = trainer
+        self.trainer, self.ignore_keys, self.stop = trainer, ignore_keys, stop
         self.loader = trainer.get_train_dataloader()
-        self.plan = plan_steps(args, len(self.loader))
+        self.plan = plan_steps(args, length_of(self.loader))
         trainer.control = TrainerControl()
         trainer.state = self._first_state()
         trainer.create_optimizer_and_scheduler(self.plan.max_steps)
-        assert trainer.train_rows is not None  # the loader was made from it
-        rows = trainer.train_rows.fingerprint()
-        sampler = args.batch_sampler
-        name = getattr(sampler, "value", getattr(sampler, "__qualname__", type(sampler).__qualname__))
-        data = data_identity(args, rows, trainer.accelerator.num_processes, {"batch_sampler": name})
+        assert trainer.optimizer is not None
+        scaler = torch.amp.GradScaler(trainer.accelerator.device.type) if args.fp16 else None
+        self.guard = GuardedUpdate(trainer.optimizer, args.max_grad_norm, scaler=scaler)
+        data = data_identity(args, trainer.accelerator.num_processes, trainer.data_identity())
         settings = optimization_identity(args)
-        self.files = RunFiles(trainer, {**data, **settings})
+        self.files = RunFiles(trainer, {**data, **settings}, self.guard)
         self.progress = Progress()
         self.meter = LossMeter(filter_not_finite=args.logging_nan_inf_filter)
-        self._clear_output_dir(checkpoint)
         if checkpoint is not None:
             identity = settings if args.ignore_data_skip else {**data, **settings}
             self.progress = self.files.resume(checkpoint, identity)
+            self.guard.go_on(self.progress.skipped_in_a_row)
+            if args.restore_callback_states_from_checkpoint:
+                states = trainer.state.stateful_callbacks
+                trainer.control = restore_states(trainer.callback_handler, trainer.control, states)
             if trainer.is_world_process_zero():  # the sums are those of all processes
                 self.meter.load(self.progress.loss_sums, trainer.accelerator.device)
         carried = self.meter.sums().get("loss", (0.0, 0.0))
         self.loss_sum, self.loss_weight = -carried[0], -carried[1]  # of this call
-        self.guard = GuardedUpdate(self.files.optimizer, args.max_grad_norm, self.progress.skipped_in_a_row)
         self.grad_norm: Tensor | None = None  # of the last update of this call
         self.num_samples = 0
+        self.tokens = TokenCount(padding=args.include_num_input_tokens_seen != "non_padding")
         self.skipped_told = 0
         self.first_step = trainer.state.global_step
         self.flops_per_token = _FLOPS_PER_PARAMETER * non_embedding_parameters(trainer.model)
         mark_as_trained(trainer.model)
-        if trainer.accelerator.num_processes > 1:
-            trainer.model_wrapped = trainer.accelerator.prepare_model(trainer.model)
+        trainer.model_wrapped = wrap_model(trainer.model, args, trainer.accelerator)
 
     def run(self) -> TrainOutput:
         """Train to the end; returns updates done, mean loss and speed."""
         started = time.perf_counter()
         trainer, progress = self.trainer, self.progress
         trainer.model.train()
-        trainer.loss.zero_grad(set_to_none=True)
+        trainer.objective.zero_grad(set_to_none=True)
         trainer.callback_handler.context["train_dataloader"] = self.loader
         trainer.fire("on_train_begin")
         if trainer.args.eval_on_start and trainer.state.global_step == 0:
-            trainer.evaluate()
+            self._evaluate()
         first_epoch = progress.epoch + progress.epoch_ended
         for epoch in range(first_epoch, self.plan.num_train_epochs):
             goes_on = epoch == progress.epoch and not progress.epoch_ended and not trainer.args.ignore_data_skip
@@ -106,18 +124,23 @@ class TrainingRun:
     def _run_epoch(self, epoch: int, batches_done: int) -> None:
         """Pass over the data once, behind the batches that are done."""
         trainer, progress = self.trainer, self.progress
-        progress.epoch, progress.batches_done, progress.epoch_ended = epoch, batches_done, False
+        progress.epoch, progress.epoch_ended = epoch, False
         trainer.control.should_epoch_stop = False
         trainer.fire("on_epoch_begin")
+        begun = progress.batches_done = batches_done
         for batches in self._read(epoch, batches_done):
             self._update(batches)
             progress.batches_done += len(batches)
             trainer.state.global_step += 1
             trainer.state.epoch = epoch + progress.batches_done / self.plan.batches_per_epoch
             trainer.fire("on_step_end")
+            self._stop_if_told()
             self._report()
             if trainer.control.should_epoch_stop or trainer.control.should_training_stop:
                 break
+        if progress.batches_done == begun == 0:
+            logger.warning("epoch %d had no batch, the run ends: is the data's stream used up?", epoch)
+            trainer.control.should_training_stop = True
         progress.epoch_ended = True
         trainer.fire("on_epoch_end")
         self._report()
@@ -137,37 +160,73 @@ class TrainingRun:
 
     def _update(self, batches: list[Batch]) -> None:
         """Add up the gradients of some batches and move the weights once."""
-        trainer, optimizer = self.trainer, self.files.optimizer
-        seed_everything(trainer.args.seed, MODEL_STREAM, trainer.state.global_step, trainer.accelerator.process_index)
+        trainer = self.trainer
+        assert trainer.optimizer is not None and trainer.lr_scheduler is not None
         trainer.control.should_log = trainer.control.should_evaluate = trainer.control.should_save = False
         trainer.fire("on_step_begin")
-        for index, batch in enumerate(batches):
-            is_last = index == len(batches) - 1
-            self._backward(batch, share=len(batches), synchronize=is_last)
-            if not is_last:
-                trainer.fire("on_substep_end")
+        computations = [partial(self._losses, batch, index) for index, batch in enumerate(batches)]
+        shares = trainer.loss_shares(batches)
+        with trainer.update_context(computations):
+            for index, (batch, compute) in enumerate(zip(batches, computations, strict=True)):
+                is_last = index == len(batches) - 1
+                self._backward(compute, share=shares[index], weight=1 / len(batches), synchronize=is_last)
+                self._count(batch)
+                if not is_last:
+                    trainer.fire("on_substep_end")
         self.grad_norm = self.guard.clip()
         trainer.fire("on_pre_optimizer_step")
-        self.guard.step(self.grad_norm)
+        has_moved = self.guard.step(self.grad_norm)
         trainer.fire("on_optimizer_step")
-        self.progress.learning_rate = learning_rates_of(optimizer)[0]
-        self.files.scheduler.step()
-        trainer.loss.zero_grad(set_to_none=True)
-        optimizer.zero_grad(set_to_none=True)
+        self.progress.learning_rate = learning_rates_of(trainer.optimizer)[0]
+        if has_moved and not takes_metric(trainer.lr_scheduler):
+            trainer.lr_scheduler.step()
+        trainer.objective.zero_grad(set_to_none=True)
+        trainer.optimizer.zero_grad(set_to_none=True)
 
-    def _backward(self, batch: Batch, *, share: int, synchronize: bool) -> None:
-        """Add the gradient of one batch, one of ``share`` of its update."""
+    def _losses(self, batch: Batch, index: int) -> dict[str, Tensor]:
+        """Return the loss of a micro-batch and its terms; the same every time, whatever was computed in between."""
         trainer = self.trainer
-        model = trainer.model_wrapped
-        accelerator = trainer.accelerator
-        with contextlib.nullcontext() if synchronize else accelerator.no_sync(model):
-            losses = trainer.loss_and_terms(model, batch)
-            accelerator.backward(losses["loss"] / share)
-        self.meter.add(losses, weight=1 / share)
-        tokens = num_tokens(batch)
+        rank = trainer.accelerator.process_index
+        seed_everything(trainer.args.seed, MODEL_STREAM, trainer.state.global_step, rank, index)
+        return trainer.loss_and_terms(trainer.model_wrapped, batch)
+
+    def _backward(
+        self, compute: Callable[[], dict[str, Tensor]], *, share: float, weight: float, synchronize: bool
+    ) -> None:
+        """Add the gradient of one micro-batch.
+
+        Args:
+            compute: Computes its losses.
+            share: What its loss is multiplied by.
+            weight: Of its loss in the log.
+            synchronize: Whether processes exchange their gradients now.
+        """
+        accelerator = self.trainer.accelerator
+        with contextlib.nullcontext() if synchronize else accelerator.no_sync(self.trainer.model_wrapped):
+            losses = compute()
+            accelerator.backward(self.guard.scale(losses["loss"] * share))
+        self.meter.add(losses, weight=weight)
+
+    def _count(self, batch: Batch) -> None:
+        """Count the rows, tokens and operations of a micro-batch."""
         self.num_samples += num_texts(batch)
-        trainer.state.num_input_tokens_seen += tokens
-        trainer.state.total_flos += tokens * self.flops_per_token
+        self.tokens.add(batch)
+        self.trainer.state.total_flos += num_tokens(batch) * self.flops_per_token
+
+    def _stop_if_told(self) -> None:
+        """Save and end if any process got a signal to end."""
+        control = self.trainer.control
+        if self.stop is not None and self.stop.agree(self.trainer.accelerator):
+            control.should_save = control.should_training_stop = True
+
+    def _evaluate(self) -> dict[str, float]:
+        """Evaluate, and tell a schedule that goes by a metric."""
+        trainer = self.trainer
+        metrics = trainer.evaluate(ignore_keys=self.ignore_keys)
+        scheduler: Any = trainer.lr_scheduler  # one that goes by a metric takes it
+        if takes_metric(scheduler):
+            scheduler.step(self._metric(metrics, trainer.args.metric_for_best_model or "loss"))
+        return metrics
 
     def _report(self) -> None:
         """Log, evaluate and save what the callbacks have asked for, in this order."""
@@ -177,15 +236,25 @@ class TrainingRun:
             self._log()
         if trainer.control.should_evaluate:
             trainer.control.should_evaluate = False
-            if self._is_best(trainer.evaluate()) and (
+            if self._is_best(self._evaluate()) and (
                 trainer.args.save_strategy == "best" or trainer.args.load_best_model_at_end
             ):
                 trainer.control.should_save = True
         if trainer.control.should_save:
             trainer.control.should_save = False
             self._check_skipped()
-            self.files.save(self._progress())
-            trainer.fire("on_save")
+            trainer.state.num_input_tokens_seen += self.tokens.take()
+            trainer.state.stateful_callbacks = collect_states(trainer.callback_handler, trainer.control)
+            if self.files.save(self._progress()):
+                trainer.fire("on_save")
+                self._publish()
+
+    def _publish(self) -> None:
+        """Upload the last checkpoint, if the settings say so."""
+        trainer, state = self.trainer, self.trainer.state
+        if trainer.publisher is not None:
+            folder = checkpoint_path(self.files.output_dir, state.global_step)
+            trainer.publisher.on_save(state.global_step, state.epoch, folder)
 
     def _log(self) -> None:
         """Log the means since the last row."""
@@ -199,6 +268,10 @@ class TrainingRun:
             "learning_rate": self.progress.learning_rate,
             **means,
         }
+        state = self.trainer.state
+        state.num_input_tokens_seen += self.tokens.take()
+        if self.trainer.args.include_num_input_tokens_seen not in ("no", False):
+            logs["num_input_tokens_seen"] = state.num_input_tokens_seen
         self._check_skipped()
         self.progress.last_logged_step = self.trainer.state.global_step
         self.trainer.log(logs)
@@ -237,15 +310,19 @@ class TrainingRun:
         args, state = self.trainer.args, self.trainer.state
         if args.metric_for_best_model is None:
             return False
-        name = args.metric_for_best_model
-        name = name if name.startswith("eval_") else f"eval_{name}"
-        if name not in metrics:
-            raise KeyError(f"metric_for_best_model is {name!r}; the evaluation gave {sorted(metrics)}")
-        value, best = metrics[name], state.best_metric
+        value, best = self._metric(metrics, args.metric_for_best_model), state.best_metric
         if math.isnan(value) or (best is not None and not (value > best if args.greater_is_better else value < best)):
             return False
         state.best_metric, state.best_global_step = value, state.global_step
         return True
+
+    @staticmethod
+    def _metric(metrics: dict[str, float], name: str) -> float:
+        """Return a metric by its name, with or without the prefix."""
+        name = name if name.startswith("eval_") else f"eval_{name}"
+        if name not in metrics:
+            raise KeyError(f"metric_for_best_model is {name!r}; the evaluation gave {sorted(metrics)}")
+        return metrics[name]
 
     def _finish(self, seconds: float) -> TrainOutput:
         """Log the speed, and give the model its best weights if they are wanted."""
@@ -283,15 +360,7 @@ class TrainingRun:
             is_world_process_zero=self.trainer.is_world_process_zero(),
         )
 
-    def _clear_output_dir(self, checkpoint: Path | None) -> None:
-        """Remove what killed runs have left, and tell of checkpoints that are not of this run."""
-        if not self.trainer.is_world_process_zero():
-            return
-        sweep(self.files.output_dir)
-        others = list_checkpoints(self.files.output_dir)
-        if checkpoint is None and others:
-            logger.warning(
-                "%s holds checkpoints of an earlier run, up to %s: resume_from_checkpoint=True would take that one",
-                self.files.output_dir,
-                others[-1].name,
-            )
+
+def takes_metric(schedule: object) -> bool:
+    """Return whether a schedule goes by the metric of evaluations, not by updates."""
+    return isinstance(schedule, ReduceLROnPlateau) or getattr(schedule, "takes_metric", False) is True

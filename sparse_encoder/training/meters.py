@@ -65,3 +65,33 @@ def merge_sums(many: Iterable[Sums]) -> Sums:
 def means_of(sums: Sums) -> dict[str, float]:
     """Return the weighted means by name; NaN where nothing was finite."""
     return {name: total / weight if weight else math.nan for name, (total, weight) in sums.items()}
+
+
+class TokenCount:
+    """Count the tokens of batches on the device; only reading the count waits for it.
+
+    Args:
+        padding: Whether positions without a token count too.
+    """
+
+    def __init__(self, *, padding: bool) -> None:
+        self.padding = padding
+        self._on_device: Tensor | None = None
+        self._known = 0
+
+    def add(self, batch: Mapping[str, object]) -> None:
+        """Count the tokens of all columns of a batch."""
+        name = "input_ids" if self.padding else "attention_mask"
+        for key, value in batch.items():
+            if key.endswith(name) and isinstance(value, Tensor):
+                if self.padding:
+                    self._known += value.numel()
+                else:
+                    ones = value.sum()
+                    self._on_device = ones if self._on_device is None else self._on_device + ones
+
+    def take(self) -> int:
+        """Return the tokens since the last call."""
+        count = self._known + (0 if self._on_device is None else int(self._on_device))
+        self._known, self._on_device = 0, None
+        return count

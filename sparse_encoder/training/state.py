@@ -51,6 +51,11 @@ class TrainerState:
     best_metric: float | None = None
     best_global_step: int | None = None
     best_model_checkpoint: str | None = None
+    is_hyper_param_search: bool = False
+    trial_name: str | None = None
+    trial_params: dict[str, Any] | None = None
+    stateful_callbacks: dict[str, Any] = field(default_factory=dict)
+    """States of callbacks by the name of their class."""
     is_local_process_zero: bool = True
     is_world_process_zero: bool = True
 

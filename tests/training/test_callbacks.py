@@ -142,9 +142,10 @@ def test_the_order_of_callbacks_is_flow_weights_own_report(tmp_path: Path) -> No
         "SpladeRegularizerWeightSchedulerCallback",
         "Other",
         "PrinterCallback",
+        "ModelCardCallback",
     ]
     shown = trainer(tmp_path, disable_tqdm=False)
-    assert type(shown.callback_handler.callbacks[-1]).__name__ == "ProgressCallback"
+    assert type(shown.callback_handler.callbacks[-2]).__name__ == "ProgressCallback"
 
 
 FLOW = [  # settings, step of 7 or end of an epoch, flags: log, evaluate, save, stop

@@ -196,8 +196,8 @@ def test_a_trained_model_gets_a_readme_of_its_own(tmp_path: Path) -> None:
     readme = tmp_path / "first" / "README.md"
     readme.write_text(readme.read_text() + "\nWords about the first model.\n")
     model = SparseEncoder(str(tmp_path / "first"), device="cpu")
+    model.save_pretrained(str(tmp_path / "before"))
     trainer = SparseEncoderTrainer(model, arguments(tmp_path / "run", max_steps=1), DATA, loss=splade_loss)
-    trainer.save_model(str(tmp_path / "before"))
     trainer.train()
     trainer.save_model(str(tmp_path / "after"))
     assert "Words about the first model." in (tmp_path / "before" / "README.md").read_text()

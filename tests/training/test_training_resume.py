@@ -267,11 +267,13 @@ def test_a_damaged_last_checkpoint_falls_back(straight: SparseEncoderTrainer, tm
     assert rows_of(resumed)[:-1] == rows_of(straight)[:-1]
 
 
-def test_a_new_run_tells_of_older_checkpoints(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(tmp_path, num_train_epochs=1).train()
-    with caplog.at_level(logging.WARNING):
+def test_a_new_run_does_not_begin_among_older_checkpoints(tmp_path: Path) -> None:
+    first = run(tmp_path, num_train_epochs=1)
+    first.train()
+    with pytest.raises(CheckpointError, match="holds checkpoints of another run, up to checkpoint-3"):
         run(tmp_path, num_train_epochs=1).train()
-    assert "holds checkpoints of an earlier run, up to checkpoint-3" in caplog.text
+    assert run(tmp_path, num_train_epochs=1, overwrite_output_dir=True).train().global_step == 3
+    assert first.train().global_step == 3  # its own may go
 
 
 def test_the_best_checkpoint_moves_with_the_others(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from sparse_encoder.model_card_base import ModelCardData
-from sparse_encoder.model_card_markdown import fence, one_line, sentence_list
+from sparse_encoder.model_card_markdown import code, fence, one_line, sentence_list
 from sparse_encoder.model_card_sections import base_model_fact, dataset_names, training_parts
 from sparse_encoder.model_card_usage import PLACEHOLDER_ID, usage_code
 from sparse_encoder.modules import Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
@@ -106,8 +106,8 @@ def write_card(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
     title = card.model_name or card.get_default_model_name()
     dim = model.get_embedding_dimension()
     space = f"a {dim}-dimensional sparse vector space" if dim else "a sparse vector space"
-    named = [dataset for dataset in card.train_datasets if dataset.get("name") or dataset.get("id")]
-    data = f" trained on {sentence_list(dataset_names(named))}" if named else ""
+    named = dataset_names(card.train_datasets)
+    data = f" trained on {sentence_list(named)}" if named else ""
     parts = [
         f"---\n{card.to_yaml()}\n---",
         f"# {one_line(title)}",
@@ -137,7 +137,7 @@ def _kinds(model: SparseEncoder) -> list[str]:
 def _facts(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
     """List what is known of the model, a line each."""
     length = model.max_seq_length
-    prompts = ", ".join(f"{name} `{prompt!r}`" for name, prompt in model.prompts.items() if prompt)
+    prompts = ", ".join(f"{name} {_quoted(prompt)}" for name, prompt in model.prompts.items() if prompt)
     facts = {
         "Model type": card.model_type,
         "Base model": base_model_fact(card),
@@ -154,6 +154,10 @@ def _facts(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
         "License": one_line(card.license) if card.license else None,
     }
     return "\n".join(f"- **{name}:** {value}" for name, value in facts.items() if value)
+
+
+def _quoted(prompt: str) -> str:
+    return code(repr(prompt)) if "`" in prompt else f"`{prompt!r}`"
 
 
 def _lengths_of_tasks(model: SparseEncoder) -> dict[str, str]:

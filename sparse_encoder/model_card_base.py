@@ -183,15 +183,14 @@ class ModelCardData:
         self.add_log_row(step, epoch, {name: found[name] for name in names if name in found})
 
     def add_log_row(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Log numbers by name under a step, beside what is logged under it; they are shown from now on."""
+        """Log numbers by name, in the last row if that is of the same step; these names are shown from now on."""
         self.logged_metrics += [name for name in values if name not in self.logged_metrics]
         if not values:
             return
-        for row in reversed(self.training_logs):
-            if row[STEP] == step:
-                row.update(values)
-                return
-        self.training_logs.append({EPOCH: epoch, STEP: step, **values})
+        if self.training_logs and self.training_logs[-1][STEP] == step:
+            self.training_logs[-1].update(values)
+        else:
+            self.training_logs.append({EPOCH: epoch, STEP: step, **values})
 
     def ask_before_writing(self, reporter: Callable[[], None] | None) -> None:
         """Call someone right before every README is written, to bring this up to date; ``None`` nobody any more."""

@@ -113,6 +113,8 @@ def _facts(column: _Column, count_tokens: TokenCounter | None) -> ColumnFacts:
     missing = column.kinds.pop("missing", 0)
     gaps = {"missing": f"{missing} rows"} if missing else {}
     kinds = sorted(column.kinds)
+    if kinds == ["float", "int"]:
+        kinds = ["float"]
     if len(kinds) != 1:
         return ColumnFacts(kind=" or ".join(kinds) or "missing", details=gaps)
     (kind,) = kinds

@@ -44,9 +44,13 @@ def _collect(loss: nn.Module, found: list[nn.Module]) -> None:
 
 def describe_loss(loss: nn.Module) -> LossFacts:
     """Return the name and the settings of a loss."""
-    config = {str(name): _plain(value) for name, value in _settings(loss).items()}
-    text = json.dumps(config, indent=4, ensure_ascii=False) if config else ""
-    return {"name": type(loss).__name__, "config": text}
+    return {"name": type(loss).__name__, "config": settings_as_json(_settings(loss))}
+
+
+def settings_as_json(settings: Mapping[Any, Any]) -> str:  # values of many types
+    """Write settings as JSON, whatever they hold; empty if there are none."""
+    plain = {str(name): _plain(value) for name, value in settings.items()}
+    return json.dumps(plain, indent=4, ensure_ascii=False) if plain else ""
 
 
 def citations_of(losses: Iterable[nn.Module]) -> dict[str, str]:

@@ -19,7 +19,8 @@ DEEPEST = 4
 LONGEST_INTEGER = 1000
 """Bits of a whole number that a card shows."""
 
-_MARKDOWN = {ord(char): f"&#{ord(char)};" for char in "`*_[]~\\$"}
+_MARKDOWN = {ord(char): f"&#{ord(char)};" for char in "`*[]~\\$"}
+_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # not within a word, where it is only itself
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ufffe\uffff]")
 _NEWLINE = re.compile(r"\r\n|\r|\n")
 _PLAIN = re.compile(r"[\w./:@+ -]{1,100}")
@@ -38,6 +39,7 @@ def shorten(text: str, limit: int = LONGEST_TEXT) -> str:
 def escape(text: str) -> str:
     """Return a text that Markdown, HTML and a cell of a table show as it is, on one line."""
     shown = html.escape(clean(text), quote=False).translate(_MARKDOWN)
+    shown = _UNDERSCORE.sub("&#95;", shown)
     return _NEWLINE.sub("<br>", shown.replace("|", r"\|"))
 
 

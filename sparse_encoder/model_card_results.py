@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparse_encoder.model_card_losses import settings_as_json
 from sparse_encoder.model_card_markdown import code, escape, fence, indent, number, one_line, sentence_list, table
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def result_of(evaluator: Any, metrics: Mapping[str, object]) -> EvaluationResult
         dataset=name,
         metrics={_short(key, name): value for key, value in numbers(metrics).items()},
         primary=_short(primary, name) if isinstance(primary, str) else None,
-        config=json.dumps(config, indent=4, default=str) if config else "",
+        config=settings_as_json(config) if isinstance(config, Mapping) else "",
     )
 
 

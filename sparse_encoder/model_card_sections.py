@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from sparse_encoder import __version__
 from sparse_encoder.model_card_base import EPOCH, STEP, TRAINING_LOSS, ModelCardData
 from sparse_encoder.model_card_datasets import DatasetFacts
 from sparse_encoder.model_card_markdown import (
@@ -30,9 +31,9 @@ from sparse_encoder.model_card_results import result_tables
 LONGEST_LOG = 100
 """Rows of the training log up to which it is not folded."""
 
+_MODALITIES = {"string": "text", "image": "image"}
 _HUB = "https://huggingface.co"
 _LIBRARIES = (
-    ("sparse-encoder", "sparse-encoder"),
     ("PyTorch", "torch"),
     ("Accelerate", "accelerate"),
     ("Datasets", "datasets"),
@@ -66,8 +67,8 @@ def base_model_fact(card: ModelCardData) -> str | None:
 
 
 def dataset_names(datasets: list[DatasetFacts]) -> list[str]:
-    """Name datasets, those of the hub with their address."""
-    return [_linked(dataset) for dataset in datasets]
+    """Name the datasets that have a name, those of the hub with their address."""
+    return [_linked(dataset) for dataset in datasets if dataset.get("name") or dataset.get("id")]
 
 
 def evaluation_part(card: ModelCardData) -> str:
@@ -127,8 +128,9 @@ def _dataset(dataset: DatasetFacts, use: str) -> str:
 def _statistics(statistics: Mapping[str, Mapping[str, Any]]) -> str:  # types and details by column
     headers = ["", *(escape(one_line(column)) for column in statistics)]
     kinds = ["type", *(escape(each["type"]) for each in statistics.values())]
+    modalities = ["modality", *(_MODALITIES.get(each["type"], "") for each in statistics.values())]
     details = ["details", *(_items(each["details"]) for each in statistics.values())]
-    return table(headers, [kinds, details])
+    return table(headers, [kinds, modalities, details])
 
 
 def _items(details: Mapping[str, str]) -> str:
@@ -215,7 +217,11 @@ def time_part(card: ModelCardData) -> str:
 
 def versions_part() -> str:
     """Tell hardware and the versions of libraries that this runs on."""
-    lines = [f"- Hardware: {_hardware()}", f"- Python: {platform.python_version()}"]
+    lines = [
+        f"- Hardware: {_hardware()}",
+        f"- Python: {platform.python_version()}",
+        f"- sparse-encoder: {__version__}",
+    ]
     for label, distribution in _LIBRARIES:
         found = _version(distribution)
         if found is not None:

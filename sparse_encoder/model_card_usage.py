@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from sparse_encoder.model_card_markdown import fence
-from sparse_encoder.modules import Router, SparseAutoEncoder
+from sparse_encoder.modules import SparseAutoEncoder
 
 if TYPE_CHECKING:
     from sparse_encoder.model import SparseEncoder
+
+logger = logging.getLogger(__name__)
 
 PLACEHOLDER_ID = "sparse_encoder_model_id"
 """Stands in the usage code of a card until the model has a name; sentence-transformers writes the same."""
@@ -53,26 +56,19 @@ def _listed(texts: list[str]) -> str:
     return "[\n" + "".join(f"    {text!r},\n" for text in texts) + "]"
 
 
-def _takes_tasks(model: SparseEncoder) -> bool:
-    """Return whether the model tells queries and documents apart or takes both alike; a Router may have other tasks."""
-    routers = [module for module in model.modules() if isinstance(module, Router)]
-    return all(_has_route(router, task) for router in routers for task in ("query", "document"))
-
-
-def _has_route(router: Router, task: str) -> bool:
-    try:
-        router.resolve_route(task)
-    except ValueError:
-        return False
-    return True
-
-
 def _results(model: SparseEncoder, query: str, documents: list[str]) -> tuple[str, str]:
-    """Return shapes and similarities of texts as the code prints them; nothing if the model cannot run here."""
-    if not _takes_tasks(model) or any(weight.is_meta for weight in model.parameters()):
+    """Return shapes and similarities of texts as the code prints them; nothing if the model cannot run here.
+
+    That is so while its weights are elsewhere, if they are not finite, and if it has other tasks than these two.
+    """
+    if any(weight.is_meta for weight in model.parameters()):
         return "", ""
-    queries = model.encode_query([query], convert_to_tensor=True, show_progress_bar=False)
-    found = model.encode_document(documents, convert_to_tensor=True, show_progress_bar=False)
+    try:
+        queries = model.encode_query([query], convert_to_tensor=True, show_progress_bar=False)
+        found = model.encode_document(documents, convert_to_tensor=True, show_progress_bar=False)
+    except ValueError as reason:
+        logger.warning("the README shows no results of the model on its examples: %s", reason)
+        return "", ""
     assert isinstance(queries, Tensor) and isinstance(found, Tensor)
     scores = model.similarity(queries, found)
     rows = ", ".join(f"[{', '.join(f'{score:.4f}' for score in row)}]" for row in scores.tolist())

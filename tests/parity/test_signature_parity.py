@@ -77,5 +77,4 @@ def test_utilities_take_the_peers_arguments(name: str) -> None:
 
 def test_fields_of_the_model_card() -> None:
     expected = list(parameters(peer.sparse_encoder.SparseEncoderModelCardData))
-    left_out = {"local_files_only", "generate_widget_examples"}  # nothing is fetched, and no examples are made
-    assert list(parameters(SparseEncoderModelCardData)) == [name for name in expected if name not in left_out]
+    assert list(parameters(SparseEncoderModelCardData)) == expected

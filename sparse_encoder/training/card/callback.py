@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.model_card_base import STEP, TRAINING_LOSS, VALIDATION_LOSS, ModelCardData
 from sparse_encoder.model_card_datasets import DatasetFacts
+from sparse_encoder.model_card_losses import LossFacts
 from sparse_encoder.training.card.facts import (
     chosen_settings,
     describe_datasets,
@@ -58,6 +59,7 @@ class ModelCardCallback(TrainerCallback):
         self._state: TrainerState | None = None
         self._card: ModelCardData | None = None
         self._told: ModelCardData | None = None  # the card that has the datasets already
+        self._losses: dict[str | None, LossFacts] = {}
         self._described: tuple[list[DatasetFacts], list[DatasetFacts]] | None = None
         self._started: float | None = None
 
@@ -66,7 +68,10 @@ class ModelCardCallback(TrainerCallback):
     ) -> TrainerControl | None:
         """Take down losses and the number of rows; offer to tell the rest when it is needed."""
         self._trainer = context.get("trainer", self._trainer)
-        self._follow(context.get("model"), state)
+        card = self._follow(context.get("model"), state)
+        hub_id = getattr(args, "hub_model_id", None)
+        if card is not None and card.model_id is None and hub_id is not None:
+            card.set_model_id(hub_id)
         return None
 
     def on_train_begin(
@@ -145,7 +150,9 @@ class ModelCardCallback(TrainerCallback):
         card.tags = [tag for tag in card.tags if not tag.startswith("dataset_size:")]
         if size is not None:
             card.add_tags(f"dataset_size:{size}")
-        card.set_losses(losses_by_name(getattr(self._trainer, "loss", None)).values())
+        loss = getattr(self._trainer, "loss", None)
+        card.set_losses(losses_by_name(loss).values())
+        self._losses = self._losses or describe_losses(loss)  # now: schedules change the weights of losses
 
     def _report(self) -> None:
         """Bring the card up to date: called right before a README is written."""
@@ -158,7 +165,11 @@ class ModelCardCallback(TrainerCallback):
         if trainer is None:
             return
         if self._described is None:
-            self._described = _described(trainer)
+            count = token_counter(trainer.model, getattr(trainer, "processing_class", None))
+            self._described = (
+                describe_datasets(trainer.train_dataset, self._losses, count),
+                describe_datasets(trainer.eval_dataset, self._losses, count),
+            )
         if self._told is not card:
             self._told = card
             card.describe_train_datasets(self._described[0])
@@ -169,14 +180,6 @@ class ModelCardCallback(TrainerCallback):
 
     def _eval_names(self) -> list[str | None]:
         return [] if self._trainer is None else list(named_datasets(self._trainer.eval_dataset))
-
-
-def _described(trainer: CardTrainer) -> tuple[list[DatasetFacts], list[DatasetFacts]]:
-    """Describe the datasets of a trainer."""
-    losses = describe_losses(getattr(trainer, "loss", None))
-    count = token_counter(trainer.model, getattr(trainer, "processing_class", None))
-    train = describe_datasets(trainer.train_dataset, losses, count)
-    return train, describe_datasets(trainer.eval_dataset, losses, count)
 
 
 def _is_sharded(trainer: CardTrainer) -> bool:

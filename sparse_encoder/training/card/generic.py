@@ -92,8 +92,8 @@ def write_generic_card(model: nn.Module, card: ModelCardData) -> str:
         "Language": ", ".join(card.language or ()) or None,
         "License": one_line(card.license) if card.license else None,
     }
-    named = [dataset for dataset in card.train_datasets if dataset.get("name") or dataset.get("id")]
-    data = f" on {sentence_list(dataset_names(named))}" if named else ""
+    named = dataset_names(card.train_datasets)
+    data = f" on {sentence_list(named)}" if named else ""
     start = f"a version of `{one_line(card.base_model)}` that was" if card.base_model else "a model that was"
     parts = [
         f"---\n{card.to_yaml()}\n---",

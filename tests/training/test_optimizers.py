@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from sparse_encoder.training.optimization import Adafactor, AdamW
+from sparse_encoder.training.checkpoints.optimizer_state import read_optimizer, write_optimizer
+from sparse_encoder.training.optimization import Adafactor, AdamW, get_scheduler
 from sparse_encoder.training.optimization.optimizers import (
     OPTIMIZERS,
     build_optimizer,
@@ -15,6 +17,7 @@ from sparse_encoder.training.optimization.optimizers import (
     get_optimizer_cls_and_kwargs,
     parse_optim_args,
 )
+from sparse_encoder.training.optimization.schedules import takes_metric
 
 Options = dict[str, Any]  # of an optimizer
 
@@ -125,3 +128,48 @@ def test_options_of_another_type_are_refused() -> None:
     with pytest.raises(TypeError, match="or a dict, got 5"):
         parse_optim_args(5)  # type: ignore[arg-type]
     assert parse_optim_args(None) == parse_optim_args("  ") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "optim_args"),
+    [*((name, None) for name in OPTIMIZERS), ("sgd", "momentum=0.5"), ("adafactor", "beta1=0.5")],
+)
+@pytest.mark.parametrize("schedule", ["polynomial", "reduce_lr_on_plateau", "greedy"])
+def test_every_optimizer_goes_on_from_its_files_to_the_bit(
+    name: str, optim_args: str | None, schedule: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(4, 3), torch.randn(5)]
+    steps = [[torch.randn_like(each) for each in start] for _ in range(6)]
+
+    def begin() -> tuple[list[nn.Parameter], torch.optim.Optimizer, Any]:
+        parameters = [nn.Parameter(each.clone()) for each in start]
+        groups = [{"params": [each], "weight_decay": 0.1 * index} for index, each in enumerate(parameters)]
+        optimizer = build_optimizer(groups, Settings(name, optim_args, learning_rate=0.02))
+        options = {"patience": 0, "factor": 0.5, "min_lr": 0.0} if schedule != "polynomial" else {}
+        return parameters, optimizer, get_scheduler(schedule, optimizer, 0, 8, options)
+
+    def go(parts: tuple[list[nn.Parameter], torch.optim.Optimizer, Any], part: slice) -> None:
+        parameters, optimizer, rates = parts
+        for gradients, metric in zip(steps[part], [3.0, 2.0, 1.0, 1.5, 0.5, 0.2][part], strict=True):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
+            if takes_metric(rates):
+                rates.step(metric)
+            else:
+                rates.step()
+
+    straight = begin()
+    go(straight, slice(None))
+    first, second = begin(), begin()
+    go(first, slice(0, 3))
+    write_optimizer(tmp_path, first[1], first[2], ["a", "b"])
+    read_optimizer(tmp_path, second[1], second[2], ["a", "b"])
+    with torch.no_grad():
+        for old, new in zip(first[0], second[0], strict=True):
+            new.copy_(old)
+    go(second, slice(3, None))
+    assert all(torch.equal(a, b) for a, b in zip(straight[0], second[0], strict=True))
+    assert [group["lr"] for group in second[1].param_groups] == [group["lr"] for group in straight[1].param_groups]
+    assert straight[1].param_groups[0]["lr"] != 0.02

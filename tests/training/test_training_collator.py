@@ -4,11 +4,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from sparse_encoder.training import SparseEncoderDataCollator
 from sparse_encoder.training.data.collator import num_texts, num_tokens, split_columns
+
+Anything = Any  # prompts of any form
 
 
 class Recorder:
@@ -143,3 +146,108 @@ def test_the_usual_order_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         SparseEncoderDataCollator(Recorder())([{"label": 1, "anchor": "a", "positive": "b", "negative": "c"}])
     assert not caplog.messages
+
+
+def prompts_used(prompts: Anything, *, dataset_name: str | None) -> list[Any]:
+    preprocess = Recorder()
+    name = {} if dataset_name is None else {"dataset_name": dataset_name}
+    SparseEncoderDataCollator(preprocess, prompts=prompts)([{**row, **name} for row in ROWS])
+    return [call[1] for call in preprocess.calls]
+
+
+NESTED = {"x": {"question": "q: "}, "y": "text: ", "z": {}}
+PROMPTS = [
+    (None, "x", [None, None]),
+    ("all: ", "x", ["all: ", "all: "]),
+    ({"x": "of x: ", "y": "of y: "}, "x", ["of x: ", "of x: "]),
+    ({"x": "of x: "}, "y", [None, None]),
+    ({"x": "", "question": "q: "}, "x", ["", ""]),
+    ({"x": "of x: ", "question": "q: "}, "y", ["q: ", None]),
+    ({"question": "of the dataset: "}, "question", ["of the dataset: ", "of the dataset: "]),
+    ({"question": {"answer": "a: "}}, "question", [None, "a: "]),
+    (NESTED, "x", ["q: ", None]),
+    (NESTED, "y", ["text: ", "text: "]),
+    (NESTED, "z", [None, None]),
+    (NESTED, "other", [None, None]),
+]
+
+
+@pytest.mark.parametrize(("prompts", "dataset_name", "expected"), PROMPTS)
+def test_prompts_go_by_dataset_before_column(prompts: Anything, dataset_name: str, expected: list[Any]) -> None:
+    assert prompts_used(prompts, dataset_name=dataset_name) == expected
+
+
+def test_nested_prompts_need_names_of_datasets() -> None:
+    with pytest.raises(ValueError, match=r"prompts are nested, .* keys \['x', 'y', 'z'\], but there is one dataset"):
+        prompts_used(NESTED, dataset_name=None)
+
+
+@pytest.mark.parametrize(
+    ("dataset_name", "tasks"), [("x", ["query", None]), ("y", [None, None]), (None, [None, None]), ("z", [None, None])]
+)
+def test_nested_routes_go_by_dataset(dataset_name: str | None, tasks: list[str | None]) -> None:
+    preprocess = Recorder()
+    routes = {"x": {"question": "query"}, "y": {}}
+    name = {} if dataset_name is None else {"dataset_name": dataset_name}
+    limit = {"query": 5}
+    collate = SparseEncoderDataCollator(preprocess, router_mapping=routes, max_length=limit)
+    batch = collate([{"dataset_name": "other", **ROWS[0], **name}] if name else ROWS[:1])
+    assert [call[2] for call in preprocess.calls] == tasks
+    assert [call[3] for call in preprocess.calls] == [{"max_length": 5} if task else {} for task in tasks]
+    assert [batch.get(f"{column}_task") for column in ROWS[0]] == tasks
+
+
+def test_the_name_of_the_dataset_is_one_string_and_no_column() -> None:
+    preprocess = Recorder()
+    batch = SparseEncoderDataCollator(preprocess)([{"dataset": "a", "dataset_name": "x", "label": 1}] * 2)
+    assert (batch["dataset_name"], len(preprocess.calls)) == ("x", 1)
+    assert [set(column) for column in split_columns(batch)] == [{"input_ids", "attention_mask"}]
+
+
+def test_rows_of_several_datasets_make_no_batch() -> None:
+    rows = [{"text": "a", "dataset_name": "y"}, {"text": "b", "dataset_name": "x"}]
+    with pytest.raises(ValueError, match=r"rows of several datasets, \['x', 'y'\]; each needs batches of its own"):
+        SparseEncoderDataCollator(Recorder())(rows)
+
+
+def test_rows_of_other_columns_make_no_batch() -> None:
+    message = r"row 1 of a batch, text='b' has the columns \['text', 'pair'\], but the first row of it has \['text'\]"
+    with pytest.raises(ValueError, match=message):
+        SparseEncoderDataCollator(Recorder())([{"text": "a"}, {"text": "b", "pair": "c"}])
+
+
+NAN = float("nan")
+BAD_LABELS: list[tuple[list[Any], str]] = [
+    ([0.5, NAN], "column 'score' is NaN in row 1 of a batch, text='row 1'"),
+    ([[1.0, 2.0], [NAN, 1.0], [NAN, NAN]], "column 'score' is NaN in row 1 of a batch, text='row 1'"),
+    ([torch.tensor(NAN), torch.tensor(1.0)], "column 'score' is NaN in row 0 of a batch"),
+    ([np.float32(1), np.float32("nan")], "column 'score' is NaN in row 1 of a batch"),
+    ([[1.0, 2.0], [1.0]], r"column 'score' has \(1,\) values in row 1 of a batch, text='row 1', but \(2,\) in the"),
+    ([torch.ones(2), torch.ones(3)], r"column 'score' has \(3,\) values in row 1 of a batch"),
+    ([[1.0], 1.0], r"column 'score' has \(\) values in row 1"),
+    ([[[1.0], [2.0, 3.0]]], "column 'score' holds lists of different lengths in row 0 of a batch"),
+    ([1.0, None], "column 'score' is empty in row 1 of a batch"),
+    (["good", "bad"], "column 'score' must hold numbers, got 'good'"),
+]
+
+
+@pytest.mark.parametrize(("scores", "message"), BAD_LABELS)
+def test_labels_that_no_loss_could_use_are_refused_with_their_row(scores: list[Any], message: str) -> None:
+    rows = [{"text": f"row {number}", "score": score} for number, score in enumerate(scores)]
+    with pytest.raises(ValueError, match=message):
+        SparseEncoderDataCollator(Recorder())(rows)
+
+
+def test_labels_of_every_kind_keep_their_type() -> None:
+    kinds = [
+        ([1, 2], torch.int64),
+        ([1.0, 2.0], torch.float32),
+        ([True, False], torch.bool),
+        ([np.float64(1), np.float64(2)], torch.float64),
+        ([np.array([1.0, 2.0], dtype=np.float32)] * 2, torch.float32),
+        ([torch.tensor(1, dtype=torch.int32)] * 2, torch.int32),
+    ]
+    for values, dtype in kinds:
+        label = SparseEncoderDataCollator(Recorder())([{"text": "a", "label": value} for value in values])["label"]
+        assert label.dtype == dtype
+        assert label.tolist() == [np.asarray(value).tolist() for value in values]

@@ -203,13 +203,18 @@ def labels_of(rows: Sequence[Mapping[str, Any]], column: str) -> torch.Tensor:  
         ValueError: If one is missing, no number or NaN, or rows have different numbers of them.
     """
     values = [row[column] for row in rows]
-    counts = [np.shape(value) for value in values]
-    for number, count in enumerate(counts):
-        if values[number] is None:
+    first = None
+    for number, value in enumerate(values):
+        if value is None:
             raise ValueError(f"column {column!r} is empty in {_tell(rows, number)}")
-        if count != counts[0]:
+        try:
+            count = tuple(np.shape(value))
+        except ValueError as reason:
+            raise ValueError(f"column {column!r} holds lists of different lengths in {_tell(rows, number)}") from reason
+        first = count if first is None else first
+        if count != first:
             raise ValueError(
-                f"column {column!r} has {count} values in {_tell(rows, number)}, but {counts[0]} in the first one; "
+                f"column {column!r} has {count} values in {_tell(rows, number)}, but {first} in the first one; "
                 "all rows of a batch need as many"
             )
     try:

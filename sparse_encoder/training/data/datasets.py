@@ -42,9 +42,8 @@ class TrainingData:
             ValueError: If there is none of this name.
         """
         if not self.is_mapping or part not in self.parts:
-            raise ValueError(
-                f"{self.name} has no dataset {part!r}; it has {list(self.parts) if self.is_mapping else 1}"
-            )
+            known = f"it has {list(self.parts)}" if self.is_mapping else "it is a single one"
+            raise ValueError(f"{self.name} has no dataset {part!r}; {known}")
         return TrainingData(
             name=self.name_of(part), parts={"": self.parts[part]}, is_mapping=False, is_stream=self.is_stream
         )
@@ -92,14 +91,14 @@ def fingerprint(data: TrainingData) -> str:
 
     Rows are read, but from no iterator of the user's, and the random generators are left as they were.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{data.is_mapping} {data.is_stream}".encode())
     for key, part in data.parts.items():
         with kept_randomness():
             if data.is_stream:
                 found = stream_fingerprint(part)
             else:
                 found = Rows(part, seed=0, name=data.name_of(key)).fingerprint()
-        digest.update(f"{data.is_stream} {key!r} {found}\n".encode())
+        digest.update(f"{key!r} {found}\n".encode())
     return digest.hexdigest()
 
 

@@ -113,3 +113,13 @@ def test_its_counter_is_in_its_state() -> None:
     again = EarlyStoppingCallback.from_state(state)
     assert again.state() == state
     assert isinstance(again, TrainerCallback)
+
+
+def test_a_new_run_counts_from_zero_and_a_resumed_one_goes_on() -> None:
+    args = arguments("out", eval_strategy="epoch", metric_for_best_model="loss", load_best_model_at_end=False)
+    callback = EarlyStoppingCallback(3)
+    callback.early_stopping_patience_counter = 2
+    callback.on_train_begin(args, TrainerState(global_step=5), TrainerControl())
+    assert callback.early_stopping_patience_counter == 2
+    callback.on_train_begin(args, TrainerState(), TrainerControl())
+    assert callback.early_stopping_patience_counter == 0

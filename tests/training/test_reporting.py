@@ -225,9 +225,11 @@ def test_numbers_are_scalars_and_texts_are_texts(writers: list[Writer], caplog: 
 
 
 def test_the_folder_of_tensorboard(writers: list[Writer], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert reporting.tensorboard_folder(arguments("out", logging_dir="mine")) == "mine"
+    assert reporting.tensorboard_folder(arguments("out", logging_dir="mine"), TrainerState()) == "mine"
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "~/there")
-    assert reporting.tensorboard_folder(arguments("out", logging_dir="mine")) == str(Path.home() / "there")
+    trial = TrainerState(trial_name="run-3", is_hyper_param_search=True)
+    there = reporting.tensorboard_folder(arguments("out", logging_dir="mine"), trial)
+    assert there == str(Path.home() / "there" / "run-3")
 
 
 def test_other_processes_write_nothing(writers: list[Writer], wandb: Anything, meters: list[Meter]) -> None:
@@ -245,7 +247,7 @@ def test_a_run_is_logged_to_wandb(tmp_path: Path, wandb: Anything) -> None:
     run = trainer(tmp_path, configured(), num_train_epochs=1, run_name="first", project="mine", callbacks=[callback])
     run.train()
     logged = callback.run
-    assert logged.options == {"project": "mine", "name": "first"}
+    assert logged.options == {"project": "mine", "name": "first", "group": None}
     assert (logged.config["hidden_size"], logged.config["per_device_train_batch_size"]) == (12, 4)
     step = {"step_metric": "train/global_step", "step_sync": True}
     assert logged.metrics == [("train/global_step", {}), ("*", step)]
@@ -273,6 +275,26 @@ def test_the_project_of_wandb(wandb: Anything, monkeypatch: pytest.MonkeyPatch) 
     assert project() == "by-environment"
     wandb.run = Run(project="begun-before")
     assert project() == "begun-before"
+
+
+def test_each_trial_of_a_search_is_a_run_of_wandb(wandb: Anything) -> None:
+    (callback,) = reporting_callbacks("wandb")
+    runs = []
+    for name in ("run-0", "run-1"):
+        state = TrainerState(trial_name=name, is_hyper_param_search=True)
+        callback.on_train_begin(arguments("out"), state, TrainerControl(), model=tiny_encoder())
+        runs.append(callback.run)
+    assert [(run.options["name"], run.options["group"]) for run in runs] == [("run-0", "out"), ("run-1", "out")]
+    assert [run.is_finished for run in runs] == [True, False]
+
+
+def test_a_second_training_goes_on_in_the_run_of_wandb(wandb: Anything) -> None:
+    (callback,) = reporting_callbacks("wandb")
+    callback.on_train_begin(arguments("out"), TrainerState(), TrainerControl(), model=tiny_encoder())
+    run = callback.run
+    callback.on_train_begin(arguments("out"), TrainerState(), TrainerControl(), model=tiny_encoder())
+    assert callback.run is run
+    assert not run.is_finished
 
 
 def test_emissions_go_to_the_card(tmp_path: Path, meters: list[Meter]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from sparse_encoder.training.arguments import TrainingArguments
+    from sparse_encoder.training.state import TrainerState
 
 
 class Tracker(NamedTuple):
@@ -99,12 +100,12 @@ def model_config(model: object) -> dict[str, Any]:  # values as in a config.json
     return dict(config) if isinstance(config, Mapping) else dict(config.to_dict())
 
 
-def tensorboard_folder(args: TrainingArguments) -> str:
+def tensorboard_folder(args: TrainingArguments, state: TrainerState) -> str:
     """Return ``$TENSORBOARD_LOGGING_DIR``, else ``args.logging_dir``, else a folder by time and machine.
 
-    That one is in ``runs`` of ``args.output_dir``.
+    That one is in ``runs`` of ``args.output_dir``. A trial of a search has a folder of its name in it.
     """
     chosen = os.environ.get("TENSORBOARD_LOGGING_DIR") or args.logging_dir
-    if chosen:
-        return str(Path(chosen).expanduser())
-    return str(Path(str(args.output_dir)) / "runs" / f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}")
+    folder = Path(str(args.output_dir)) / "runs" / f"{datetime.now():%b%d_%H-%M-%S}_{socket.gethostname()}"
+    folder = Path(chosen).expanduser() if chosen else folder
+    return str(folder if state.trial_name is None else folder / state.trial_name)

@@ -27,7 +27,7 @@ class TensorBoardCallback(TrainerCallback):
         """Write the settings of the run and of the model."""
         if state.is_world_process_zero:
             self.logging_dir = None  # each run has its own
-            self._open(args)
+            self._open(args, state)
             self.tb_writer.add_text("args", args.to_json_string())
             if config := model_config(context["model"]):
                 self.tb_writer.add_text("model_config", json.dumps(config, default=str))
@@ -36,7 +36,7 @@ class TensorBoardCallback(TrainerCallback):
         """Write one row; those behind a run go to its folder too."""
         if not state.is_world_process_zero:
             return
-        self._open(args)
+        self._open(args, state)
         for name, value in by_section(context["logs"]).items():
             if isinstance(value, Real):
                 self.tb_writer.add_scalar(name, float(value), state.global_step)
@@ -53,7 +53,7 @@ class TensorBoardCallback(TrainerCallback):
             self.tb_writer.close()
             self.tb_writer = None
 
-    def _open(self, args: Arguments) -> None:
+    def _open(self, args: Arguments, state: TrainerState) -> None:
         if self.tb_writer is None:
-            self.logging_dir = self.logging_dir or tensorboard_folder(args)
+            self.logging_dir = self.logging_dir or tensorboard_folder(args, state)
             self.tb_writer = self._module.SummaryWriter(log_dir=self.logging_dir)

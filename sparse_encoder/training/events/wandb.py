@@ -17,7 +17,8 @@ SUMMARY = ("train_runtime", "train_samples_per_second", "train_steps_per_second"
 class WandbCallback(TrainerCallback):
     """Log a run under ``$WANDB_PROJECT``, else ``args.project``, with the settings of the run and of the model.
 
-    A run that was begun by ``wandb.init`` is used as it is. The run stays open behind the training, for later
+    A run that was begun by ``wandb.init`` is used as it is. A trial of a search is a run, in a group with the other
+    trials. The run stays open behind the training, for later
     evaluations; Weights & Biases ends it with the process.
     """
 
@@ -28,12 +29,15 @@ class WandbCallback(TrainerCallback):
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Begin a run."""
         if state.is_world_process_zero:
-            self._begin(args, context["model"])
+            if state.is_hyper_param_search and self.run is not None:  # each trial is a run
+                self.run.finish()
+                self.run = None
+            self._begin(args, state, context["model"])
 
     def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Log one row."""
         if state.is_world_process_zero:
-            self._begin(args, context["model"])
+            self._begin(args, state, context["model"])
             logs = context["logs"]
             self.run.summary.update({name: logs[name] for name in SUMMARY if name in logs})
             row = by_section({name: value for name, value in logs.items() if name not in SUMMARY})
@@ -43,10 +47,11 @@ class WandbCallback(TrainerCallback):
         """Log the metrics of a prediction."""
         self.on_log(args, state, control, logs=context["metrics"], model=context["model"])
 
-    def _begin(self, args: Arguments, model: object) -> None:
+    def _begin(self, args: Arguments, state: TrainerState, model: object) -> None:
         if self.run is None:
-            project = os.environ.get("WANDB_PROJECT") or args.project
-            self.run = self._wandb.run or self._wandb.init(project=project, name=args.run_name)
+            project, trial = os.environ.get("WANDB_PROJECT") or args.project, state.trial_name
+            name, group = (trial, args.run_name or args.output_dir) if trial else (args.run_name, None)
+            self.run = self._wandb.run or self._wandb.init(project=project, name=name, group=group)
             self.run.config.update({**model_config(model), **args.to_dict()}, allow_val_change=True)
             self.run.define_metric(STEP)
             self.run.define_metric("*", step_metric=STEP, step_sync=True)

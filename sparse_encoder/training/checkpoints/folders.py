@@ -245,6 +245,7 @@ def _remove(folder: Path) -> None:
     """Take a folder out of sight by one rename, then remove it."""
     trash = _trash_name(folder)
     os.rename(folder, trash)
+    sync_path(trash.parent)  # else the power may fail with the old name back and some files gone
     shutil.rmtree(trash, ignore_errors=True)
 
 

@@ -17,6 +17,7 @@ from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.modules.pipeline import load_modules
 from sparse_encoder.training.checkpoints.folders import (
     checkpoint_path,
+    list_checkpoints,
     new_checkpoint,
     remove_replaced,
     rotate_checkpoints,
@@ -155,13 +156,22 @@ class RunFiles:
 
     def _tidy(self, newest: Path) -> None:
         """Remove the checkpoints that a new one has made superfluous; a failure is told, for the new one is there."""
-        args, best = self.trainer.args, self.trainer.state.best_model_checkpoint
         try:
             remove_replaced(self.output_dir)
-            if args.save_total_limit is not None:
-                rotate_checkpoints(newest, None if best is None else Path(best), args.save_total_limit)
+            self._rotate(newest)
         except (OSError, CheckpointError) as reason:
             logger.warning("older checkpoints in %s could not be removed: %s", self.output_dir, reason)
+
+    def _rotate(self, newest: Path) -> None:
+        args, best = self.trainer.args, self.trainer.state.best_model_checkpoint
+        if args.save_total_limit is not None:
+            rotate_checkpoints(newest, None if best is None else Path(best), args.save_total_limit)
+
+    def _rotate_after_kill(self, resumed: Path) -> None:
+        """Do what the run before was killed in front of, unless there are checkpoints beyond the resumed one."""
+        newest = list_checkpoints(self.output_dir)[-1:]
+        if [each.resolve() for each in newest] == [resumed.resolve()]:
+            self._rotate(newest[0])
 
     def resume(self, checkpoint: Path, identity: Mapping[str, Any]) -> Progress:
         """Bring all parts of the trainer to where a checkpoint was written.
@@ -194,6 +204,7 @@ class RunFiles:
             is_local_process_zero=now.is_local_process_zero,
             is_world_process_zero=now.is_world_process_zero,
         )
+        first_only(lambda: self._rotate_after_kill(checkpoint), trainer.accelerator)
         return progress
 
     def load_best(self) -> None:

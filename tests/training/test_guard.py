@@ -182,10 +182,14 @@ def test_an_overflow_halves_the_scale_and_counts_only_at_its_smallest(fused: boo
 
 def test_a_norm_that_overflows_halves_the_scale_though_no_gradient_does() -> None:
     parameter = nn.Parameter(torch.ones(2))
-    guard = GuardedUpdate(sgd(parameter), 1.0, scaler=GradScaler("cpu", init_scale=4.0))
+    guard = GuardedUpdate(sgd(parameter), 0.0, scaler=GradScaler("cpu", init_scale=4.0))
+    assert scaled_update(guard, parameter, 2.0)
+    assert parameter.tolist() == [0.0, 0.0]
     assert not scaled_update(guard, parameter, 3e37)
     assert guard.state_dict()["scale"] == 2.0
-    assert parameter.tolist() == [1.0, 1.0]
+    assert guard.state_dict()["_growth_tracker"] == 0
+    assert parameter.tolist() == [0.0, 0.0]
+    assert guard.scale(torch.tensor(1.0)).item() == 2.0
 
 
 def test_the_scale_grows_after_enough_updates() -> None:

@@ -28,11 +28,13 @@ class Magnified(nn.Module):
         return (first.float() - second.float()).square().mean() * factor
 
 
-def run_of(folder: Path, factors: dict[int, float], otherwise: float = 1.0, **options: Anything) -> Anything:
+def run_of(
+    folder: Path, factors: dict[int, float], otherwise: float = 1.0, *, max_steps: int, fp16: bool = True
+) -> Anything:
     def loss(model: nn.Module) -> Magnified:
         return Magnified(model, factors, otherwise)
 
-    return trainer(folder, tiny_encoder(), loss=loss, lr_scheduler_type="linear", **options)
+    return trainer(folder, tiny_encoder(), loss=loss, fp16=fp16, max_steps=max_steps, learning_rate=0.5)
 
 
 def rates_of(run: Anything) -> list[float]:
@@ -40,7 +42,7 @@ def rates_of(run: Anything) -> list[float]:
 
 
 def test_the_schedule_waits_where_a_gradient_overflows(tmp_path: Path) -> None:
-    run = run_of(tmp_path, {1: math.inf, 2: math.inf}, fp16=True, max_steps=5, learning_rate=0.5)
+    run = run_of(tmp_path, {1: math.inf, 2: math.inf}, max_steps=5)
     run.train()
     assert rates_of(run) == pytest.approx([0.5, 0.4, 0.4, 0.4, 0.3])
     assert run.lr_scheduler.last_epoch == 3
@@ -48,7 +50,7 @@ def test_the_schedule_waits_where_a_gradient_overflows(tmp_path: Path) -> None:
 
 
 def test_the_scale_is_found_by_halving(tmp_path: Path) -> None:
-    run = run_of(tmp_path, {}, otherwise=1e4, fp16=True, max_steps=20, learning_rate=0.5)
+    run = run_of(tmp_path, {}, otherwise=1e4, max_steps=20)
     run.train()
     moved = run.lr_scheduler.last_epoch
     assert 0 < moved < 20

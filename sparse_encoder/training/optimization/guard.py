@@ -124,8 +124,9 @@ class GuardedUpdate:
         if finite:
             self.optimizer.step()
         scaler.update()
-        if not finite:  # the norm may overflow where no gradient does, which the scaler does not see
-            scaler.update(max(SMALLEST_SCALE, before * scaler.get_backoff_factor()))
+        if not finite:  # the norm may overflow where no gradient of this process does, which the scaler does not see
+            scale = max(SMALLEST_SCALE, before * scaler.get_backoff_factor())
+            scaler.load_state_dict({**scaler.state_dict(), "scale": scale, "_growth_tracker": 0})
         if finite or before <= SMALLEST_SCALE:
             self._count((~torch.isfinite(norm)).float())
         return finite

@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from checkpoint_helpers import FakeHub, HubHandler, is_large, serving
+from checkpoint_helpers import FakeHub, HubHandler, is_large, serving, tree_of
 
+Anything = Any  # options of a call
 OWNER, TOKEN = "me", "hf_secretsecret"
+CLIENTS_OWN = "ignore:Use 'content=<...>':DeprecationWarning"  # of huggingface_hub when it sends large files
 
 
 @dataclass
@@ -180,3 +183,36 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
+
+
+class FakeApi:
+    """In the place of HfApi: keeps what it is asked for, and can be slow or broken."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault: Exception | None = None
+
+    def __call__(self, token: str | None = None) -> FakeApi:
+        return self
+
+    def create_repo(self, repo_id: str, **options: Anything) -> SimpleNamespace:
+        self.calls.append(("create", {"repo_id": repo_id, **options}))
+        return SimpleNamespace(repo_id=f"me/{repo_id}")
+
+    def create_branch(self, repo_id: str, **options: Anything) -> None:
+        self.calls.append(("branch", {"repo_id": repo_id, **options}))
+
+    def upload_folder(self, **options: Anything) -> SimpleNamespace:
+        assert self.gate.wait(60)
+        if self.fault is not None:
+            raise self.fault
+        self.calls.append(("upload", {**options, "files": tree_of(options["folder_path"])}))
+        return SimpleNamespace(oid=str(len(self.calls)))
+
+    def uploads(self) -> list[dict[str, Any]]:
+        return [call for kind, call in self.calls if kind == "upload"]
+
+    def messages(self) -> list[str]:
+        return [call["commit_message"] for call in self.uploads()]

@@ -73,26 +73,12 @@ class HubPublisher:
             logger.info("%s is not uploaded: the upload before it still runs", checkpoint_folder.name)
             return
         self.announce()
-        names = model_files(checkpoint_folder)
-        copy_files(checkpoint_folder, self.output_dir, names)
         message = progress_message(step, epoch, by_epoch=self.args.save_strategy == "epoch")
-        commits = [
-            Commit(
-                folder=set_aside(self.output_dir, self.output_dir, linked=set(names).__contains__),
-                message=message,
-                set_aside=True,
-            )
-        ]
-        if self.strategy in ("checkpoint", "all_checkpoints"):
-            commits.append(
-                Commit(
-                    folder=set_aside(checkpoint_folder, self.output_dir, linked=lambda name: True),
-                    message=f"{message}, checkpoint",
-                    path_in_repo=LAST_CHECKPOINT if self.strategy == "checkpoint" else checkpoint_folder.name,
-                    replace=True,
-                    set_aside=True,
-                )
-            )
+        try:
+            commits = self._commits(checkpoint_folder, message)
+        except OSError as reason:
+            logger.warning("%s is not uploaded, it cannot be copied: %s", checkpoint_folder, reason)
+            return
         self.uploads.submit(self._target(), commits)
 
     def push(
@@ -127,7 +113,7 @@ class HubPublisher:
             raise FileNotFoundError(f"there is no folder {self.output_dir} to upload; save the model first")
         folder = self.output_dir
         if not blocking:
-            folder = set_aside(folder, folder, linked=lambda name: name.endswith(".safetensors"))
+            folder = set_aside(folder, folder, linked=is_replaced)
         commit = Commit(folder=folder, message=commit_message, set_aside=not blocking)
         target = self._target(token=token, revision=revision, private=private)
         job = self.uploads.submit(target, [commit], log_failure=not blocking)
@@ -136,6 +122,24 @@ class HubPublisher:
     def wait(self) -> None:
         """Return when all uploads are through."""
         self.uploads.wait()
+
+    def _commits(self, checkpoint: Path, message: str) -> list[Commit]:
+        """Copy a checkpoint's model into ``output_dir``, and set aside what is to be uploaded."""
+        names = model_files(checkpoint)
+        copy_files(checkpoint, self.output_dir, names)
+        model = set_aside(self.output_dir, self.output_dir, linked=set(names).__contains__)
+        commits = [Commit(folder=model, message=message, set_aside=True)]
+        if self.strategy in ("checkpoint", "all_checkpoints"):
+            commits.append(
+                Commit(
+                    folder=set_aside(checkpoint, self.output_dir, linked=lambda name: True),
+                    message=f"{message}, checkpoint",
+                    path_in_repo=LAST_CHECKPOINT if self.strategy == "checkpoint" else checkpoint.name,
+                    removed="*",
+                    set_aside=True,
+                )
+            )
+        return commits
 
     def _target(self, *, token: str | None = None, revision: str | None = None, private: bool | None = None) -> Upload:
         return Upload(
@@ -159,6 +163,11 @@ def copy_files(source: Path, target: Path, names: list[str]) -> None:
         for name in names:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, stage / name)
+
+
+def is_replaced(name: str) -> bool:
+    """Return whether a file is one that the library only replaces, and never writes into."""
+    return name.endswith(".safetensors")
 
 
 def progress_message(step: int, epoch: float, *, by_epoch: bool) -> str:

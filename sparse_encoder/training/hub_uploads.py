@@ -37,8 +37,8 @@ class Commit:
     message: str
     path_in_repo: str = ""
     """Where the files go; ``""`` is the top."""
-    replace: bool = False
-    """Whether files that are at ``path_in_repo`` and not in the folder are removed."""
+    removed: str | None = None
+    """Pattern of files at ``path_in_repo`` that are removed unless they are in the folder."""
     set_aside: bool = False
     """Whether the folder was made for this commit alone and goes with it."""
 
@@ -109,7 +109,7 @@ class UploadQueue:
             commit_message=commit.message,
             revision=target.revision,
             ignore_patterns=list(IGNORED) if not commit.path_in_repo else None,
-            delete_patterns="*" if commit.replace else None,
+            delete_patterns=commit.removed,
         )
 
 
@@ -125,18 +125,21 @@ def set_aside(source: Path, output_dir: Path, *, linked: Callable[[str], bool]) 
 
     Returns:
         The copy.
+
+    Raises:
+        OSError: If a file cannot be copied; nothing of the copy stays.
     """
     target = output_dir / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
     names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
-    target.mkdir(parents=True)
-    for name in names:
-        if any(fnmatchcase(name, pattern) for pattern in IGNORED):
-            continue
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        if linked(name):
-            _link(source / name, target / name)
-        else:
-            shutil.copyfile(source / name, target / name)
+    try:
+        target.mkdir(parents=True)
+        for name in names:
+            if not any(fnmatchcase(name, pattern) for pattern in IGNORED):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                (_link if linked(name) else shutil.copyfile)(source / name, target / name)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return target
 
 

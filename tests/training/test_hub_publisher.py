@@ -4,57 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 from checkpoint_helpers import tree_of
-from hub_server import TOKEN, WritableHub, wait_for, writable_hub
+from hub_server import CLIENTS_OWN, TOKEN, FakeApi, WritableHub, wait_for, writable_hub
 from training_helpers import Anything, arguments, trainer
 
 from sparse_encoder.publishing import without_secrets
 from sparse_encoder.training.hub import HubPublisher, model_files
 from sparse_encoder.training.hub_uploads import set_aside
-
-CLIENTS_OWN = "ignore:Use 'content=<...>':DeprecationWarning"  # of huggingface_hub when it sends large files
-
-
-class FakeApi:
-    """A client that keeps what it is asked for, and can be slow or broken."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.fault: Exception | None = None
-
-    def __call__(self, token: str | None = None) -> FakeApi:
-        return self
-
-    def create_repo(self, repo_id: str, **options: Anything) -> SimpleNamespace:
-        self.calls.append(("create", {"repo_id": repo_id, **options}))
-        return SimpleNamespace(repo_id=f"me/{repo_id}")
-
-    def create_branch(self, repo_id: str, **options: Anything) -> None:
-        self.calls.append(("branch", {"repo_id": repo_id, **options}))
-
-    def upload_folder(self, **options: Anything) -> SimpleNamespace:
-        assert self.gate.wait(60)
-        if self.fault is not None:
-            raise self.fault
-        self.calls.append(("upload", {**options, "files": tree_of(options["folder_path"])}))
-        return SimpleNamespace(oid=str(len(self.calls)))
-
-    def uploads(self) -> list[dict[str, Any]]:
-        return [call for kind, call in self.calls if kind == "upload"]
-
-    def messages(self) -> list[str]:
-        return [call["commit_message"] for call in self.uploads()]
 
 
 @pytest.fixture
@@ -233,6 +196,22 @@ def test_a_push_waits_for_the_upload_before_it_and_gives_the_commit(api: FakeApi
     assert [call["branch"] for kind, call in api.calls if kind == "branch"] == ["next", "else"]
     assert [call["private"] for kind, call in api.calls if kind == "create"] == [None, True]
     assert len(announced) == 3
+
+
+def test_a_copy_that_cannot_be_made_leaves_nothing_and_the_run_goes_on(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoint = write_checkpoint(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        publisher(tmp_path).on_save(1, 1.0, checkpoint)
+        with pytest.raises(OSError, match="No space"):
+            set_aside(checkpoint, tmp_path / "run", linked=lambda name: False)
+    assert "checkpoint-1 is not uploaded, it cannot be copied: [Errno 28]" in caplog.text
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-1"] and api.calls == []
 
 
 def test_other_processes_upload_nothing(api: FakeApi, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
+from training_helpers import Anything, trainer
 
-from sparse_encoder.training import CallbackHandler, TrainerCallback, TrainerControl
+from sparse_encoder.training import CallbackHandler, TrainerCallback, TrainerControl, TrainerState
 from sparse_encoder.training.events.early_stopping import EarlyStoppingCallback
 from sparse_encoder.training.events.protocol import ExportableState
 from sparse_encoder.training.events.stateful import collect_states, restore_states
@@ -71,11 +73,11 @@ def test_states_are_collected_by_class() -> None:
 def test_states_are_given_back_in_place() -> None:
     one, two, foreign = Counter(1), Counter(2), Foreign("a")
     one.count, two.count = 5, 6
-    saved = collect_states(CallbackHandler([one, foreign, two], {}), TrainerControl(should_save=True))  # type: ignore[list-item]
+    saved = collect_states(CallbackHandler([one, foreign, two], {}), TrainerControl(True, False, True))  # type: ignore[list-item]
     plain, third = TrainerCallback(), Counter(30)
     handler = CallbackHandler([plain, Counter(10), Foreign(), Counter(20), third], {})  # type: ignore[list-item]
     control = restore_states(handler, TrainerControl(), json.loads(json.dumps(saved)))
-    assert control == TrainerControl(should_save=True)
+    assert control == TrainerControl(should_save=True)  # what ended that run does not end this one
     first, restored, second = handler.callbacks[1:4]
     assert isinstance(first, Counter) and isinstance(second, Counter) and isinstance(restored, Foreign)
     assert [(each.start, each.count) for each in (first, second)] == [(1, 5), (2, 6)]
@@ -99,3 +101,31 @@ def test_a_state_must_be_defined() -> None:
 
     with pytest.raises(TypeError, match="abstract"):
         Without()  # type: ignore[abstract]
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Anything, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        control.should_training_stop |= state.global_step == self.step
+
+
+@pytest.mark.parametrize(("restores", "last_step"), [(True, 4), (False, 5)])
+def test_a_resumed_run_has_its_callbacks_back(tmp_path: Path, restores: bool, last_step: int) -> None:
+    scores = [0.3, 0.2, 0.1, 0.1, 0.1, 0.1]  # the second is the first without improvement
+    options = {
+        "evaluator": lambda *_, **__: {"score": scores.pop(0)},
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "metric_for_best_model": "score",
+        "restore_callback_states_from_checkpoint": restores,
+    }
+    first = trainer(tmp_path, callbacks=[EarlyStoppingCallback(3), StopAt(2)], **options)
+    assert first.train().global_step == 2
+    resumed = trainer(tmp_path, callbacks=[EarlyStoppingCallback(3)], **options)
+    assert resumed.train(resume_from_checkpoint=True).global_step == last_step
+    saved = json.loads((tmp_path / f"checkpoint-{last_step}" / "trainer_state.json").read_text())
+    assert saved["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"] == {"early_stopping_patience_counter": 3}

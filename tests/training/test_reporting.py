@@ -13,7 +13,7 @@ import pytest
 from torch import nn
 from training_helpers import Anything, TinyEncoder, arguments, pairs, tiny_encoder, trainer
 
-from sparse_encoder.training import TrainerControl, TrainerState
+from sparse_encoder.training import TrainerCallback, TrainerControl, TrainerState
 from sparse_encoder.training.events import reporting
 from sparse_encoder.training.events.codecarbon import emissions_of
 from sparse_encoder.training.events.reporting import by_section, model_config, reporting_callbacks, tracker_names
@@ -205,6 +205,14 @@ def test_a_run_is_written_to_tensorboard(tmp_path: Path, writers: list[Writer]) 
     run.evaluate(pairs(4))
     assert writers[1].log_dir == writer.log_dir  # rows behind a run stay with it
     assert "eval/loss" in {name for name, *_ in writers[1].scalars}
+
+
+def test_a_trainer_reports_to_what_its_settings_name(tmp_path: Path, writers: list[Writer]) -> None:
+    run = trainer(tmp_path, num_train_epochs=1, report_to="tensorboard", callbacks=[TrainerCallback])
+    names = [type(each).__name__ for each in run.callback_handler.callbacks]
+    assert names[2:4] == ["TensorBoardCallback", "TrainerCallback"]  # behind flow and weights, before one's own
+    run.train()
+    assert [name for name, *_ in writers[0].scalars].count("train/document_regularizer_weight") == 4
 
 
 def tensorboard_row(logs: dict[str, Anything], **state: Anything) -> Anything:

@@ -264,7 +264,7 @@ def _stream(data: TrainingData, settings: LoaderSettings, accelerator: Accelerat
 def _sampler(
     rows: Rows, settings: LoaderSettings, make: MakeBatchSampler, columns: list[str], generator: torch.Generator
 ) -> BatchSampler:
-    """Return the batch sampler of one dataset, which has at least one batch."""
+    """Return the batch sampler of one dataset, which is large enough for a batch."""
     sampler = make(
         rows.dataset,
         batch_size=settings.batch_size,
@@ -273,7 +273,7 @@ def _sampler(
         generator=generator,
         seed=settings.seed,
     )
-    if not len(sampler):
+    if settings.drop_last and len(rows) < settings.batch_size and not len(sampler):
         raise ValueError(_no_batch(rows.name, len(rows), sampler, settings))
     return sampler
 

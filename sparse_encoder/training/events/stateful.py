@@ -45,7 +45,7 @@ def restore_states(handler: CallbackHandler, control: TrainerControl, states: Ma
         states: From :func:`collect_states`.
 
     Returns:
-        The flags as they were saved.
+        The flags as they were saved, but for the one that ended that run.
     """
     left = {name: list(each) if isinstance(each, list) else [each] for name, each in states.items()}
     saved = left.pop(CONTROL, [])
@@ -54,4 +54,4 @@ def restore_states(handler: CallbackHandler, control: TrainerControl, states: Ma
             handler.callbacks[index] = type(callback).from_state(left[type(callback).__name__].pop(0))
     if unused := sorted(name for name, rest in left.items() if rest):
         logger.warning("the checkpoint has states of callbacks that this trainer does not have: %s", ", ".join(unused))
-    return TrainerControl(**saved[0]["args"]) if saved else control
+    return TrainerControl(**{**saved[0]["args"], "should_training_stop": False}) if saved else control

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 
 from sparse_encoder.training.arguments import TrainingArguments
+from sparse_encoder.training.replicas import ddp_settings
 
 _NOT_SUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
 
@@ -22,18 +23,12 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
     Raises:
         ValueError: If the launcher asks for something that is not supported.
     """
-    options = {"bucket_cap_mb": args.ddp_bucket_cap_mb, "static_graph": args.ddp_static_graph}
-    wrapper = DistributedDataParallelKwargs(
-        broadcast_buffers=False,  # several forwards per backward
-        find_unused_parameters=bool(args.ddp_find_unused_parameters),
-        **{name: value for name, value in options.items() if value is not None},
-    )
     backend = {} if args.ddp_backend is None else {"backend": args.ddp_backend}
     group = InitProcessGroupKwargs(timeout=timedelta(seconds=args.ddp_timeout), **backend)
     accelerator = Accelerator(
         cpu=args.use_cpu,
         mixed_precision="no",  # args.autocast does it
-        kwargs_handlers=[wrapper, group],
+        kwargs_handlers=[ddp_settings(args), group],
     )
     if accelerator.distributed_type.value in _NOT_SUPPORTED:
         raise ValueError(f"training with {accelerator.distributed_type.value} is not supported yet")
@@ -64,16 +59,13 @@ def place_model(model: nn.Module, args: TrainingArguments, accelerator: Accelera
         model.to(accelerator.device)
 
 
-def wrap_model(model: nn.Module, args: TrainingArguments, accelerator: Accelerator) -> nn.Module:
-    """Return what runs in the place of a model in training: compiled, and with gradients shared by processes."""
-    wrapped: nn.Module = model
-    if args.torch_compile:
-        wrapped = torch.compile(  # type: ignore[assignment]  # a module for a module
-            model, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
-        )
-    if accelerator.num_processes > 1:
-        wrapped = accelerator.prepare_model(wrapped)
-    return wrapped
+def wrap_model(model: nn.Module, args: TrainingArguments) -> nn.Module:
+    """Return what runs in the place of a model in training: the model, perhaps compiled."""
+    if not args.torch_compile:
+        return model
+    return torch.compile(  # type: ignore[return-value]  # a module for a module
+        model, backend=args.torch_compile_backend or "inductor", mode=args.torch_compile_mode
+    )
 
 
 @contextmanager

@@ -5,11 +5,10 @@ It knows nothing of texts or losses: the trainer computes, reads and saves, the 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -34,6 +33,7 @@ from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merg
 from sparse_encoder.training.optimization.groups import learning_rates_of, non_embedding_parameters
 from sparse_encoder.training.optimization.guard import GuardedUpdate
 from sparse_encoder.training.randomness import MODEL_STREAM, seed_everything
+from sparse_encoder.training.replicas import Replicas
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.steps import plan_steps, steps_of
 
@@ -101,7 +101,8 @@ class TrainingRun:
         self.first_step = trainer.state.global_step
         self.flops_per_token = _FLOPS_PER_PARAMETER * non_embedding_parameters(trainer.model)
         mark_as_trained(trainer.model)
-        trainer.model_wrapped = wrap_model(trainer.model, args, trainer.accelerator)
+        trainer.model_wrapped = wrap_model(trainer.model, args)
+        self.replicas = Replicas(trainer.accelerator, trainer.objective, self._losses)
 
     def run(self) -> TrainOutput:
         """Train to the end; returns updates done, mean loss and speed."""
@@ -167,12 +168,16 @@ class TrainingRun:
         computations = [partial(self._losses, batch, index) for index, batch in enumerate(batches)]
         shares = trainer.loss_shares(batches)
         with trainer.update_context(computations):
-            for index, (batch, compute) in enumerate(zip(batches, computations, strict=True)):
+            for index, batch in enumerate(batches):
                 is_last = index == len(batches) - 1
-                self._backward(compute, share=shares[index], weight=1 / len(batches), synchronize=is_last)
+                with self.replicas.averaging(last=is_last):
+                    losses = self.replicas.losses_of(batch, index)
+                    trainer.accelerator.backward(self.guard.scale(losses["loss"] * shares[index]))
+                self.meter.add(losses, weight=1 / len(batches))
                 self._count(batch)
                 if not is_last:
                     trainer.fire("on_substep_end")
+        self.replicas.finish()
         self.grad_norm = self.guard.clip()
         trainer.fire("on_pre_optimizer_step")
         has_moved = self.guard.step(self.grad_norm)
@@ -189,23 +194,6 @@ class TrainingRun:
         rank = trainer.accelerator.process_index
         seed_everything(trainer.args.seed, MODEL_STREAM, trainer.state.global_step, rank, index)
         return trainer.loss_and_terms(trainer.model_wrapped, batch)
-
-    def _backward(
-        self, compute: Callable[[], dict[str, Tensor]], *, share: float, weight: float, synchronize: bool
-    ) -> None:
-        """Add the gradient of one micro-batch.
-
-        Args:
-            compute: Computes its losses.
-            share: What its loss is multiplied by.
-            weight: Of its loss in the log.
-            synchronize: Whether processes exchange their gradients now.
-        """
-        accelerator = self.trainer.accelerator
-        with contextlib.nullcontext() if synchronize else accelerator.no_sync(self.trainer.model_wrapped):
-            losses = compute()
-            accelerator.backward(self.guard.scale(losses["loss"] * share))
-        self.meter.add(losses, weight=weight)
 
     def _count(self, batch: Batch) -> None:
         """Count the rows, tokens and operations of a micro-batch."""

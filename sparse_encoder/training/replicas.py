@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sparse_encoder.training.arguments import TrainingArguments
 
 Losses = dict[str, Tensor]
-ComputeLosses = Callable[[Any], Losses]  # from a micro-batch, whatever the trainer's are
+ComputeLosses = Callable[..., Losses]  # from a micro-batch and its place, whatever the trainer's are
 
 
 class MicroStep(nn.Module):
@@ -38,9 +38,9 @@ class MicroStep(nn.Module):
         self.objective = objective
         self.compute = compute
 
-    def forward(self, batch: Any) -> Losses:  # noqa: ANN401  (as ComputeLosses says)
+    def forward(self, *inputs: Any) -> Losses:  # noqa: ANN401  (as ComputeLosses says)
         """Compute the losses of a micro-batch."""
-        return self.compute(batch)
+        return self.compute(*inputs)
 
 
 def ddp_settings(args: TrainingArguments) -> DistributedDataParallelKwargs:

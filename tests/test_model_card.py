@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from model_helpers import VOCABULARY, write_encoder, write_masked_language_model, write_tokenizer
 
 from sparse_encoder import SparseEncoder, SparseEncoderModelCardData
@@ -144,3 +146,21 @@ def test_setters() -> None:
 def test_a_dataset_needs_a_name_or_an_id(dataset: object) -> None:
     with pytest.raises(ValueError, match="a dataset must be"):
         SparseEncoderModelCardData(train_datasets=[dataset])  # type: ignore[list-item]
+
+
+@given(st.lists(st.text(alphabet=st.characters(exclude_categories=()))))
+@settings(deadline=None)
+def test_any_text_survives_the_front_matter(texts: list[str]) -> None:
+    card = SparseEncoderModelCardData(model_name="".join(texts) or None)
+    card.set_widget_examples([{"text": text} for text in [*texts, "\n---\n- a: b", "key: 'value'"]])
+    card.set_evaluation_metrics(object(), {"x": 1.0})
+    read = ModelCard(f"---\n{card.to_yaml()}\n---\n\n# Title\n---\n")
+    assert read.data.widget == card.widget
+    assert [each.metric_value for each in read.data.eval_results] == [1.0]
+    assert read.text == "\n# Title\n---\n"
+
+
+def test_a_card_tells_no_training_of_a_model_that_was_not_trained(folder: Path, tmp_path: Path) -> None:
+    text = card_of(SparseEncoder(str(folder), device="cpu"), tmp_path / "saved").text
+    for part in ("## Training", "## Evaluation", "### Environment", "## Citation"):
+        assert part not in text

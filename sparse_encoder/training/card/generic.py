@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from sparse_encoder.model_card import TRAINED_TAG
-from sparse_encoder.model_card_base import EPOCH, STEP, ModelCardData
+from sparse_encoder.model_card_base import EPOCH, STEP, VALIDATION_LOSS, ModelCardData
 from sparse_encoder.model_card_markdown import fence, one_line, sentence_list
 from sparse_encoder.model_card_results import EvaluationResult
 from sparse_encoder.model_card_sections import base_model_fact, dataset_names, training_parts
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sparse_encoder.training.card.callback import CardTrainer
 
+_TASK = "Evaluation"
 _RUNTIME = "train_runtime"
 
 
@@ -79,6 +80,7 @@ def write_generic_card(model: nn.Module, card: ModelCardData) -> str:
     Returns:
         Markdown.
     """
+    card.eval_results = [_of_task(result, card) for result in card.eval_results]
     config = getattr(model, "config", None)
     architecture = getattr(config, "model_type", None)
     name = card.model_name or card.get_default_model_name()
@@ -113,8 +115,21 @@ def _last_results(history: list[dict[str, float]], names: list[str | None], eval
     found: dict[str, float] = {}
     for row in history:
         found |= {**loss_values(row, names), **metric_values(row)}
+    metrics = {"loss" if name == VALIDATION_LOSS else name: value for name, value in found.items()}
     dataset = sentence_list([name for name in names if name])
-    return [EvaluationResult(evaluator=evaluator, task="Evaluation", dataset=dataset, metrics=found)] if found else []
+    return [EvaluationResult(evaluator=evaluator, task=_TASK, dataset=dataset, metrics=metrics)] if metrics else []
+
+
+def _of_task(result: EvaluationResult, card: ModelCardData) -> EvaluationResult:
+    """Say which task and data a result is of, as far as the card tells."""
+    data = (card.eval_datasets or card.train_datasets or [{}])[0]
+    return replace(
+        result,
+        task=card.tasks[0] if card.tasks else result.task,
+        dataset=result.dataset or str(data.get("name") or data.get("id") or ""),
+        dataset_type=str(data.get("id") or ""),
+        dataset_config=data.get("config"),
+    )
 
 
 def _base_model(model: object) -> str | None:

@@ -1,0 +1,104 @@
+"""The READMEs that a trainer writes while it trains."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from huggingface_hub import ModelCard
+from model_helpers import mixed_texts, write_masked_language_model
+
+from sparse_encoder import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
+from sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
+from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_masked_language_model(tmp_path_factory.mktemp("splade"))
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("something wants to reach the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def pairs(count: int, seed: int) -> Dataset:
+    texts = mixed_texts(2 * count, seed=seed, longest=12)
+    return Dataset.from_dict({"anchor": texts[:count], "positive": texts[count:]})
+
+
+def trainer(source: Path, folder: Path) -> SparseEncoderTrainer:
+    model = SparseEncoder(str(source), device="cpu", similarity_fn_name="dot")
+    args = SparseEncoderTrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=4,
+        max_steps=4,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_steps=2,
+        hub_token="hf_secret",
+        prompts={"anchor": "query: "},
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    evaluator = SparseInformationRetrievalEvaluator(
+        queries={"1": "rain"}, corpus={"a": "rain", "b": "bread"}, relevant_docs={"1": {"a"}}, name="tiny"
+    )
+    data = {"one": pairs(12, 1), "two": pairs(8, 2)}
+    losses = {
+        name: SpladeLoss(
+            model,
+            SparseMultipleNegativesRankingLoss(model, scale=scale),
+            document_regularizer_weight=weight,
+            query_regularizer_weight=5e-5,
+        )
+        for name, scale, weight in (("one", 1.0, 3e-5), ("two", 2.0, 7e-5))
+    }
+    return SparseEncoderTrainer(model, args, data, data, losses, evaluator)
+
+
+def log_of(folder: Path) -> list[str]:
+    text = ModelCard.load(folder / "README.md").text
+    return text.split("### Training log")[1].split("###")[0].strip().splitlines()
+
+
+@pytest.mark.filterwarnings("ignore:a second callback")
+def test_every_checkpoint_tells_the_run_up_to_it(source: Path, tmp_path: Path) -> None:
+    first = trainer(source, tmp_path / "run")
+    first.train()
+    first.save_model(str(tmp_path / "final"))
+    card = ModelCard.load(tmp_path / "final" / "README.md")
+    assert [len(log_of(tmp_path / "run" / f"checkpoint-{step}")) for step in (2, 4)] == [4, 6]
+    assert log_of(tmp_path / "final")[0] == "| Epoch | Step | Training Loss | one loss | two loss | tiny_dot_ndcg@10 |"
+    assert "dataset_size:20" in card.data.tags
+    for line in (
+        "* Size: 12 training samples",
+        "* Size: 8 training samples",
+        "* Size: 12 evaluation samples",
+        '      "document_regularizer_weight": 3e-05,',
+        '      "document_regularizer_weight": 7e-05,',
+        "- `prompts`: <code>{'anchor': 'query: '}</code>",
+    ):
+        assert line in card.text.splitlines(), line
+    assert "hf_secret" not in card.content
+    assert str(tmp_path) not in card.content
+
+    resumed = trainer(source, tmp_path / "run")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    resumed.save_model(str(tmp_path / "resumed"))
+    assert log_of(tmp_path / "resumed") == log_of(tmp_path / "final")
+
+
+def test_a_card_on_demand(source: Path, tmp_path: Path) -> None:
+    made = trainer(source, tmp_path / "run")
+    made.create_model_card(language="en", dataset_tags=["me/one", "me/two"], tasks="feature-extraction")
+    card = ModelCard.load(tmp_path / "run" / "README.md")
+    assert card.data.datasets == ["me/one", "me/two"]
+    assert "- **Training datasets:** [one](https://huggingface.co/datasets/me/one), [two](" in card.text

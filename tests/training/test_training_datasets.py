@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_helpers import Anything, loader, read, texts
+from data_helpers import Anything, Process, loader, read, texts
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from datasets.distributed import split_dataset_by_node
 
 from sparse_encoder.samplers import MultiDatasetBatchSamplers
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint, num_rows
@@ -90,6 +91,18 @@ REFUSED: list[tuple[Any, str]] = [
     (featureless(), r"train_dataset is a stream without features; .* stream.cast\(datasets.Features\(\{'text': Value"),
     ({"x": featureless()}, r"train_dataset\['x'\] is a stream without features"),
 ]
+
+
+def test_streams_that_start_elsewhere_or_are_split_are_refused() -> None:
+    stream = texts("a", 6).to_iterable_dataset(num_shards=2)
+    moved = texts("a", 6).to_iterable_dataset()
+    moved.load_state_dict(stream.state_dict())
+    with pytest.raises(ValueError, match="train_dataset was told to start at a place by load_state_dict"):
+        data(moved)
+    half = split_dataset_by_node(stream, rank=1, world_size=2)
+    assert read(loader(half)) == [["a3", "a4"], ["a5"]]
+    with pytest.raises(ValueError, match=r"train_dataset\['x'\] was split by node, but processes share out whole"):
+        loader({"x": half}, accelerator=Process(2, 0))
 
 
 @pytest.mark.parametrize(("dataset", "message"), REFUSED)

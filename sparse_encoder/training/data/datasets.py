@@ -128,5 +128,10 @@ def _checked_rows(dataset: object, name: str) -> Any:  # noqa: ANN401  (anything
 def _checked_stream(stream: datasets.IterableDataset, name: str) -> datasets.IterableDataset:
     if stream.features is None:
         raise ValueError(f"{name} is a stream without features; {features_wanted(stream)}")
+    if getattr(stream, "_starting_state_dict", None) is not None:
+        raise ValueError(
+            f"{name} was told to start at a place by load_state_dict, but every epoch is a pass over the whole stream; "
+            "give the stream without it, or leave rows out with stream.skip(count)"
+        )
     checked_columns(list(stream.features), name, is_named=is_named(stream))
     return stream

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from sparse_encoder.samplers import MultiDatasetBatchSamplers
 from sparse_encoder.training.data.collator import LABEL_COLUMNS, Batch
 from sparse_encoder.training.data.datasets import TrainingData, num_rows
-from sparse_encoder.training.data.rows import ConcatRows, Row, Rows
+from sparse_encoder.training.data.rows import ConcatRows, Row, Rows, Share
 from sparse_encoder.training.data.streams import BatchStream
 
 Collate = Callable[[list[Row]], Batch]
@@ -180,25 +180,15 @@ class SharedBatches(BatchSampler):
         batch_sampler: The batches of all processes.
         drop_last: Leave out the last batches if there is not one for every process.
         even_batches: Else give processes that would have one fewer one from the start.
-        num_processes: How many share.
-        process_index: Who this is.
+        share: Which of the batches are read here.
     """
 
-    def __init__(
-        self,
-        batch_sampler: BatchSampler,
-        *,
-        drop_last: bool,
-        even_batches: bool,
-        num_processes: int,
-        process_index: int,
-    ) -> None:
+    def __init__(self, batch_sampler: BatchSampler, *, drop_last: bool, even_batches: bool, share: Share) -> None:
         self.batches_of_all = batch_sampler
         self.batch_size = batch_sampler.batch_size
         self.drop_last = drop_last
         self.even_batches = even_batches
-        self.num_processes = num_processes
-        self.process_index = process_index
+        self.num_processes, self.process_index = share
 
     def __len__(self) -> int:
         """Count the batches of this process."""
@@ -248,6 +238,12 @@ def _on_device(loader: DataLoader[Any], device: torch.device) -> DataLoader[Batc
 
 
 def _stream(data: TrainingData, settings: LoaderSettings, accelerator: Accelerator) -> BatchStream:
+    for key, stream in data.parts.items():
+        if accelerator.num_processes > 1 and getattr(stream, "_distributed", None) is not None:
+            raise ValueError(
+                f"{data.name_of(key)} was split by node, but processes share out whole streams themselves; "
+                "give the stream as it was before split_dataset_by_node"
+            )
     return BatchStream(
         data.parts,
         name=data.name,
@@ -256,8 +252,7 @@ def _stream(data: TrainingData, settings: LoaderSettings, accelerator: Accelerat
         even_batches=settings.even_batches,
         order=settings.stream_order,
         seed=settings.seed,
-        num_processes=accelerator.num_processes,
-        process_index=accelerator.process_index,
+        share=Share(accelerator.num_processes, accelerator.process_index),
     )
 
 
@@ -288,8 +283,7 @@ def _shared_out(
             sampler,
             drop_last=settings.drop_last,
             even_batches=settings.even_batches,
-            num_processes=accelerator.num_processes,
-            process_index=accelerator.process_index,
+            share=Share(accelerator.num_processes, accelerator.process_index),
         )
     if not len(shared):
         raise ValueError(_no_batch(data.name, num_rows(data), sampler, settings))

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import torch
@@ -20,6 +20,15 @@ SUPPORTED = "a datasets.Dataset, a list of dicts, or an object whose rows, dicts
 _FINGERPRINT_ROWS = 8
 
 Row = Mapping[str, Any]  # texts, pairs of texts, labels
+
+
+class Share(NamedTuple):
+    """Which batches a process reads: in turn, every process one."""
+
+    num_processes: int
+    """How many share."""
+    process_index: int
+    """Who this is."""
 
 
 class Rows(Dataset[Row]):

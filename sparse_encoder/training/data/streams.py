@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from sparse_encoder.samplers import BatchSamplers, MultiDatasetBatchSamplers
 from sparse_encoder.training.data.names import TABLE_FORMATS
-from sparse_encoder.training.data.rows import Row, shared_number
+from sparse_encoder.training.data.rows import Row, Share, shared_number
 from sparse_encoder.training.randomness import DATA_STREAM, seed_everything
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,10 @@ class BatchStream(IterableDataset[list[Row]]):
         order: From which of several streams the next batch comes: in turn, until one is used up, or at random from
             those that are not, until all are.
         seed: Of epoch 0.
-        num_processes: Among which batches are shared out in turn.
-        process_index: This one.
+        share: Which of the batches are read here.
     """
 
-    def __init__(  # house: a batch's place in a run has this many parts
+    def __init__(
         self,
         streams: Mapping[str, datasets.IterableDataset],
         *,
@@ -53,8 +52,7 @@ class BatchStream(IterableDataset[list[Row]]):
         even_batches: bool,
         order: MultiDatasetBatchSamplers,
         seed: int,
-        num_processes: int = 1,
-        process_index: int = 0,
+        share: Share,
     ) -> None:
         self.streams = {key: detached(stream) for key, stream in streams.items()}
         self.name = name
@@ -63,8 +61,7 @@ class BatchStream(IterableDataset[list[Row]]):
         self.even_batches = even_batches
         self.order = order
         self.seed = seed
-        self.num_processes = num_processes
-        self.process_index = process_index
+        self.share = share
         self.first_batch = 0
         self._epoch = shared_number()
 
@@ -101,17 +98,17 @@ class BatchStream(IterableDataset[list[Row]]):
         for batch in self._batches():
             rows += len(batch)
             turn.append(batch)
-            if self.even_batches and len(kept) < self.num_processes:
+            if self.even_batches and len(kept) < self.share.num_processes:
                 kept.append(batch)
-            if len(turn) == self.num_processes:
-                yield turn[self.process_index]
+            if len(turn) == self.share.num_processes:
+                yield turn[self.share.process_index]
                 count, turn = count + 1, []
         if turn and self.even_batches:
-            yield (turn + kept * self.num_processes)[self.process_index]
+            yield (turn + kept * self.share.num_processes)[self.share.process_index]
         elif not count:
             raise ValueError(
                 f"a pass over {self.name} gave {rows} rows in whole batches, not enough for one batch of "
-                f"{self.batch_size} per process ({self.num_processes})"
+                f"{self.batch_size} per process ({self.share.num_processes})"
                 + (", as incomplete batches are dropped" if self.drop_last else "")
             )
 

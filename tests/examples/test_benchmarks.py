@@ -67,3 +67,11 @@ def test_one_worker_of_encoding_and_training_each(
     monkeypatch.setattr(train, "BATCH", 2)
     monkeypatch.setattr(train, "STEPS", 2)
     assert train.worker("sparse_encoder", [str(model), str(texts), str(tmp_path / "out")])["seconds"] > 0
+
+
+def test_one_worker_of_sampling(load: object) -> None:
+    worker = load("samplers").worker  # type: ignore[operator]
+    measured = worker("sparse_encoder", ["40", "3", "hashed"])
+    assert measured["first_s"] > 0
+    assert measured["batches"] >= 4
+    assert worker("sparse_encoder", ["40", "3", "plain"])["digest"] == measured["digest"]

@@ -9,8 +9,7 @@ import base64
 import hashlib
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -175,14 +174,6 @@ def writable_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         assert isinstance(hub, WritableHub)
         yield hub
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    """Return once a condition holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 class FakeApi:

@@ -82,10 +82,10 @@ class UploadQueue:
 
     def wait(self) -> None:
         """Return when all uploads are through; those that failed have said so in the log."""
-        for job in self._jobs:
-            if not job.done():
-                logger.info("waiting for an upload to the hub that is not finished")
-            job.exception()
+        if self.is_busy:
+            logger.info("waiting for an upload to the hub that is not finished")
+        if self._pool is not None:
+            self._pool.submit(int).result()  # the thread comes to it when all before is through, and in the log
         self._jobs = []
 
     def _upload(self, target: Upload, commits: tuple[Commit, ...]) -> CommitInfo:

@@ -255,7 +255,7 @@ def _answer(model: ModuleSequence, job: Job) -> Reply:
     try:
         rows = encode_texts(model, job.texts, job.settings).cpu()
     except Exception as error:  # whatever it is, it is the parent's, which raises it again
-        return Reply(job.run, job.index, error=_portable(error), report=traceback.format_exc())
+        return Reply(job.run, job.index, error=portable(error), report=traceback.format_exc())
     return Reply(job.run, job.index, rows=_pack(rows))
 
 
@@ -273,7 +273,7 @@ def _unpack(arrays: tuple[NDArray[np.generic], ...]) -> SparseEmbeddings:
     )
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Return the error if it survives the way through the pipe, else one that says the same."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from torch.utils.data import DataLoader
@@ -18,6 +18,8 @@ from sparse_encoder.training.data.collator import Batch, num_texts
 from sparse_encoder.training.devices import half_weights, place_model
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.meters import LossMeter, means_of, merge_sums
+from sparse_encoder.training.sharding import is_sharded
+from sparse_encoder.training.shared_evaluation import evaluate_together
 
 if TYPE_CHECKING:
     from sparse_encoder.training.base import TrainerBase
@@ -98,12 +100,22 @@ def mean_losses(trainer: TrainerBase, loader: DataLoader[Batch], prefix: str) ->
 
 
 def call_evaluator(trainer: TrainerBase, evaluator: Any, prefix: str) -> dict[str, float]:  # noqa: ANN401  (a callable)
-    """Run an evaluator; its metrics get the prefix unless they have it."""
+    """Run an evaluator, in the first of several processes; its metrics get the prefix unless they have it.
+
+    The other processes encode for it, and have the same metrics, or the same error. A model whose parameters are
+    shared out computes in all processes at once, so each runs the evaluator, and the metrics of the first count.
+    """
     folder = str(Path(str(trainer.args.output_dir)) / "eval") if trainer.is_world_process_zero() else None
+    epoch, steps = trainer.state.epoch, trainer.state.global_step
+
+    def evaluate() -> Any:  # noqa: ANN401  (metrics by name, or one number)
+        return evaluator(trainer.model, output_path=folder, epoch=epoch, steps=steps)
+
     with evaluating(trainer):
-        result = evaluator(
-            trainer.model, output_path=folder, epoch=trainer.state.epoch, steps=trainer.state.global_step
-        )
+        if is_sharded(trainer.model):
+            result = broadcast_object_list([evaluate()])[0]
+        else:
+            result = evaluate_together(evaluate, trainer.model)
     metrics = result if isinstance(result, Mapping) else {"evaluator": result}
     return {name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": value for name, value in metrics.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -108,7 +108,42 @@ def work(rank: int, folder: str) -> Anything:
     results["dropout"] = run(Path(folder) / "dropout", "", SIZE, **options)
     checkpoint = Path(folder) / "dropout" / "checkpoint-2"
     results["dropout resumed"] = run(Path(folder) / "again", "", SIZE, checkpoint, **options)
+    results["evaluated"] = evaluated(rank, Path(folder))
     return results
+
+
+def evaluated(rank: int, folder: Path) -> dict[str, Any]:
+    """Evaluate while training, in the first process only; then fail there."""
+    calls: list[int] = []
+
+    def metric(model: nn.Module, output_path: str | None, epoch: float, steps: int) -> dict[str, float]:
+        calls.append(steps)
+        return {"score": 10.0 * steps + rank}
+
+    options: dict[str, Any] = {
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "metric_for_best_model": "score",
+        "greater_is_better": True,
+        "load_best_model_at_end": True,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "max_steps": UPDATES,
+    }
+    rows = pairs(ROWS)
+    given = trainer(folder / "evaluated", rows=rows, evaluator=metric, eval_dataset=pairs(7), **options)
+    given.train()
+    best = Path(str(given.state.best_model_checkpoint)).name
+    losses = [row["eval_loss"] for row in given.state.log_history if "eval_loss" in row]
+    scores = [row["eval_score"] for row in given.state.log_history if "eval_score" in row]
+    given.evaluator = cast(Any, failing)
+    with pytest.raises(ArithmeticError, match="no score"):
+        given.evaluate()
+    return {"calls": calls, "scores": scores, "best": best, "losses": losses}
+
+
+def failing(*given: object, **options: object) -> float:
+    raise ArithmeticError("no score")
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +190,12 @@ def test_processes_at_different_datasets_stay_together(results: list[dict[str, A
     weights, loss, _ = results[1][name]
     assert math.isfinite(loss) and loss > 0
     assert [key for key, tensor in expected.items() if not torch.equal(tensor, weights[key])] == []
+
+
+@pytest.mark.slow
+def test_the_first_process_evaluates_and_all_know_the_result(results: list[dict[str, Anything]]) -> None:
+    first, second = (each["evaluated"] for each in results)
+    assert (first["calls"], second["calls"]) == ([2, 4], [])
+    assert first["scores"] == second["scores"] == [20.0, 40.0]
+    assert first["best"] == second["best"] == "checkpoint-4"
+    assert first["losses"] == second["losses"] and len(first["losses"]) == 2

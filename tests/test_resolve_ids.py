@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, List, Value
 
 from sparse_encoder.util import resolve_ids
+from sparse_encoder.util.dataset import RowNumbers
 
 QUERIES = Dataset.from_dict({"query_id": ["q1", "q2"], "text": ["what", "who"]})
 DOCUMENTS = Dataset.from_dict({"id": [7, 8, 9, 10], "body": ["seven", "eight", "nine", "ten"], "n": [0, 1, 2, 3]})
@@ -123,6 +124,39 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_what_cannot_be_meant_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         resolve_ids(**options)
+
+
+IDS: list[list[Any]] = [
+    [5, -3, 9, 5],
+    ["b", "abc", "a", "abc"],
+    ["long " * 20, "short"],
+    ["a", "a\0"],
+    [1, "1", 2],
+    [1.5, 2.5, 1.5],
+    [10**30, 1],
+    [(1, 2), (2, 1)],
+    ["é", "e", "日本"],
+    [],
+]
+
+
+@pytest.mark.parametrize("ids", IDS)
+def test_rows_are_found_as_by_a_dict(ids: list[Any]) -> None:
+    rows, expected = RowNumbers(ids), {each: row for row, each in enumerate(ids)}
+    assert rows.num_ids == len(expected)
+    wanted = list(reversed(ids)) * 2
+    if ids:
+        assert rows.find(wanted) == [expected[each] for each in wanted]
+    for absent in (-99, 99, "0", "zz", "abcd", "", None):
+        if absent not in expected:
+            with pytest.raises(KeyError) as caught:
+                rows.find([*ids, absent])
+            assert caught.value.args == (absent,)
+
+
+def test_numbers_and_short_strings_are_kept_in_arrays() -> None:
+    for ids in ([3, 1, 2], ["a", "bb"]):
+        assert RowNumbers(ids).by_id is None
 
 
 def test_ids_that_are_not_there_are_named() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -15,9 +17,56 @@ logger = logging.getLogger(__name__)
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 _INDEXED_ROWS = 50_000  # read at a time
+_LONGEST_KEY = 128  # bytes of an id, 4 for a character; numpy gives every id the space of the longest
 
 Columns = dict[str, Any]  # values of some rows by column
 Lookups = Mapping[str, "Dataset | tuple[Dataset, str] | tuple[Dataset, str, str]"]
+
+
+class RowNumbers:
+    """Find the row of an id; of an id that occurs twice, the last.
+
+    Numbers and short strings are kept in a sorted array: a dict of nine million of them takes a gigabyte, and every
+    worker of a loader would come to have its own.
+
+    Args:
+        ids: Of the rows, in order.
+    """
+
+    def __init__(self, ids: list[Any]) -> None:
+        keys = np.asarray(ids) if len(set(map(type, ids))) == 1 and isinstance(ids[0], int | str) else np.zeros(())
+        is_short = keys.dtype.kind in "iU" and keys.itemsize <= _LONGEST_KEY
+        self.by_id: dict[Any, int] | None = None
+        if not is_short or any(isinstance(each, str) and each.endswith("\0") for each in ids):  # numpy would cut it
+            self.by_id = {each: row for row, each in enumerate(ids)}
+            self.num_ids = len(self.by_id)
+            return
+        self.rows = np.argsort(keys, kind="stable")
+        self.ids = keys[self.rows]
+        self.num_ids = 1 + int(np.count_nonzero(self.ids[1:] != self.ids[:-1]))
+
+    def find(self, ids: list[Any]) -> list[int]:
+        """Return the row of each id.
+
+        Raises:
+            KeyError: If there is no such id; its argument.
+            TypeError: If an id is an array, a list or a tensor.
+        """
+        if self.by_id is not None:
+            return [self.by_id[each] for each in ids]
+        for each in ids:
+            hash(each)
+        wanted, kind = np.asarray(ids), self.ids.dtype.kind
+        if wanted.dtype.kind != kind or len(set(map(type, ids))) > 1:
+            for each in ids:  # numpy would make a string of a number among strings
+                if np.asarray(each).dtype.kind != kind:
+                    raise KeyError(each)
+        places = np.searchsorted(self.ids, wanted, side="right") - 1  # of equal ids the last
+        missing = self.ids[places] != wanted
+        if missing.any():
+            raise KeyError(ids[int(missing.argmax())])
+        found: list[int] = self.rows[places].tolist()
+        return found
 
 
 class Lookup(NamedTuple):
@@ -27,8 +76,7 @@ class Lookup(NamedTuple):
     """Holds ids."""
     values: Dataset
     """Has the values as its only column."""
-    rows: dict[Any, int]
-    """The row of each id; of an id that occurs twice, the last."""
+    rows: RowNumbers
 
     def find(self, ids: list[Any]) -> list[Any]:
         """Return the value of each id.
@@ -38,7 +86,7 @@ class Lookup(NamedTuple):
             TypeError: If an id is an array or tensor.
         """
         try:
-            rows = [self.rows[key] for key in ids]
+            rows = self.rows.find(ids) if ids else []
         except KeyError as missing:
             raise KeyError(f"the id {missing.args[0]!r} of column {self.column!r} is not in its lookup") from None
         except TypeError as reason:
@@ -82,7 +130,7 @@ def resolve_ids(
         raise ValueError(f"max_list_length must be at least 1, got {max_list_length}")
     if output_format not in ("columns", "lists"):
         raise ValueError(f"output_format must be 'columns' or 'lists', got {output_format!r}")
-    indices: dict[tuple[int, str], dict[Any, int]] = {}  # one for all columns with the same lookup
+    indices: dict[tuple[int, str], RowNumbers] = {}  # one for all columns with the same lookup
     found = [_lookup(column, given, indices) for column, given in lookups.items()]
     return partial(
         _resolve,
@@ -93,7 +141,7 @@ def resolve_ids(
     )
 
 
-def _lookup(column: str, given: object, indices: dict[tuple[int, str], dict[Any, int]]) -> Lookup:
+def _lookup(column: str, given: object, indices: dict[tuple[int, str], RowNumbers]) -> Lookup:
     """Return the lookup of one column; its index may be there already."""
     from datasets import Dataset
 
@@ -116,8 +164,8 @@ def _lookup(column: str, given: object, indices: dict[tuple[int, str], dict[Any,
     plain = dataset.with_format(None)
     key = (id(dataset), id_columns[0])
     if key not in indices:
-        indices[key] = {each: row for row, each in enumerate(_values_of(plain, id_columns[0]))}
-        if hidden := len(plain) - len(indices[key]):
+        indices[key] = RowNumbers(list(_values_of(plain, id_columns[0])))
+        if hidden := len(plain) - indices[key].num_ids:
             logger.warning("%d rows of lookups[%r] have an id that a later row has too", hidden, column)
     return Lookup(column, plain.select_columns(value_columns), indices[key])
 

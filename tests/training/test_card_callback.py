@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from torch import nn
 from sparse_encoder import SparseEncoder, SparseEncoderModelCardData
 from sparse_encoder.evaluation import BaseEvaluator
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
+from sparse_encoder.modules import Router, SpladePooling, Transformer
 from sparse_encoder.training.card import ModelCardCallback
 from sparse_encoder.training.card.facts import chosen_settings, total_rows, without_secrets
 from sparse_encoder.training.card.logs import chosen_metric, loss_values, metric_values, rows_of
@@ -229,6 +231,40 @@ def test_a_model_whose_weights_are_not_finite_is_saved_with_a_card(
     assert "encode_query(['stone'])" in text
     assert "tensor(" not in text
     assert "not finite" in caplog.text
+
+
+def test_a_model_in_parts_on_several_processes_is_not_run(model: SparseEncoder, tmp_path: Path) -> None:
+    run = Run(model, Dataset.from_dict(PAIRS))
+    run.accelerator = SimpleNamespace(distributed_type=SimpleNamespace(value="FSDP"))  # type: ignore[attr-defined]
+    model.encode = model.encode_query = model.encode_document = None  # type: ignore[assignment, method-assign]
+    run.fire("on_train_begin")
+    card = saved(model, tmp_path / "saved")
+    assert card.data.widget[0] == {"text": "stone"}
+    assert "tensor(" not in card.text
+
+
+def test_a_readme_draws_nothing_at_random_and_leaves_the_model_training(model: SparseEncoder, tmp_path: Path) -> None:
+    run = Run(model, Dataset.from_dict(PAIRS))
+    run.fire("on_train_begin")
+    model.train()
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    saved(model, tmp_path / "saved")
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == python_state
+    assert all(module.training for module in model.modules())
+
+
+def test_a_model_with_routes(folder: Path, tmp_path: Path) -> None:
+    def route() -> list[nn.Module]:
+        return [Transformer(str(folder), transformer_task="fill-mask"), SpladePooling()]
+
+    named = SparseEncoder(modules=[Router.for_query_document(route(), route())], device="cpu")
+    other = SparseEncoder(modules=[Router({"left": route(), "right": route()})], device="cpu")
+    for model, shown in ((named, True), (other, False)):
+        Run(model, Dataset.from_dict(PAIRS), None, splade_loss(model)).fire("on_train_begin")
+        text = saved(model, tmp_path / str(shown)).text
+        assert "min: 3 tokens" in text
+        assert ("# tensor([[" in text) == shown
 
 
 def test_texts_are_not_shown_for_trying_if_that_is_not_wanted(model: SparseEncoder, tmp_path: Path) -> None:

@@ -162,3 +162,4 @@ def test_a_model_of_which_little_is_known_gets_a_card_too(tmp_path: Path) -> Non
     assert card.data.to_dict() == {"library_name": "sparse-encoder", "tags": ["generated_from_trainer"]}
     assert "- **Model type:** Linear\n" in card.text
     assert "None" not in card.text.split("### Training hyper")[0]
+    assert create_model_card(trainer, CardOptions(), tmp_path / "beside") == tmp_path / "beside" / "README.md"

@@ -174,9 +174,11 @@ class ModelCardCallback(TrainerCallback):
             self._told = card
             card.describe_train_datasets(self._described[0])
             card.describe_eval_datasets(self._described[1])
-            if card.generate_widget_examples and not card.widget and not _is_sharded(trainer):
+            if card.generate_widget_examples and not card.widget:
                 datasets = named_datasets(trainer.eval_dataset) or named_datasets(trainer.train_dataset)
                 card.set_widget_examples({str(name): each for name, each in datasets.items()})
+        if _is_sharded(trainer):
+            card.usage_examples = []  # nothing to run the model on
 
     def _eval_names(self) -> list[str | None]:
         return [] if self._trainer is None else list(named_datasets(self._trainer.eval_dataset))

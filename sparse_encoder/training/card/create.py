@@ -77,12 +77,13 @@ class CardOptions:
                 raise ValueError(f"dataset_args needs dataset_tags or dataset beside it, got {told['config']!r} alone")
 
 
-def create_model_card(trainer: CardTrainer, options: CardOptions) -> Path | None:
-    """Write ``README.md`` into ``args.output_dir``; only the first process does.
+def create_model_card(trainer: CardTrainer, options: CardOptions, folder: Path | None = None) -> Path | None:
+    """Write ``README.md``; only the first process does.
 
     Args:
         trainer: Whose model it is. A model without ``model_card_data`` gets a plainer card.
         options: What is added to the card; a SparseEncoder keeps it for later saves.
+        folder: Where to; by default into ``args.output_dir``.
 
     Returns:
         The file; None where nothing was written.
@@ -101,7 +102,7 @@ def create_model_card(trainer: CardTrainer, options: CardOptions) -> Path | None
         plain = generic_card(trainer)
         options.apply(plain)
         text = write_generic_card(trainer.model, plain)
-    folder = Path(str(trainer.args.output_dir))
+    folder = Path(str(trainer.args.output_dir)) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "README.md", text)
     return folder / "README.md"

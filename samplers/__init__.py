@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparse_encoder.samplers.default import DefaultBatchSampler
 from sparse_encoder.samplers.group_by_label import GroupByLabelBatchSampler
 from sparse_encoder.samplers.length_buckets import LengthBucketBatchSampler
+from sparse_encoder.samplers.lengths import epoch_lengths
 from sparse_encoder.samplers.mixing import CappedProportionalBatchSampler, TemperatureBatchSampler
 from sparse_encoder.samplers.multi_dataset import (
     MultiDatasetDefaultBatchSampler,
@@ -29,4 +30,5 @@ __all__ = [
     "ProportionalBatchSampler",
     "RoundRobinBatchSampler",
     "TemperatureBatchSampler",
+    "epoch_lengths",
 ]

@@ -86,6 +86,11 @@ class MultiDatasetDefaultBatchSampler(BatchSampler, ABC):
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
 
+    @property
+    def length_varies(self) -> bool:
+        """Whether passes may differ in their number of batches, because those of a dataset do."""
+        return any(getattr(sampler, "length_varies", False) for sampler in self.batch_samplers)
+
     @abstractmethod
     def __iter__(self) -> Iterator[list[int]]:
         """Yield batches of row numbers, counted over all datasets."""
@@ -119,8 +124,7 @@ class MultiDatasetDefaultBatchSampler(BatchSampler, ABC):
 
     def count(self, planned: int) -> int:
         """Return the length of a pass: as planned, or counted where the number of batches is known only by drawing."""
-        varying = any(getattr(sampler, "length_varies", False) for sampler in self.batch_samplers)
-        if not varying or not all(map(draws_with_others, self.batch_samplers)):
+        if not self.length_varies or not all(map(draws_with_others, self.batch_samplers)):
             return planned
         epochs = (self.epoch, *(getattr(sampler, "epoch", 0) for sampler in self.batch_samplers))
         if self._counted is None or self._counted[0] != epochs:

@@ -20,6 +20,7 @@ from sparse_encoder.samplers import (
     NoDuplicatesBatchSampler,
     ProportionalBatchSampler,
     RoundRobinBatchSampler,
+    epoch_lengths,
 )
 
 MIXERS = [ProportionalBatchSampler, RoundRobinBatchSampler]
@@ -114,13 +115,29 @@ def test_the_length_is_counted_where_only_drawing_tells() -> None:
     assert len(RoundRobinBatchSampler(alike, dropped)) == 0
 
 
-def test_lengths_of_epochs_may_differ() -> None:
+@pytest.mark.parametrize("kind", MIXERS)
+def test_lengths_of_epochs_may_differ_and_are_known_before(kind: type[Any]) -> None:
     data = together(40, 30)
-    rows = [NoDuplicatesBatchSampler(each, 8, True) for each in data.datasets]
-    sampler = RoundRobinBatchSampler(data, rows)
-    for epoch in range(6):
-        sampler.set_epoch(epoch)
-        assert len(sampler) == len(list(sampler))
+    for drop_last in (True, False):
+        rows = [NoDuplicatesBatchSampler(each, 4, drop_last, ["label"]) for each in data.datasets]
+        sampler = kind(data, rows)
+        sampler.set_epoch(2)
+        for each in (sampler, *rows):
+            lengths = epoch_lengths(each, 9)
+            assert each.epoch == 2
+            for epoch, length in enumerate(lengths):
+                each.set_epoch(epoch)
+                assert len(each) == len(list(each)) == length
+            each.set_epoch(2)
+    assert len(set(epoch_lengths(rows[0], 9))) > 1
+
+
+def test_lengths_that_do_not_vary_take_no_pass() -> None:
+    data = together(5, 9)
+    sampler = ProportionalBatchSampler(data, children(data, DefaultBatchSampler))
+    assert epoch_lengths(sampler, 3) == [8, 8, 8]
+    assert epoch_lengths(sampler.batch_samplers[0], 2) == [3, 3]
+    assert epoch_lengths(BatchSampler(range(5), 2, False), 2) == [3, 3]
 
 
 def test_a_subclass_in_the_style_of_the_peer_is_iterated_as_it_is() -> None:
@@ -167,7 +184,7 @@ def test_public_names_are_sorted() -> None:
     import sparse_encoder.samplers as room
 
     constants = [name for name in room.__all__ if name.isupper()]
-    others = [name for name in room.__all__ if not name.isupper()]
-    assert room.__all__ == sorted(constants) + sorted(others)
-    assert len(room.__all__) == 13
+    classes = [name for name in room.__all__ if not name.isupper() and name[0].isupper()]
+    assert room.__all__ == [*sorted(constants), *sorted(classes), "epoch_lengths"]
+    assert len(room.__all__) == 14
     assert all(hasattr(room, name) for name in room.__all__)

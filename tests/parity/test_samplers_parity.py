@@ -228,3 +228,37 @@ def test_one_dataset_in_a_trainer(model: Model, tmp_path: Path, sampling: str) -
     kind = samplers.BATCH_SAMPLERS[samplers.BatchSamplers(sampling)]
     ours = kind(data, BATCH, False, LABELS, torch.Generator(), SEED)
     assert epochs(ours, 2) == expected
+
+
+def our_loader(folder: Path, data: Any, **options: Any) -> Any:  # noqa: ANN401  (of any kind)
+    """Return the loader of our trainer."""
+    from sparse_encoder import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments, losses
+
+    write_masked_language_model(folder / "plain")
+    model = SparseEncoder(str(folder / "plain"), device="cpu")
+    args = SparseEncoderTrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=BATCH,
+        seed=SEED,
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        **options,
+    )
+    loss = losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), document_regularizer_weight=1e-3)
+    return SparseEncoderTrainer(model=model, args=args, train_dataset=data, loss=loss).get_train_dataloader()
+
+
+@pytest.mark.parametrize("sampling", ["batch_sampler", "no_duplicates", "group_by_label"])
+@pytest.mark.parametrize("mixing", ["proportional", "round_robin"])
+def test_our_trainer_has_the_batches_of_the_peers(model: Model, tmp_path: Path, mixing: str, sampling: str) -> None:
+    data = DatasetDict({"a": texts(23, 0.4, seed=1), "b": texts(41, 0.4, seed=2)})
+    options = {"batch_sampler": sampling, "multi_dataset_batch_sampler": mixing}
+    theirs = peers_loader(model, tmp_path / "peer", data, **options)
+    ours = our_loader(tmp_path / "ours", data, **options)
+    assert epochs(ours.batch_sampler, 2) == epochs(theirs.batch_sampler, 2)
+    one = texts(37, 0.4)
+    theirs = peers_loader(model, tmp_path / "peer", one, batch_sampler=sampling)
+    for epoch, batches in enumerate(epochs(our_loader(tmp_path / "ours", one, batch_sampler=sampling).batch_sampler)):
+        theirs.set_epoch(epoch)
+        assert list(theirs.batch_sampler) == batches

@@ -89,6 +89,15 @@ def test_a_closure_is_run_with_gradients() -> None:
     assert parameter.item() == pytest.approx(1.5)
 
 
+def test_parameters_without_a_gradient_stay() -> None:
+    parameters = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))]
+    optimizer = Adafactor(parameters, lr=0.25, weight_decay=0.5)
+    parameters[1].grad = torch.ones(2)
+    optimizer.step()
+    assert parameters[0].tolist() == [1.0, 1.0]
+    assert parameters[1].tolist() == pytest.approx([1.0 * (1 - 0.125) - 0.25] * 2)
+
+
 def test_sparse_gradients_are_refused() -> None:
     words = nn.Embedding(5, 2, sparse=True)
     words(torch.tensor([1])).sum().backward()

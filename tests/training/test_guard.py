@@ -214,6 +214,16 @@ def test_the_state_of_the_scaler_goes_through_json() -> None:
     assert other.state_dict()["scale"] == 16.0
 
 
+def test_a_resumed_run_counts_on() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    guard = GuardedUpdate(sgd(parameter), 1.0)
+    guard.go_on(7)
+    assert guard.skipped() == (7, 0)
+    parameter.grad = torch.tensor([math.nan])
+    guard.step(guard.clip())
+    assert guard.skipped() == (8, 1)
+
+
 def test_states_with_and_without_a_scaler_do_not_mix() -> None:
     plain = GuardedUpdate(sgd(nn.Parameter(torch.zeros(1))), 1.0, scaler=GradScaler("cpu", enabled=False))
     scaled = GuardedUpdate(sgd(nn.Parameter(torch.zeros(1))), 1.0, scaler=GradScaler("cpu"))

@@ -10,6 +10,7 @@ from sparse_encoder.training.optimization.groups import (
     decayed_names,
     find_group,
     learning_rates_of,
+    named_parameter,
     non_embedding_parameters,
     parameter_groups,
     searchable_names,
@@ -137,3 +138,10 @@ def test_a_group_is_found_by_identity() -> None:
     with pytest.raises(ValueError, match="in no group of the optimizer"):
         find_group(optimizer, model.frozen.weight)
     assert learning_rates_of(optimizer) == [0.1, 0.1, 0.5]
+
+
+def test_a_parameter_is_found_by_name() -> None:
+    model = Part()
+    assert named_parameter(model, "dense.bias") is model.dense.bias
+    with pytest.raises(ValueError, match=r"no parameter 'dens'; there are \['words.weight', 'dense.weight'"):
+        named_parameter(model, "dens")

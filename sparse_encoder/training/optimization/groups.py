@@ -10,9 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from sparse_encoder.training.optimization.guard import GuardedUpdate as GuardedUpdate  # their place until now
-from sparse_encoder.training.optimization.optimizers import build_optimizer as build_optimizer
-from sparse_encoder.training.optimization.schedules import build_scheduler as build_scheduler
+from sparse_encoder.training.sharding import split_by_kind
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +31,7 @@ def parameter_groups(
     """Group the trained parameters by weight decay and learning rate.
 
     Biases and the parameters of norms are not decayed. The groups come as: decayed, not decayed, then the same two for
-    each pattern; empty ones are left out.
+    each pattern; empty ones are left out, and those with sharded and other parameters are split.
 
     Args:
         module: What is trained, usually a loss that holds a model.
@@ -59,7 +57,7 @@ def parameter_groups(
             if pattern is not None:
                 group["lr"] = learning_rates[pattern]
             groups.append(group)
-    return groups
+    return split_by_kind(groups)
 
 
 def decayed_names(module: nn.Module) -> set[str]:

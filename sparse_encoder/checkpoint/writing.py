@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -115,11 +116,25 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], *, metadata: Ma
         owned[name] = plain if _size(plain) == plain.untyped_storage().nbytes() else plain.clone()
     path.touch()  # with the mode the umask asks for; safetensors would leave a file nobody else can read
     mode = path.stat().st_mode & 0o777
-    try:
+    with system_errors(path):
         save_file(owned, path, {"format": "pt", **(metadata or {})})
+    os.chmod(path, mode)
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Raise what a disk refuses to safetensors as what it is.
+
+    Args:
+        path: Named in the error.
+
+    Raises:
+        OSError: In the place of a ``SafetensorError`` that has its number in its text.
+    """
+    try:
+        yield
     except SafetensorError as reason:
         code = _SYSTEM_ERROR.search(str(reason))
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from reason
-    os.chmod(path, mode)

@@ -158,14 +158,16 @@ def rotate_checkpoints(newest: Path, best: Path | None, limit: int) -> None:
         CheckpointError: If the newest is not.
     """
     check_manifest(newest, digests=False)
-    kept = {newest.name, *([] if best is None else [best.name])}
-    checkpoints = sorted(
-        list_checkpoints(newest.parent), key=lambda path: (step_of(path) <= step_of(newest), *_order(path))
-    )
-    surplus = len(checkpoints) - max(limit, len(kept))
-    for checkpoint in [path for path in checkpoints if path.name not in kept][: max(0, surplus)]:
-        logger.info("%s is removed, save_total_limit is %d", checkpoint, limit)
-        _remove(checkpoint)
+    present = list_checkpoints(newest.parent)
+    last = step_of(newest)
+    kept = {last} | {step_of(each) for each in present if best is not None and each.name == best.name}
+    steps = sorted({step_of(each) for each in present}, key=lambda step: (step <= last, step))
+    surplus = len(steps) - max(limit, len(kept))
+    removed = [step for step in steps if step not in kept][: max(0, surplus)]
+    for checkpoint in present:
+        if step_of(checkpoint) in removed:
+            logger.info("%s is removed, save_total_limit is %d", checkpoint, limit)
+            _remove(checkpoint)
 
 
 def replace_checkpoints(output_dir: Path) -> None:

@@ -1,0 +1,107 @@
+"""Kill a run at every file operation of a checkpoint, resume it, and compare.
+
+    PYTHONPATH=.:tests python tests/soak/crash_points.py --mode kill --scenario next
+
+One process has everything imported and forks the others. Prints a JSON object: the operations by number, and what went
+wrong at which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+from checkpoints_helpers import KILLED, Faults, in_child, small_run, weights_digest
+
+SCENARIOS = {  # checkpoints that are there, what is resumed from, updates between checkpoints
+    "first": ((), None, 3),
+    "next": ((1, 2), True, 1),
+    "replace": ((1, 2, 3), "checkpoint-2", 1),
+}
+MEMORY = Path("/dev/shm")
+MODES = ("kill", "short", "power")
+SABOTAGE = "sparse_encoder.training.checkpoints.folders.sync_tree"
+
+
+class Crashes:
+    """A run in a folder, as far as it came before the checkpoint at which it is to crash."""
+
+    def __init__(self, folder: Path, scenario: str) -> None:
+        self.folder = folder
+        self.present, self.resume, self.save_steps = SCENARIOS[scenario]
+        self.whole, self.out, self.report = folder / "whole", folder / "out", folder / "report"
+        run = small_run(self.whole, save_total_limit=None)
+        run.train()  # in this process: what torch does at the first call need not be done in every fork
+        self.expected = weights_digest(run.model)
+
+    def prepare(self) -> None:
+        """Put the folder into the state before the crash."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.out.mkdir()
+        for step in self.present:
+            shutil.copytree(self.whole / f"checkpoint-{step}", self.out / f"checkpoint-{step}")
+
+    def count(self) -> list[str]:
+        """Return all file operations, in their order."""
+        self.prepare()
+        assert in_child(lambda: self._train(Faults(self.out, 0, "count"), self.report)) == 0
+        return self.report.read_text().splitlines()
+
+    def _train(self, faults: Faults, report: Path | None = None) -> None:
+        resume = str(self.out / self.resume) if isinstance(self.resume, str) else self.resume
+        run = small_run(self.out, seed=99 if resume else 3, save_steps=self.save_steps)
+        with faults.armed():
+            run.train(resume_from_checkpoint=resume)
+        if report is not None:
+            report.write_text("\n".join(faults.calls))
+
+    def crash(self, at: int, mode: str) -> str | None:
+        """Crash at an operation and go on; returns what went wrong."""
+        self.prepare()
+        self.report.unlink(missing_ok=True)
+        status = in_child(lambda: self._train(Faults(self.out, at, mode)))
+        if status != KILLED:
+            return f"ended with {status} instead of the crash"
+        if in_child(self._recover):
+            return f"could not be resumed; there are {sorted(os.listdir(self.out))}"
+        digest, *names = self.report.read_text().splitlines()
+        if digest != self.expected:
+            return "ended with other weights"
+        wanted = ["checkpoint-3"] if self.save_steps == 3 else ["checkpoint-2", "checkpoint-3"]
+        return None if names == wanted else f"left {names}"
+
+    def _recover(self) -> None:
+        """Go on, from a checkpoint if one was committed before the crash or by the crashed process."""
+        committed = bool(self.present) or any(path.name == "checkpoint-3" for path in self.out.iterdir())
+        run = small_run(self.out, seed=99 if committed else 3, save_steps=self.save_steps)
+        run.train(resume_from_checkpoint=True if committed else None)
+        self.report.write_text("\n".join([weights_digest(run.model), *sorted(os.listdir(self.out))]))
+
+
+def main() -> int:
+    """Crash everywhere; returns 1 if anything went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode", choices=MODES, default="kill")
+    parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="next")
+    parser.add_argument("--every", type=int, default=1, help="crash at every n-th operation only")
+    parser.add_argument("--sabotage", action="store_true", help="do not flush the files, to see that this is noticed")
+    chosen = parser.parse_args()
+    if chosen.sabotage:
+        mock.patch(SABOTAGE, lambda folder: None).start()
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        crashes = Crashes(Path(folder), chosen.scenario)
+        calls = crashes.count()
+        faults = {at: crashes.crash(at, chosen.mode) for at in range(1, len(calls) + 1, chosen.every)}
+    wrong = {f"{at} {calls[at - 1]}": fault for at, fault in faults.items() if fault is not None}
+    sys.stdout.write(json.dumps({"calls": calls, "crashes": len(faults), "wrong": wrong}) + "\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from distributed_helpers import in_processes
 from torch import Tensor, nn
@@ -52,6 +53,7 @@ def sharded(rank: int, folder: str) -> list[Result]:
     return results
 
 
+@pytest.mark.slow
 def test_sharded_gradients_are_clipped_left_out_and_scaled_as_whole_ones(tmp_path: Path) -> None:
     ranks = in_processes(sharded, ranks=2, folder=tmp_path)
     for case, scaled in enumerate((False, True)):

@@ -83,6 +83,7 @@ REFUSED: list[tuple[Any, str]] = [
     (3, "train_dataset is of the type int; give a datasets.Dataset, a list of dicts, or"),
     ("texts", "train_dataset is of the type str"),
     (iter([{"text": "a"}]), "train_dataset is of the type list_iterator"),
+    ([{"a": "b"}, {"a": "c", "d": "e"}], r"row 1 of train_dataset has the columns \['a', 'd'\], but row 0 has \['a'\]"),
     ({"x": Numbered([("a", "b")])}, r"rows of train_dataset\['x'\] must be dicts from column to value, got tuple"),
     ({"x": Dataset.from_dict({"label": [1]})}, r"train_dataset\['x'\] has no text column, got \['label'\]"),
     (Dataset.from_dict({"score": [1]}).to_iterable_dataset(), r"train_dataset has no text column, got \['score'\]"),
@@ -114,6 +115,13 @@ def test_what_cannot_be_trained_on_is_named(dataset: Any, message: str) -> None:
 def test_the_proposed_features_help() -> None:
     features = Dataset.from_list([{"text": "a", "label": 1}]).features
     assert read(loader(featureless().cast(features))) == [["a/1"]]
+
+
+def test_a_transform_may_give_the_texts() -> None:
+    numbers = Dataset.from_dict({"label": [1, 2, 3]})
+    rows = numbers.with_transform(lambda batch: {"text": [f"number {label}" for label in batch["label"]]})
+    assert read(loader(rows)) == [["number 1", "number 3"], ["number 2"]]
+    assert fingerprint(data(rows)) != fingerprint(data(numbers.with_transform(lambda batch: {"text": batch["label"]})))
 
 
 def test_fingerprints_tell_other_data() -> None:

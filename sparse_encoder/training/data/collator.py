@@ -177,7 +177,7 @@ def warn_about_columns(columns: Sequence[str]) -> None:
     if ids:
         logger.warning(
             "the columns %s look like ids, but are tokenized and trained on as text; "
-            "put the texts in their place, or remove them",
+            "put the texts in their place, as sparse_encoder.util.resolve_ids does, or remove them",
             ids,
         )
     for usual in _USUAL_ORDERS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import datasets
 
@@ -69,7 +69,7 @@ def should_dataset_name_column_be_added(dataset: object, args: NamingSettings, l
     return isinstance(dataset, Mapping) and _go_by_name(args.prompts, args.router_mapping, loss)
 
 
-def add_dataset_name_transform(
+def add_dataset_name_transform(  # house: peer signature
     batch: Columns,
     dataset_name: str | None = None,
     transform: Transform | None = None,
@@ -114,8 +114,8 @@ def add_dataset_name_column(dataset: object, dataset_name: str | None = None) ->
         return views
     if dataset_name is None or is_named(dataset):
         return dataset
-    if isinstance(dataset, Sequence) and not isinstance(dataset, str) and dataset and isinstance(dataset[0], Mapping):
-        dataset = datasets.Dataset.from_list([dict(row) for row in dataset])
+    if is_listed(dataset):
+        dataset = dataset_of(dataset, repr(dataset_name))
     if isinstance(dataset, datasets.Dataset):
         return _named_dataset(dataset, dataset_name)
     if isinstance(dataset, datasets.IterableDataset):
@@ -204,6 +204,26 @@ def check_not_reserved(columns: Sequence[str], name: str) -> None:
     """Refuse columns of a dataset, called ``name``, whose names have a meaning of their own."""
     if reserved := sorted(set(columns) & set(RESERVED_COLUMNS)):
         raise ValueError(f"{name} has columns with reserved names, {reserved}; rename them")
+
+
+def is_listed(dataset: object) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    """Return whether a dataset is a list of dicts, or another sequence of them."""
+    return isinstance(dataset, Sequence) and len(dataset) > 0 and isinstance(dataset[0], Mapping)
+
+
+def dataset_of(rows: Sequence[Mapping[str, Any]], name: str) -> datasets.Dataset:
+    """Return rows of the same columns as a dataset.
+
+    Raises:
+        ValueError: If a row has other columns than the first one.
+    """
+    for number, row in enumerate(rows):
+        if row.keys() != rows[0].keys():
+            raise ValueError(
+                f"row {number} of {name} has the columns {list(row)}, but row 0 has {list(rows[0])}; all rows need the "
+                "same, and None where there is no value"
+            )
+    return datasets.Dataset.from_list([dict(row) for row in rows])
 
 
 def same_kind(parts: Mapping[str, Any]) -> Any:  # noqa: ANN401  (one of three kinds of dict)

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset
 
 from sparse_encoder.training.data.collator import DATASET_NAME, LABEL_COLUMNS
-from sparse_encoder.training.data.names import TABLE_FORMATS, check_not_reserved, is_named
+from sparse_encoder.training.data.names import TABLE_FORMATS, check_not_reserved, dataset_of, is_listed, is_named
 from sparse_encoder.training.randomness import DATA_STREAM, seed_everything
 
 SUPPORTED = "a datasets.Dataset, a list of dicts, or an object whose rows, dicts, are read by number"
@@ -145,8 +145,8 @@ def readable(dataset: object, name: str) -> Any:  # noqa: ANN401  (anything with
         raise ValueError(f"{name} is of the type {kind}, which has no length; give {SUPPORTED}")
     if not len(dataset):
         raise ValueError(f"{name} has no rows")
-    if isinstance(dataset, Sequence) and isinstance(dataset[0], Mapping):
-        return datasets.Dataset.from_list([dict(row) for row in dataset])
+    if is_listed(dataset):
+        return dataset_of(dataset, name)
     if isinstance(dataset, datasets.Dataset) and dataset.format["type"] in TABLE_FORMATS:
         plain = copy.copy(dataset)  # its rows as dicts
         plain.set_format(None, columns=dataset.format["columns"])
@@ -160,6 +160,9 @@ def row_columns(rows: Any, name: str) -> list[str]:  # noqa: ANN401  (as above)
     Raises:
         ValueError: If there is no text column, or one with a reserved name.
     """
+    if isinstance(rows, datasets.Dataset) and rows.format["type"] == "custom":
+        check_not_reserved(rows.column_names, name)  # its rows have the columns that the transform gives them
+        return list(rows.column_names)
     columns = getattr(rows, "column_names", None)
     if columns is None:
         first = rows[0]

@@ -89,7 +89,7 @@ def open_model(
         logger.warning("both the name of a model and modules were given: the modules are not used")
     folder = fetch_model_folder(name_or_path, **hub._asdict())
     loaded = load_model(folder, options)
-    return loaded if Path(name_or_path).is_dir() else loaded._replace(commit=folder.name)
+    return loaded if Path(name_or_path).expanduser().is_dir() else loaded._replace(commit=folder.name)
 
 
 def load_model(folder: Path, options: LoadOptions) -> LoadedModel:

@@ -68,6 +68,10 @@ class SparseEncoderModelCardData(ModelCardData):
         kinds = _kinds(model)
         self.model_type = " ".join([*kinds, SPARSE_ENCODER])
         self.add_tags(kind.lower() for kind in kinds)
+        origins = (getattr(module, "origin", None) for module in model.modules())
+        origin = next(filter(None, origins), None)
+        if self.base_model is None and origin is not None:
+            self.set_base_model(*origin)
 
     def get_default_model_name(self) -> str:
         """Return the title of a card that was given none."""

@@ -164,3 +164,26 @@ def test_a_card_tells_no_training_of_a_model_that_was_not_trained(folder: Path, 
     text = card_of(SparseEncoder(str(folder), device="cpu"), tmp_path / "saved").text
     for part in ("## Training", "## Evaluation", "### Environment", "## Citation"):
         assert part not in text
+
+
+def test_the_base_model_is_that_of_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "c" * 40
+    snapshot = write_masked_language_model(tmp_path / commit)
+    with monkeypatch.context() as patch:
+        patch.setattr("sparse_encoder.modules.transformer_files.fetch_model_folder", lambda name, **options: snapshot)
+        parts = [Transformer("me/base", transformer_task="fill-mask"), SpladePooling()]
+    model = SparseEncoder(modules=parts, device="cpu")
+    card = card_of(model, tmp_path / "saved")
+    assert card.data.base_model == "me/base"
+    assert f"- **Base model:** `me/base` at revision `{commit}`" in card.text
+    assert Transformer(str(snapshot), transformer_task="fill-mask").origin is None
+    assert SparseEncoder(str(tmp_path / "saved"), device="cpu").model_card_data.base_model is None
+
+
+def test_no_folder_is_named_as_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_masked_language_model(tmp_path / "model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("~/model", "model", str(tmp_path / "model")):
+        assert SparseEncoder(name, device="cpu").model_card_data.base_model is None
+        assert Transformer(name, transformer_task="fill-mask").origin is None

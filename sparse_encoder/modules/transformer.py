@@ -75,6 +75,8 @@ class Transformer(InputModule):
         "document_length",
     )
     default_task: ClassVar[str] = "feature-extraction"
+    origin: tuple[str, str] | None = None
+    """The repository of the hub that the backbone came from, and its commit."""
 
     @renamed_argument("model_args", "model_kwargs")
     @renamed_argument("tokenizer_args", "processor_kwargs")
@@ -107,9 +109,11 @@ class Transformer(InputModule):
         if tokenizer_name_or_path is None:
             tokenizer_name_or_path = model_name_or_path
         warn_of_remote_code(model_kwargs, processor_kwargs, config_kwargs)
-        model = open_backbone(
+        model, commit = open_backbone(
             model_name_or_path, task, model_kwargs=model_kwargs or {}, config_kwargs=config_kwargs or {}
         )
+        if commit is not None:
+            self.origin = (str(model_name_or_path), commit)
         tokenizer = open_tokenizer(
             tokenizer_name_or_path,
             model.config,

@@ -156,9 +156,17 @@ def text_options(processing_kwargs: Mapping[str, Any]) -> TextOptions:
     )
 
 
+class OpenedBackbone(NamedTuple):
+    """A backbone, and where it came from."""
+
+    model: PretrainedModel
+    commit: str | None
+    """The commit of its repository; None if it came from a folder."""
+
+
 def open_backbone(
     name_or_path: str | Path, task: str, *, model_kwargs: Mapping[str, Any], config_kwargs: Mapping[str, Any]
-) -> PretrainedModel:
+) -> OpenedBackbone:
     """Load the backbone, with the head that the task needs.
 
     Args:
@@ -183,7 +191,8 @@ def open_backbone(
     overrides = {name: value for name, value in config_kwargs.items() if name != _NEVER}
     folder = _fetch(name_or_path, model_kwargs)
     model = TASKS[task].from_pretrained(folder, dtype=dtypes[0] if dtypes else None, attn_implementation=attention)
-    return _reconfigured(model, overrides, attention) if overrides else model
+    model = _reconfigured(model, overrides, attention) if overrides else model
+    return OpenedBackbone(model, None if Path(name_or_path).expanduser().is_dir() else folder.name)
 
 
 def _reconfigured(model: PretrainedModel, overrides: Mapping[str, Any], attention: str) -> PretrainedModel:

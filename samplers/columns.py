@@ -33,6 +33,7 @@ def read_columns(dataset: Any, start: int, stop: int) -> Mapping[str, Sequence[A
     """Return the values of some consecutive rows by column.
 
     Raises:
+        TypeError: If a row is not a dict.
         ValueError: If a row lacks a column that the first of them has, or has another one.
     """
     if is_table(dataset):
@@ -40,6 +41,9 @@ def read_columns(dataset: Any, start: int, stop: int) -> Mapping[str, Sequence[A
         return columns
     numbers = list(range(start, stop))
     rows = dataset.__getitems__(numbers) if hasattr(dataset, "__getitems__") else [dataset[row] for row in numbers]
+    for number, row in zip(numbers, rows, strict=True):
+        if not isinstance(row, Mapping):
+            raise TypeError(f"rows must be dicts from column to value, row {number} is {row!r}")
     names = list(rows[0]) if rows else []
     for number, row in zip(numbers, rows, strict=True):
         if row.keys() != rows[0].keys():
@@ -55,4 +59,4 @@ def read_column(dataset: Any, name: str, chunk: int = 10_000) -> list[Any]:  # n
     for start in range(0, len(dataset), chunk):
         part = read_columns(dataset, start, min(start + chunk, len(dataset)))[name]
         values.extend(part.tolist() if hasattr(part, "tolist") else part)
-    return [value.item() if hasattr(value, "item") and getattr(value, "size", None) != 0 else value for value in values]
+    return [value.tolist() if hasattr(value, "tolist") else value for value in values]

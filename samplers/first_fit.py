@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROWS_AT_A_TIME = 65_536  # as Python lists, which are large
+_STRIDE = 1 << 40  # more than there are batches
 
 
 def first_fit(values: NDArray[np.integer], num_values: int, batch_size: int) -> NDArray[np.int64]:
@@ -54,7 +55,7 @@ class _OpenBatches:
 
     All batches before ``first`` are full. ``latest[v]`` is the last batch that holds the value v, and while that lies
     before ``first`` nothing else needs to be known of v. The others are in ``after``, a forest with path compression:
-    under ``v * stride + k`` it has a later batch than k, if batch k holds v. Being full is one more value.
+    under ``v * _STRIDE + k`` it has a later batch than k, if batch k holds v. Being full is one more value.
     """
 
     def __init__(self, num_values: int, batch_size: int) -> None:
@@ -137,6 +138,3 @@ class _OpenBatches:
             self.first += 1
             if self.first == len(self.sizes):
                 self.sizes.append(0)
-
-
-_STRIDE = 1 << 40  # more than there are batches

@@ -43,7 +43,7 @@ class TemperatureBatchSampler(MultiDatasetDefaultBatchSampler):
         num_batches: Batches of an epoch; ``None`` takes as many as all datasets have together.
 
     Raises:
-        TypeError: If ``seed`` is not an integer.
+        TypeError: If ``seed`` is not an integer, or ``dataset`` has no ``datasets``.
         ValueError: If there are no datasets, or not as many samplers; if ``temperature``, ``max_rows_per_dataset`` or
             ``num_batches`` is not positive; or if no dataset has a batch.
     """
@@ -119,7 +119,7 @@ class CappedProportionalBatchSampler(MultiDatasetDefaultBatchSampler):
         max_rows_per_dataset: The cap, in rows; at least a batch.
 
     Raises:
-        TypeError: If ``seed`` is not an integer.
+        TypeError: If ``seed`` is not an integer, or ``dataset`` has no ``datasets``.
         ValueError: If there are no datasets, or not as many samplers; or if ``max_rows_per_dataset`` is less than a
             batch.
     """

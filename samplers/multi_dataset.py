@@ -48,7 +48,7 @@ class MultiDatasetDefaultBatchSampler(BatchSampler, ABC):
         seed: Of epoch 0.
 
     Raises:
-        TypeError: If ``seed`` is not an integer.
+        TypeError: If ``seed`` is not an integer, or ``dataset`` has no ``datasets``.
         ValueError: If there are no datasets, or not as many samplers.
     """
 
@@ -59,6 +59,8 @@ class MultiDatasetDefaultBatchSampler(BatchSampler, ABC):
         generator: torch.Generator | None = None,
         seed: int = 0,
     ) -> None:
+        if not hasattr(dataset, "datasets"):
+            raise TypeError(f"dataset must have datasets, as a torch ConcatDataset has, got a {type(dataset).__name__}")
         if len(dataset.datasets) != len(batch_samplers):
             raise ValueError(
                 f"every dataset needs a batch sampler, got {len(dataset.datasets)} datasets and "
@@ -144,7 +146,7 @@ class RoundRobinBatchSampler(MultiDatasetDefaultBatchSampler):
         seed: Of epoch 0.
 
     Raises:
-        TypeError: If ``seed`` is not an integer.
+        TypeError: If ``seed`` is not an integer, or ``dataset`` has no ``datasets``.
         ValueError: If there are no datasets, or not as many samplers.
     """
 
@@ -175,7 +177,7 @@ class ProportionalBatchSampler(MultiDatasetDefaultBatchSampler):
         seed: Of epoch 0.
 
     Raises:
-        TypeError: If ``seed`` is not an integer.
+        TypeError: If ``seed`` is not an integer, or ``dataset`` has no ``datasets``.
         ValueError: If there are no datasets, or not as many samplers.
     """
 

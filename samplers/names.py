@@ -19,9 +19,9 @@ class BatchSamplers(_Name):
     BATCH_SAMPLER = "batch_sampler"
     """A new random order every epoch."""
     NO_DUPLICATES = "no_duplicates"
-    """No text occurs twice in a batch."""
+    """No text occurs twice in a batch, in whatever columns."""
     NO_DUPLICATES_HASHED = "no_duplicates_hashed"
-    """The same, by hashes computed once."""
+    """Another name for it: hashes are computed once in any case."""
     GROUP_BY_LABEL = "group_by_label"
     """Every batch has several labels, and several rows of each."""
 

@@ -39,13 +39,13 @@ def hash_rows(
         ValueError: If rows differ in their columns, or several processes shall read what is no ``datasets.Dataset``.
     """
     count = len(dataset)
+    if num_proc > 1 and not is_table(dataset):
+        raise ValueError(
+            f"precompute_num_proc={num_proc} needs a datasets.Dataset; "
+            f"a {type(dataset).__name__} is hashed by one process"
+        )
     num_proc = min(num_proc, count // batch_size)  # no process without a batch of its own
     if num_proc > 1:
-        if not is_table(dataset):
-            raise ValueError(
-                f"precompute_num_proc={num_proc} needs a datasets.Dataset; "
-                f"a {type(dataset).__name__} is hashed by one process"
-            )
         return _hash_by_processes(dataset, exclude, batch_size, num_proc)
     starts = range(0, count, batch_size)
     parts = [_hash_columns(read_columns(dataset, row, min(row + batch_size, count)), exclude) for row in starts]

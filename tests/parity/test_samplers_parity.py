@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import warnings
 from collections.abc import Iterator
@@ -262,3 +263,20 @@ def test_our_trainer_has_the_batches_of_the_peers(model: Model, tmp_path: Path, 
     for epoch, batches in enumerate(epochs(our_loader(tmp_path / "ours", one, batch_sampler=sampling).batch_sampler)):
         theirs.set_epoch(epoch)
         assert list(theirs.batch_sampler) == batches
+
+
+@pytest.mark.parametrize("name", sorted(set(peer_samplers.__all__) - {"BatchSamplers", "MultiDatasetBatchSamplers"}))
+def test_constructors_take_what_the_peers_take(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(room, name)).parameters for room in (samplers, peer_samplers))
+    assert [(each.name, each.kind, each.default) for each in ours.values()] == [
+        (each.name, each.kind, each.default) for each in theirs.values()
+    ]
+
+
+@pytest.mark.parametrize("name", ["BatchSamplers", "MultiDatasetBatchSamplers"])
+def test_names_are_those_of_the_peer(name: str) -> None:
+    ours, theirs = (
+        {each.name: each.value for each in getattr(room, name)}  # type: ignore[attr-defined]
+        for room in (samplers, peer_samplers)
+    )
+    assert ours == theirs

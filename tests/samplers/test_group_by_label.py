@@ -102,3 +102,5 @@ def test_too_few_labels_are_named() -> None:
 def test_a_label_that_cannot_be_compared_is_named() -> None:
     with pytest.raises(TypeError, match=r"row 1 has \[2\] in 'label'"):
         GroupByLabelBatchSampler(data([1, [2], 3, 4]), 4, False, NAMES)
+    with pytest.raises(TypeError, match=r"row 0 has \[1, 2\] in 'label'"):
+        GroupByLabelBatchSampler(data([torch.tensor([1, 2])] * 4), 4, False, NAMES)

@@ -168,6 +168,8 @@ def test_counts_must_match() -> None:
         ProportionalBatchSampler(data, children(data, DefaultBatchSampler)[:1])
     with pytest.raises(ValueError, match="at least one dataset"):
         RoundRobinBatchSampler(SimpleNamespace(datasets=[]), [])
+    with pytest.raises(TypeError, match="dataset must have datasets, .* got a Rows"):
+        ProportionalBatchSampler(Rows([]), children(data, DefaultBatchSampler))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="seed must be an integer, got None"):
         RoundRobinBatchSampler(data, children(data, DefaultBatchSampler), seed=None)  # type: ignore[arg-type]
 

@@ -68,7 +68,7 @@ def test_several_processes_find_the_same(tmp_path: Path) -> None:
 
 def test_several_processes_need_a_dataset_of_datasets() -> None:
     with pytest.raises(ValueError, match="precompute_num_proc=3 needs a datasets.Dataset; a Rows is"):
-        hashed(Rows([{"a": "x"}] * 6), num_proc=3)
+        hashed(Rows([{"a": "x"}]), num_proc=3)
 
 
 def test_left_out_columns_do_not_count_and_transforms_do() -> None:
@@ -90,6 +90,11 @@ def test_rows_with_other_columns_are_named() -> None:
         hashed(Rows([{"a": "x"}, {"b": "x"}]))
     with pytest.raises(ValueError, match="the same columns, got rows with 1 and with 2"):
         hashed(Rows([{"a": "x"}, {"a": "x"}, {"a": "x", "b": "y"}]))
+
+
+def test_rows_that_are_no_dicts_are_named() -> None:
+    with pytest.raises(TypeError, match=r"rows must be dicts from column to value, row 3 is \('x', 'y'\)"):
+        hashed([{"a": "x"}, {"a": "x"}, {"a": "x"}, ("x", "y")])
 
 
 class Opaque:

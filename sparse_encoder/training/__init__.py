@@ -1,19 +1,42 @@
-"""Training: arguments, data collator, trainer, callbacks; on accelerate, for one dataset."""
+"""Training: settings, trainers, callbacks, optimizers, schedules; on accelerate."""
 
 from __future__ import annotations
 
+from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.data.collator import SparseEncoderDataCollator
+from sparse_encoder.training.data.padding import DataCollatorWithPadding, default_data_collator
+from sparse_encoder.training.evaluating import EvalLoopOutput, PredictionOutput
+from sparse_encoder.training.events.codecarbon import CodeCarbonCallback
+from sparse_encoder.training.events.early_stopping import EarlyStoppingCallback
 from sparse_encoder.training.events.flow import DefaultFlowCallback
+from sparse_encoder.training.events.hub_push import HubPushCallback
+from sparse_encoder.training.events.metric import MetricCallback
 from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback
-from sparse_encoder.training.events.protocol import CallbackHandler, TrainerCallback
+from sparse_encoder.training.events.protocol import CallbackHandler, ExportableState, TrainerCallback
 from sparse_encoder.training.events.splade_weights import SchedulerType, SpladeRegularizerWeightSchedulerCallback
+from sparse_encoder.training.events.tensorboard import TensorBoardCallback
+from sparse_encoder.training.events.wandb import WandbCallback
+from sparse_encoder.training.generic import Trainer
+from sparse_encoder.training.optimization import AdamW, GradientAccumulator
+from sparse_encoder.training.outputs import EvalPrediction
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.trainer import SparseEncoderTrainer
 
 __all__ = [
+    "AdamW",
     "CallbackHandler",
+    "CodeCarbonCallback",
+    "DataCollatorWithPadding",
     "DefaultFlowCallback",
+    "EarlyStoppingCallback",
+    "EvalLoopOutput",
+    "EvalPrediction",
+    "ExportableState",
+    "GradientAccumulator",
+    "HubPushCallback",
+    "MetricCallback",
+    "PredictionOutput",
     "PrinterCallback",
     "ProgressCallback",
     "SchedulerType",
@@ -21,8 +44,13 @@ __all__ = [
     "SparseEncoderTrainer",
     "SparseEncoderTrainingArguments",
     "SpladeRegularizerWeightSchedulerCallback",
+    "TensorBoardCallback",
     "TrainOutput",
+    "Trainer",
     "TrainerCallback",
     "TrainerControl",
     "TrainerState",
+    "TrainingArguments",
+    "WandbCallback",
+    "default_data_collator",
 ]

@@ -1,0 +1,201 @@
+"""Predictions over a dataset: collected, padded, gathered from all processes, and turned into metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from sparse_encoder.training.data.collator import Batch
+from sparse_encoder.training.evaluating import EvalLoopOutput
+from sparse_encoder.training.outputs import IGNORED, EvalPrediction
+
+if TYPE_CHECKING:
+    from sparse_encoder.training.generic import Trainer
+
+_MAIN_INPUT = "input_ids"
+
+
+class Collected:
+    """What came of the batches so far, in lists of arrays; on the device until it is moved.
+
+    Args:
+        accumulation_steps: Batches that stay on the device before they move to the CPU; None moves them at the end.
+    """
+
+    def __init__(self, accumulation_steps: int | None) -> None:
+        self.accumulation_steps = accumulation_steps
+        self._on_device: list[Any] = []  # nests of tensors
+        self._arrays: list[Any] = []  # nests of arrays
+
+    def add(self, value: Any) -> None:  # noqa: ANN401  (a nest of tensors)
+        """Take in what a batch gave; None if it gave nothing."""
+        if value is None:
+            return
+        self._on_device.append(value)
+        if self.accumulation_steps is not None and len(self._on_device) >= self.accumulation_steps:
+            self._move()
+
+    def batches(self) -> list[Any]:
+        """Return nests of arrays, one for each batch."""
+        self._move()
+        return self._arrays
+
+    def _move(self) -> None:
+        self._arrays.extend(to_arrays(each) for each in self._on_device)
+        self._on_device = []
+
+
+def predict_batches(
+    trainer: Trainer, loader: DataLoader[Batch], only_loss: bool, ignore_keys: list[str] | None, prefix: str
+) -> EvalLoopOutput:
+    """Go through a dataset; see :meth:`Trainer.evaluation_loop`."""
+    args = trainer.args
+    only_loss = only_loss and trainer.compute_metrics is None
+    parts = {name: Collected(args.eval_accumulation_steps) for name in ("losses", "logits", "labels", "inputs")}
+    batch_metrics: dict[str, float] = {}
+    num_batches, num_samples, last = 0, 0, _length(loader) - 1
+    for batch in loader:
+        loss, logits, labels = trainer.prediction_step(trainer.model, batch, only_loss, ignore_keys)
+        size = _size(batch)
+        rows = min(size * trainer.accelerator.num_processes, _rows_left(loader, num_samples))
+        if logits is not None and trainer.preprocess_logits_for_metrics is not None:
+            logits = trainer.preprocess_logits_for_metrics(logits, labels)
+        found = {
+            "losses": None if loss is None else loss.expand(size),
+            "logits": logits,
+            "labels": labels,
+            "inputs": batch.get(_MAIN_INPUT) if "inputs" in args.include_for_metrics else None,
+        }
+        found = {name: _cut(_gathered(trainer, value), rows) for name, value in found.items()}
+        if args.batch_eval_metrics and trainer.compute_metrics is not None:
+            prediction = _prediction(trainer, {name: to_arrays(value) for name, value in found.items()})
+            batch_metrics = trainer.compute_metrics(prediction, compute_result=num_batches == last)
+            found = {"losses": found["losses"]}
+        for name, value in found.items():
+            parts[name].add(value)
+        num_samples += rows
+        num_batches += 1
+        trainer.fire("on_prediction_step")
+    return _output(trainer, parts, batch_metrics, num_samples, num_batches, prefix)
+
+
+def to_arrays(value: Any) -> Any:  # noqa: ANN401  (a nest of tensors)
+    """Return a nest of tensors as arrays; 16-bit floats become float32."""
+    if isinstance(value, Tensor):
+        value = value.detach()
+        return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).cpu().numpy()
+    if isinstance(value, tuple | list):
+        return type(value)(to_arrays(each) for each in value)
+    if isinstance(value, Mapping):
+        return {name: to_arrays(each) for name, each in value.items()}
+    return value
+
+
+def concatenate(batches: list[Any]) -> Any:  # noqa: ANN401  (nests of arrays)
+    """Put nests of arrays one behind the other; second axes of different lengths are filled up with -100."""
+    first = batches[0]
+    if isinstance(first, tuple | list):
+        return type(first)(concatenate([each[index] for each in batches]) for index in range(len(first)))
+    if isinstance(first, Mapping):
+        return {name: concatenate([each[name] for each in batches]) for name in first}
+    arrays = [np.atleast_1d(each) for each in batches]
+    if arrays[0].ndim > 1:
+        width = max(each.shape[1] for each in arrays)
+        arrays = [_widened(each, width) for each in arrays]
+    return np.concatenate(arrays)
+
+
+def _output(
+    trainer: Trainer,
+    parts: Mapping[str, Collected],
+    batch_metrics: dict[str, float],
+    num_samples: int,
+    num_batches: int,
+    prefix: str,
+) -> EvalLoopOutput:
+    """Compute the metrics of all batches."""
+    batches = {name: part.batches() for name, part in parts.items()}
+    whole = trainer.args.eval_do_concat_batches
+    joined = {
+        name: (concatenate(each) if whole or name == "losses" else each) if each else None
+        for name, each in batches.items()
+    }
+    metrics = dict(batch_metrics)
+    if trainer.compute_metrics is not None and not trainer.args.batch_eval_metrics and joined["logits"] is not None:
+        metrics = dict(trainer.compute_metrics(_prediction(trainer, joined)))
+    losses: Any = joined["losses"]  # an array, if there are labels
+    if losses is not None:
+        if trainer.args.logging_nan_inf_filter and np.isfinite(losses).any():
+            losses = losses[np.isfinite(losses)]
+        metrics["loss"] = float(losses.mean(dtype=np.float64))
+    named = {
+        name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": _number(value) for name, value in metrics.items()
+    }
+    return EvalLoopOutput(joined["logits"], joined["labels"], named, num_samples, num_batches, {})
+
+
+def _prediction(trainer: Trainer, found: Mapping[str, Any]) -> EvalPrediction:
+    wanted = trainer.args.include_for_metrics
+    return EvalPrediction(
+        found.get("logits"),
+        found.get("labels"),
+        inputs=found.get("inputs") if "inputs" in wanted else None,
+        losses=found.get("losses") if "loss" in wanted else None,
+    )
+
+
+def _gathered(trainer: Trainer, value: Any) -> Any:  # noqa: ANN401  (a nest of tensors)
+    """Return what all processes have, one behind the other."""
+    accelerator = trainer.accelerator
+    if value is None or accelerator.num_processes == 1:
+        return value
+    if trainer.args.eval_use_gather_object:
+        return [each for process in gather_object([value]) for each in process]
+    if isinstance(value, tuple | list):
+        return type(value)(_gathered(trainer, each) for each in value)
+    if value.ndim > 1:
+        value = accelerator.pad_across_processes(value, dim=1, pad_index=IGNORED)
+    return accelerator.gather(value)
+
+
+def _cut(value: Any, rows: int) -> Any:  # noqa: ANN401  (a nest of tensors)
+    """Leave out rows that only filled up the last batch of a process."""
+    if isinstance(value, tuple):
+        return tuple(_cut(each, rows) for each in value)
+    return value[:rows] if isinstance(value, Tensor) and value.ndim else value
+
+
+def _rows_left(loader: DataLoader[Batch], seen: int) -> int:
+    """Return how many rows of the dataset are not gone through yet."""
+    rows = loader.dataset
+    return len(rows) - seen if isinstance(rows, Sized) else 1 << 62
+
+
+def _length(loader: DataLoader[Batch]) -> int:
+    try:
+        return len(loader)
+    except TypeError:  # a stream has no length, and no last batch that is known
+        return 0
+
+
+def _size(batch: Batch) -> int:
+    """Count the rows of a batch."""
+    return next((len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim), 1)
+
+
+def _widened(array: NDArray[Any], width: int) -> NDArray[Any]:
+    """Fill the second axis up with -100."""
+    filler = [(0, 0), (0, width - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
+    return array if array.shape[1] == width else np.pad(array, filler, constant_values=IGNORED)
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401  (a number of Python, numpy or torch)
+    """Return a number of numpy or torch as Python's."""
+    return value.item() if hasattr(value, "item") and getattr(value, "size", 1) in (1,) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 from model_helpers import write_masked_language_model
 
-from sparse_encoder import SparseEncoder
+from sparse_encoder import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
 from sparse_encoder.training import SparseEncoderDataCollator
 from sparse_encoder.training.data import names
 
@@ -21,6 +22,7 @@ with warnings.catch_warnings():
     peer = pytest.importorskip("sentence_transformers")
     from sentence_transformers.base.data_collator import BaseDataCollator
     from sentence_transformers.sparse_encoder.trainer import SparseEncoderTrainer as PeerTrainer
+    from sentence_transformers.sparse_encoder.training_args import SparseEncoderTrainingArguments as PeerArguments
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -163,3 +165,28 @@ def test_reserved_columns_are_refused_as_by_the_peer() -> None:
                     check(dataset)
             else:
                 check(dataset)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_batches_of_a_stream_are_those_of_the_peer(
+    shuffled: bool, drop_last: bool, models: tuple[Any, Any], tmp_path: Path
+) -> None:
+    rows = Dataset.from_list([{"question": f"rain {'sun ' * i}", "answer": "cloud " * (9 - i)} for i in range(10)])
+    passes: list[list[list[dict[str, Any]]]] = []
+    libraries = ((SparseEncoderTrainer, SparseEncoderTrainingArguments), (PeerTrainer, PeerArguments))
+    for model, (trainer, arguments) in zip(models, libraries, strict=True):
+        stream = rows.to_iterable_dataset(num_shards=2)
+        options = {"max_steps": 6, "per_device_train_batch_size": 4, "use_cpu": True, "report_to": "none"}
+        args = arguments(str(tmp_path), dataloader_drop_last=drop_last, **options)
+        data = stream.shuffle(seed=3, buffer_size=4) if shuffled else stream
+        batches = trainer(model=model, args=args, train_dataset=data).get_train_dataloader()
+        passes.append([])
+        for epoch in range(2):
+            batches.set_epoch(epoch)
+            passes[-1].append(list(batches))
+    (ours, theirs) = passes
+    for found, expected in zip(ours, theirs, strict=True):
+        assert len(found) == len(expected) == (2 if drop_last else 3)
+        for batch, other in zip(found, expected, strict=True):
+            same(batch, other)

@@ -6,6 +6,7 @@ It knows neither data nor losses; the loop is in :mod:`sparse_encoder.training.l
 from __future__ import annotations
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -380,3 +381,17 @@ def _present(optimizer: Optimizer | None) -> Optimizer:
     if optimizer is None:
         raise ValueError("there is no optimizer yet; call create_optimizer() or train()")
     return optimizer
+
+
+def one_of(processing_class: object, tokenizer: object) -> object:
+    """Return what was given as ``processing_class``, or under its older name.
+
+    Raises:
+        ValueError: If both are given.
+    """
+    if tokenizer is None:
+        return processing_class
+    if processing_class is not None:
+        raise ValueError("tokenizer is the older name of processing_class; give one of them")
+    warnings.warn("tokenizer is now called processing_class", FutureWarning, stacklevel=4)
+    return tokenizer

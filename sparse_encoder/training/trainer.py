@@ -5,7 +5,6 @@ It says what is read, computed, evaluated and saved; the loop is in :mod:`sparse
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from sparse_encoder.losses.global_batch import global_batch
 from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import check_can_be_saved
 from sparse_encoder.training.arguments import TrainingArguments
-from sparse_encoder.training.base import Callbacks, OptimizerRecipe, TrainerBase
+from sparse_encoder.training.base import Callbacks, OptimizerRecipe, TrainerBase, one_of
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.data.collator import DATASET_NAME, LABEL, Batch, SparseEncoderDataCollator, split_columns
 from sparse_encoder.training.evaluating import EvalLoopOutput, call_evaluator, mean_losses
@@ -108,7 +107,7 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
         super().__init__(
             model,
             args,
-            processing_class=_one_of(processing_class, tokenizer),
+            processing_class=one_of(processing_class, tokenizer),
             model_init=model_init,
             callbacks=callbacks or (),
             optimizers=optimizers,
@@ -272,13 +271,3 @@ def _checked_arguments(args: SparseEncoderTrainingArguments | None) -> SparseEnc
     if not isinstance(args, SparseEncoderTrainingArguments):
         raise ValueError(f"args must be SparseEncoderTrainingArguments, got {type(args).__name__}")
     return args
-
-
-def _one_of(processing_class: object, tokenizer: object) -> object:
-    """Return what was given under either name."""
-    if tokenizer is None:
-        return processing_class
-    if processing_class is not None:
-        raise ValueError("tokenizer is the older name of processing_class; give one of them")
-    warnings.warn("tokenizer is now called processing_class", FutureWarning, stacklevel=3)
-    return tokenizer

@@ -104,7 +104,7 @@ def test_a_run_is_told(model: SparseEncoder, tmp_path: Path, monkeypatch: pytest
     run.loss.document_regularizer_weight = 0.0  # as a schedule does
     run.step(1, loss=2.5)
     evaluator(model, epoch=0.2, steps=2)
-    run.step(2, loss=2.25, metrics={"eval_dev_loss": 1.5, "eval_tiny_f1": 0.25, "eval_dev_runtime": 0.125})
+    run.step(2, loss=2.25, metrics={"eval_dev_loss": 1.5, "eval_tiny_f1": 0.25})
     run.state.best_global_step = 2
     card = saved(model, tmp_path / "first")
 
@@ -133,7 +133,6 @@ def test_a_run_is_told(model: SparseEncoder, tmp_path: Path, monkeypatch: pytest
         "* Size: 12 evaluation samples",
         "- `learning_rate`: 0.001",
         "- **Training datasets:** one, two",
-        "- **Evaluation:** 0.1 seconds",
     ):
         assert line in text.splitlines(), line
     assert r"  | <code>the rain \| sun</code> | <code>a cat</code> |" in text
@@ -348,6 +347,20 @@ def test_what_the_author_said_of_data_and_model_stays(folder: Path, tmp_path: Pa
     assert card.text.startswith("\n# Mine")
     assert "#### Rain\n\n* Dataset: [Rain](https://huggingface.co/datasets/me/rain)\n* Size: 12" in card.text
     assert 'SparseEncoder("me/model")' in card.text
+
+
+def test_times_are_told(model: SparseEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sparse_encoder.training.card.callback.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    run = Run(model, Dataset.from_dict(PAIRS))
+    run.fire("on_train_begin")
+    now[0] += 90
+    assert "- **Training:** 1.5 minutes\n\n" in saved(model, tmp_path / "first").text
+    run.step(1, metrics={"eval_a_runtime": 20.0, "eval_b_runtime": 10.0, "eval_loss": 1.0})
+    run.fire("on_train_end")
+    now[0] += 1000
+    text = saved(model, tmp_path / "last").text
+    assert "- **Training:** 1.0 minutes\n- **Evaluation:** 30.0 seconds\n- **Total:** 1.5 minutes\n" in text
 
 
 def test_energy_is_told(model: SparseEncoder, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import pytest
 import torch
 from checkpoint_helpers import tree_of
 from hub_server import CLIENTS_OWN, TOKEN, FakeApi, WritableHub, writable_hub
+from model_helpers import write_encoder
 from training_helpers import Anything, arguments, digest, tiny_encoder, trainer
 
+from sparse_encoder import SparseEncoder
 from sparse_encoder.training.events.hub_push import HubPushCallback
 from sparse_encoder.training.loop import TrainingRun
 from sparse_encoder.training.state import TrainerControl, TrainerState
@@ -163,6 +166,16 @@ def test_the_readme_has_the_arguments_and_the_history_which_stays_as_it_is(api: 
     assert "# Ours" in readme and "0.4321" in readme
 
 
+def test_a_sparse_encoder_writes_its_own_readme_with_the_arguments(api: FakeApi, tmp_path: Path) -> None:
+    model = SparseEncoder(str(write_encoder(tmp_path / "model")), device="cpu")
+    callback = HubPushCallback(tmp_path / "pushed", "no", license="mit", model_name="Ours")
+    writers = {"save_model": lambda folder: model.save_pretrained(str(folder))}
+    callback.on_train_end(arguments(tmp_path), TrainerState(), TrainerControl(), model=model, **writers)
+    readme = api.uploads()[0]["files"]["README.md"].decode()
+    assert huggingface_hub.ModelCard(readme).data.to_dict()["license"] == "mit"
+    assert "# Ours" in readme and "SparseEncoder(" in readme
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -207,7 +220,9 @@ def offer_writers(run: Anything, monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(self, *args)
 
     def save_checkpoint(folder: Path) -> None:
-        runs[-1].files._write(folder, runs[-1]._progress())
+        runs[-1].files.save(runs[-1]._progress())
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(Path(run.args.output_dir) / f"checkpoint-{run.state.global_step}", folder)
 
     monkeypatch.setattr(TrainingRun, "run", remember)
     context = run.callback_handler.context

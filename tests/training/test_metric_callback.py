@@ -19,9 +19,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 from training_helpers import Anything, TinyEncoder, pairs, trainer
 
+from sparse_encoder.training.arrays import concatenate
 from sparse_encoder.training.events.metric import MetricCallback
 from sparse_encoder.training.events.metric_data import MetricData
-from sparse_encoder.training.predictions import EvalPrediction, concatenate
+from sparse_encoder.training.outputs import EvalPrediction
 
 ROWS, WIDTH, CLASSES = 7, 5, 3
 GENERATOR = torch.Generator().manual_seed(5)
@@ -322,7 +323,7 @@ def test_modes_gradients_and_random_numbers_are_as_before() -> None:
     assert [torch.rand(()).item(), random.random(), np.random.rand()] == expected
     assert model.training and model.inner.training and not model.frozen.training and torch.is_grad_enabled()
     assert model.cached is not None
-    model.inner(X * model.cached).sum().backward()  # not possible with what inference_mode has made
+    (model.inner(X) * model.cached).sum().backward()  # not possible with what inference_mode has made
     assert callback.compute(model, seed=1) == first != callback.compute(model, seed=2)
     failing = MetricCallback(lambda p, y: {}, DATA["columns"], batch_size=3)
     with pytest.raises(TypeError, match="input_ids"):

@@ -11,10 +11,11 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sparse_encoder.training.events.metric_data import IGNORED_LABEL, MetricBatch, MetricData
+from sparse_encoder.training.arrays import Array, Columns, as_array, concatenate, unwrapped
+from sparse_encoder.training.events.metric_data import MetricBatch, MetricData
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
+from sparse_encoder.training.outputs import IGNORED, EvalPrediction
 from sparse_encoder.training.predicting import device_of, generate, moved, pad_token_id, predict, undisturbed
-from sparse_encoder.training.predictions import Array, Columns, EvalPrediction, as_array, concatenate, unwrapped
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
 MetricFunction = Callable[..., Mapping[str, Any]]  # of numbers, in whatever type they come
@@ -169,7 +170,7 @@ class MetricCallback(TrainerCallback):
     def _measure(self, parts: list[Part], pad: int | None) -> dict[str, float]:
         """Call the user's function on all rows."""
         predictions = _joined([part[0] for part in parts], pad, needs_pad=self.predict_with_generate)
-        labels = _joined([part[1] for part in parts], IGNORED_LABEL, needs_pad=False)
+        labels = _joined([part[1] for part in parts], IGNORED, needs_pad=False)
         if self.takes_two:
             result = self.metric_fn(predictions, labels)
         else:
@@ -192,7 +193,7 @@ def _joined(parts: list[dict[str, Array]], fill_ids: int | None, *, needs_pad: b
         is_ids = first.dtype.kind in "iu"
         if is_ids and needs_pad and fill_ids is None and len({array.shape[1:] for array in arrays}) > 1:
             raise ValueError("generated texts differ in length: give pad_token_id in generate_kwargs")
-        joined[name] = concatenate(arrays, fill_ids if is_ids and fill_ids is not None else IGNORED_LABEL)
+        joined[name] = concatenate(arrays, fill_ids if is_ids and fill_ids is not None else IGNORED)
     return unwrapped(joined)
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-IGNORED_LABEL = -100
-"""Stands where there is no label, in labels of different lengths."""
+from sparse_encoder.training.outputs import IGNORED
 
 Tensors = dict[str, Tensor] | Tensor
 
@@ -109,7 +108,7 @@ def _tensors(part: Any, pad_token_id: int) -> Tensors:  # noqa: ANN401  (columns
     """Return columns of numbers, or one array, as tensors."""
     if not isinstance(part, Mapping):
         return _padded(part, 0)
-    fills = {"input_ids": pad_token_id, "labels": IGNORED_LABEL, "label": IGNORED_LABEL}
+    fills = {"input_ids": pad_token_id, "labels": IGNORED, "label": IGNORED}
     return {name: _padded(column, fills.get(name, 0)) for name, column in part.items() if _is_numeric(column)}
 
 

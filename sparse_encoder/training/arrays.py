@@ -1,12 +1,8 @@
-"""What a model said about a dataset, as arrays: out of the batches' tensors, one after the other, padded where need be.
-
-It knows neither models nor datasets.
-"""
+"""Arrays out of the tensors of batches, one after the other, filled up where need be; knows no models or datasets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,25 +13,6 @@ from torch import Tensor
 Array = npt.NDArray[Any]  # any type of number
 Columns = Array | dict[str, Array]
 """One array, or several by name."""
-
-
-@dataclass
-class EvalPrediction:
-    """Predictions and labels of a dataset; can be unpacked into the two, and into more if there is more."""
-
-    predictions: Columns
-    label_ids: Columns
-    inputs: Columns | None = None
-    losses: Array | None = None
-
-    def __iter__(self) -> Iterator[Columns]:
-        """Yield predictions and labels, then inputs and losses if they are there."""
-        given = (self.predictions, self.label_ids, self.inputs, self.losses)
-        return iter([each for each in given if each is not None])
-
-    def __getitem__(self, index: int) -> Columns:
-        """Return one of what can be unpacked."""
-        return list(self)[index]
 
 
 def as_array(tensor: Tensor) -> Array:

@@ -280,3 +280,33 @@ def test_names_are_those_of_the_peer(name: str) -> None:
         for room in (samplers, peer_samplers)
     )
     assert ours == theirs
+
+
+def child_of(library: Any, kind: str, *arguments: Any) -> Any:  # noqa: ANN401  (of either library)
+    """Build the sampler of one dataset as the trainer of that library does."""
+    rows, *others = arguments
+    if kind == "DefaultBatchSampler" and library is peer_samplers:
+        rows = RandomSampler(rows, generator=others[3])
+    return getattr(library, kind)(rows, *others)
+
+
+@pytest.mark.parametrize("mixing", ["RoundRobinBatchSampler", "ProportionalBatchSampler"])
+@pytest.mark.parametrize("case", range(15))
+def test_samplers_of_several_kinds_side_by_side(case: int, mixing: str) -> None:
+    draw = random.Random(case)
+    kinds = draw.choices(["DefaultBatchSampler", "NoDuplicatesBatchSampler", "GroupByLabelBatchSampler"], k=3)
+    data = [texts(draw.randint(20, 50), draw.choice([0.2, 0.6, 0.95]), seed=place) for place in range(3)]
+    drop_last = draw.random() < 0.5
+
+    def build(library: Any) -> Any:  # noqa: ANN401  (either library)
+        shared = torch.Generator()
+        children = [
+            child_of(library, kind, rows, BATCH, drop_last, LABELS, shared, SEED)
+            for kind, rows in zip(kinds, data, strict=True)
+        ]
+        return getattr(library, mixing)(ConcatDataset(data), children, shared, SEED)
+
+    ours = build(samplers)
+    passes = epochs(ours)
+    assert passes == epochs(build(peer_samplers))
+    assert samplers.epoch_lengths(ours, 3) == [len(batches) for batches in passes]

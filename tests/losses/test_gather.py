@@ -34,7 +34,11 @@ def run_rank(rank: int, folder: str) -> None:
     )
     value = loss.compute_loss_from_embeddings(own)
     value.backward()
-    torch.save((value.detach(), [column.grad for column in own]), Path(folder) / f"rank{rank}.pt")
+    with torch.no_grad():
+        uneven = [column[: 2 * ROWS] for column in columns()]
+        parts = [column[: ROWS + 1] if rank == 0 else column[ROWS + 1 : 2 * ROWS] for column in uneven]
+        evaluated = loss.compute_loss_from_embeddings(parts) * len(parts[0])
+    torch.save((value.detach(), [column.grad for column in own], evaluated), Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -48,9 +52,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     )
     expected = loss.compute_loss_from_embeddings(whole)
     expected.backward()
-    torch.testing.assert_close(torch.stack([value for value, _ in results]).mean(), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(torch.stack([value for value, _, _ in results]).mean(), expected, rtol=1e-12, atol=0)
+    evaluated = torch.stack([total for _, _, total in results]).sum() / (RANKS * ROWS)  # of batches of two sizes
+    torch.testing.assert_close(evaluated, expected, rtol=1e-12, atol=0)
     for index, column in enumerate(whole):
-        gathered = torch.cat([gradients[index] for _, gradients in results]) / RANKS  # data parallelism averages
+        gathered = torch.cat([gradients[index] for _, gradients, _ in results]) / RANKS  # data parallelism averages
         torch.testing.assert_close(gathered, column.grad, rtol=1e-10, atol=1e-14)
 
 

@@ -107,7 +107,7 @@ def test_what_rows_of_several_datasets_draw_depends_on_their_place_alone() -> No
 
     batches = loader({"x": noisy("a"), "y": noisy("b")})
     whole = read(batches, 0)
-    assert len({row for batch in whole for row in batch}) == 12
+    assert len({row.split()[1] for batch in whole for row in batch}) == 12
     torch.manual_seed(9)
     assert read(batches, 0) == whole
     batches.set_epoch(0)

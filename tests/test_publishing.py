@@ -97,3 +97,10 @@ def test_a_branch_and_a_folder_that_is_there(hub: FakeHub, tmp_path: Path) -> No
     assert hub.files == {"weights": "w"}
     assert dict(hub.calls)["branch"] == {"repo_id": "me/model", "branch": "next", "exist_ok": True}
     assert dict(hub.calls)["upload"]["revision"] == "next"
+
+
+def test_the_branch_of_a_pull_request_is_there_already_and_tokens_are_not_shown(hub: FakeHub, tmp_path: Path) -> None:
+    target = Upload(repo_id="me/model", revision="refs/pr/3", token="hidden")
+    upload(target, save=save, folder=tmp_path)
+    assert "branch" not in dict(hub.calls) and dict(hub.calls)["upload"]["revision"] == "refs/pr/3"
+    assert "hidden" not in repr(target)

@@ -10,10 +10,16 @@ import pytest
 import torch
 from checkpoint_helpers import tree_of
 from hub_server import CLIENTS_OWN, TOKEN, WritableHub, writable_hub
+from huggingface_hub import ModelCard
 from model_helpers import mixed_texts, write_encoder
+from safetensors.torch import load, save_file
+from torch import nn
 from training_helpers import tiny_encoder, trainer
 
 from sparse_encoder import SparseEncoder
+from sparse_encoder.training import Trainer, TrainingArguments
+from sparse_encoder.training.events.hub_push import HubPushCallback
+from sparse_encoder.training.events.metric import MetricCallback
 from sparse_encoder.training.events.protocol import TrainerCallback
 
 pytestmark = pytest.mark.filterwarnings(CLIENTS_OWN)
@@ -92,3 +98,47 @@ def test_a_model_is_pushed_and_loaded_again(hub: WritableHub, tmp_path: Path, mo
     )
     assert model.push_to_hub("mine", token=TOKEN, exist_ok=True, revision="next", commit_message="again")
     assert (hub.pushed[-1].branch, hub.messages()[-1]) == ("next", "again")
+
+
+class Classifier(nn.Module):
+    """Computes its own loss, as models of the generic trainer do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.project = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        logits = self.project(x)
+        return (logits,) if labels is None else (nn.functional.cross_entropy(logits, labels), logits)
+
+    def save_pretrained(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(dict(self.state_dict()), Path(folder) / "model.safetensors")
+
+
+def test_the_generic_trainer_has_metrics_and_pushes_at_its_epochs(hub: WritableHub, tmp_path: Path) -> None:
+    rows = [{"x": [float(row % 3 == each) for each in range(5)], "labels": row % 3} for row in range(12)]
+    accuracy = MetricCallback(lambda p, y: {"accuracy": (p.argmax(axis=1) == y).mean()}, rows, batch_size=5)
+    pushing = HubPushCallback(tmp_path / "pushed", hub_token=TOKEN, hub_model_id="me/mine", license="mit")
+    args = TrainingArguments(
+        str(tmp_path / "run"),
+        num_train_epochs=4,
+        learning_rate=0.5,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        metric_for_best_model="accuracy",
+        load_best_model_at_end=True,
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    run = Trainer(Classifier(), args, train_dataset=rows, eval_dataset=rows, callbacks=[accuracy, pushing])
+    run.callback_handler.context.setdefault("save_model", lambda folder: run.save_model(folder, _internal_call=True))
+    run.train()
+    assert [row["epoch"] for row in run.state.log_history if "eval_accuracy" in row] == [1, 2, 3, 4]
+    assert run.state.best_metric == 1.0
+    assert hub.messages()[0] == "Training in progress, epoch 1" and hub.messages()[-1] == "End of training"
+    files = hub.files("me/mine")
+    assert load(files["model.safetensors"])["project.weight"].equal(run.model.project.weight)
+    readme = files["README.md"].decode()
+    assert ModelCard(readme).data.to_dict()["license"] == "mit" and "Classifier" in readme

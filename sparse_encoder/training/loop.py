@@ -135,8 +135,10 @@ class TrainingRun:
             trainer.state.global_step += 1
             trainer.state.epoch = epoch + progress.batches_done / self.plan.batches_per_epoch
             trainer.fire("on_step_end")
-            self._stop_if_told()
+            told = self._stop_if_told()
             self._report()
+            if told:
+                return  # the end of the epoch is left to the run that is resumed
             if trainer.control.should_epoch_stop or trainer.control.should_training_stop:
                 break
         if progress.batches_done == begun == 0:
@@ -173,7 +175,8 @@ class TrainingRun:
                 with self.replicas.averaging(last=is_last):
                     losses = self.replicas.losses_of(batch, index)
                     trainer.accelerator.backward(self.guard.scale(losses["loss"] * shares[index]))
-                self.meter.add(losses, weight=1 / len(batches))
+                factor = shares[index] * len(batches)  # 1 for losses that are means over their micro-batch
+                self.meter.add({name: value * factor for name, value in losses.items()}, weight=1 / len(batches))
                 self._count(batch)
                 if not is_last:
                     trainer.fire("on_substep_end")
@@ -201,11 +204,13 @@ class TrainingRun:
         self.tokens.add(batch)
         self.trainer.state.total_flos += num_tokens(batch) * self.flops_per_token
 
-    def _stop_if_told(self) -> None:
-        """Save and end if any process got a signal to end."""
+    def _stop_if_told(self) -> bool:
+        """Save and end if any process got a signal to end; returns whether one did."""
         control = self.trainer.control
-        if self.stop is not None and self.stop.agree(self.trainer.accelerator):
+        told = self.stop is not None and self.stop.agree(self.trainer.accelerator)
+        if told:
             control.should_save = control.should_training_stop = True
+        return told
 
     def _evaluate(self) -> dict[str, float]:
         """Evaluate, and tell a schedule that goes by a metric."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
+from sparse_encoder.training.sharding import shared_out_state
 
 TENSORS, OPTIONS, SCHEDULE = "optimizer.safetensors", "optimizer.json", "scheduler.json"
 _MAX_BYTES = 100_000_000
@@ -32,7 +33,14 @@ class Schedule(Protocol):
         ...
 
 
-def write_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, names: Sequence[str]) -> None:
+def write_optimizer(
+    folder: Path,
+    optimizer: Optimizer,
+    scheduler: Schedule,
+    names: Sequence[str],
+    *,
+    state: Mapping[str, Any] | None = None,  # torch's: numbers, tensors, nested
+) -> None:
     """Write three files.
 
     Args:
@@ -40,11 +48,12 @@ def write_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, nam
         optimizer: Its state must be tensors and what JSON can hold.
         scheduler: Its state must be what JSON can hold.
         names: The parameters' names, in the order of the optimizer's groups.
+        state: The optimizer's whole state, if it has only a part of it.
 
     Raises:
         TypeError: If a state is something else.
     """
-    state = optimizer.state_dict()
+    state = optimizer.state_dict() if state is None else state
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}  # numbers of several types
     for index, values in state["state"].items():
@@ -89,7 +98,7 @@ def read_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, name
     schedule = read_json_object(folder / SCHEDULE, error=CheckpointError)
     if missing := sorted(set(scheduler.state_dict()) - set(schedule)):
         raise CheckpointError("is missing; is it another schedule?", path=folder / SCHEDULE, field=missing[0])
-    optimizer.load_state_dict({"state": state, "param_groups": options["groups"]})
+    optimizer.load_state_dict(shared_out_state({"state": state, "param_groups": options["groups"]}, optimizer))
     scheduler.load_state_dict(schedule)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from sparse_encoder.checkpoint import CheckpointError, read_tensors
+from sparse_encoder.checkpoint.writing import system_errors
 from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.modules.pipeline import load_modules
 from sparse_encoder.training.checkpoints.folders import (
@@ -48,6 +49,7 @@ from sparse_encoder.training.checkpoints.snapshot import (
     write_scaler,
     write_state,
 )
+from sparse_encoder.training.sharding import load_whole, whole, whole_state
 
 if TYPE_CHECKING:
     from sparse_encoder.training.base import TrainerBase
@@ -69,9 +71,7 @@ class RunFiles:
         scaler: Of the losses, for float16, if there is one.
     """
 
-    def __init__(
-        self, trainer: TrainerBase, identity: Mapping[str, Any], scaler: Stateful | None = None
-    ) -> None:
+    def __init__(self, trainer: TrainerBase, identity: Mapping[str, Any], scaler: Stateful | None = None) -> None:
         self.trainer = trainer
         self.identity = identity
         self.scaler = scaler
@@ -100,8 +100,11 @@ class RunFiles:
         best_before = state.best_model_checkpoint
         if state.best_global_step == state.global_step:
             state.best_model_checkpoint = str(target)
+        first = self.trainer.is_world_process_zero()
+        optimizer = {} if self.trainer.args.save_only_model else whole_state(self.optimizer, keep=first)
         try:
-            first_only(lambda: self._write(target, progress), self.trainer.accelerator)
+            with whole(self.trainer.model, keep=first):
+                first_only(lambda: self._write(target, progress, optimizer), self.trainer.accelerator)
         except CheckpointError as reason:
             state.best_model_checkpoint = best_before
             if self.trainer.args.on_save_error == "stop":
@@ -112,24 +115,32 @@ class RunFiles:
         first_only(lambda: self._tidy(target), self.trainer.accelerator)
         return True
 
-    def _write(self, target: Path, progress: Progress) -> None:
-        """Write and publish a checkpoint, if there is room for it."""
+    def _write(self, target: Path, progress: Progress, optimizer: Mapping[str, Any]) -> None:
+        """Write and publish a checkpoint, if there is room for it.
+
+        Args:
+            target: The folder.
+            progress: Where the run stands.
+            optimizer: Its whole state.
+        """
         trainer = self.trainer
         try:
             self._check_room()
-            with new_checkpoint(target) as folder:
+            with new_checkpoint(target) as folder, system_errors(target):  # a model may save itself in its own way
                 trainer.save_model(str(folder), _internal_call=True)
                 write_state(folder, trainer.state)
                 if not trainer.args.save_only_model:
                     write_loss(folder, trainer.objective, trainer.model)
-                    write_optimizer(folder, self.optimizer, self.scheduler, self.names)
+                    write_optimizer(folder, self.optimizer, self.scheduler, self.names, state=optimizer)
                     if self.scaler is not None:
                         write_scaler(folder, self.scaler)
                     write_run(folder, self.identity, progress)
             self._written_bytes = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-        except OSError as reason:
+        except (OSError, CheckpointError) as reason:  # the latter from reading back what was written
+            cause = reason.__cause__ if isinstance(reason.__cause__, OSError) else reason
+            told = getattr(cause, "strerror", None) or cause
             raise CheckpointError(
-                f"the checkpoint could not be saved: {reason.strerror or reason}", path=target, hint=_repair(reason)
+                f"the checkpoint could not be saved: {told}", path=target, hint=_repair(getattr(cause, "errno", None))
             ) from reason
 
     def _check_room(self) -> None:
@@ -225,7 +236,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """Give a model the weights of a saved one with the same modules; how the model was constructed does not matter.
 
     Args:
-        model: A sequence of the library's modules, or another module, whose tensors are saved by their own names.
+        model: A sequence of the library's modules, or another module, whose tensors are saved by their own names;
+            perhaps shared out among processes, which must all call this.
         folder: Where it was saved.
 
     Raises:
@@ -233,7 +245,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         RuntimeError: If tensors have other names or shapes.
     """
     if not isinstance(model, nn.Sequential):
-        model.load_state_dict(read_tensors(folder))
+        load_whole(model, read_tensors(folder))
         return
     saved = load_modules(folder)
     if len(saved) != len(model):
@@ -244,14 +256,14 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         for name, part in zip(names, saved, strict=True)
         for key, each in part.state_dict().items()
     }
-    model.load_state_dict(tensors)
+    load_whole(model, tensors)
 
 
-def _repair(reason: OSError) -> str:
+def _repair(code: int | None) -> str:
     """Say what to do about an error of the file system."""
-    if reason.errno in _FULL:
+    if code in _FULL:
         return "Make room and resume; save_total_limit keeps fewer checkpoints, save_only_model smaller ones"
-    if reason.errno in _FORBIDDEN:
+    if code in _FORBIDDEN:
         return "Give output_dir a folder that this process may write to, and resume from the last checkpoint"
     return "The checkpoints of before are as they were; look after the disk before you resume"
 

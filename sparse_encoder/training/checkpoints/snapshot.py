@@ -129,16 +129,18 @@ def read_run(folder: Path, identity: Mapping[str, Any]) -> Progress:
     for name in ("versions", "identity", "progress"):
         if not isinstance(values.get(name), dict):
             raise CheckpointError("must be there, and an object", path=path, field=name)
+    if missing := sorted({"sparse_encoder", "torch"} - set(values["versions"])):
+        raise CheckpointError(f"must name {missing[0]}", path=path, field="versions")
     _compare(folder, values["identity"], identity)
     known = {each.name for each in fields(Progress)}
     if set(values["progress"]) != known:
         others = sorted(known ^ set(values["progress"]))
         raise CheckpointError(f"must have the keys {sorted(known)}; see {others}", path=path, field="progress")
-    if values["versions"].get("torch") != str(torch.__version__):
+    if values["versions"]["torch"] != str(torch.__version__):
         logger.warning(
             "%s was written with torch %s, and this is %s: the last bits may differ from those of one run",
             folder,
-            values["versions"].get("torch"),
+            values["versions"]["torch"],
             torch.__version__,
         )
     return Progress(**read_spelled(values["progress"]))

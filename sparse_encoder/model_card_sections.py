@@ -130,7 +130,7 @@ def _statistics(statistics: Mapping[str, Mapping[str, Any]]) -> str:  # types an
     kinds = ["type", *(escape(each["type"]) for each in statistics.values())]
     modalities = ["modality", *(_MODALITIES.get(each["type"], "") for each in statistics.values())]
     details = ["details", *(_items(each["details"]) for each in statistics.values())]
-    return table(headers, [kinds, modalities, details])
+    return table(headers, [kinds, *([modalities] if any(modalities[1:]) else []), details])
 
 
 def _items(details: Mapping[str, str]) -> str:

@@ -138,6 +138,7 @@ def test_other_models_get_a_plainer_card(tmp_path: Path) -> None:
     assert {(each.task_type, each.dataset_type) for each in card.data.eval_results} == {
         ("token-classification", "me/tags")
     }
+    assert card.text.startswith("\n# Tagger based on me/base\n")
     for line in (
         "- **Model type:** Tagger (bert)",
         "- **Parameters:** 20",
@@ -160,6 +161,7 @@ def test_a_model_of_which_little_is_known_gets_a_card_too(tmp_path: Path) -> Non
     assert path is not None
     card = ModelCard.load(path)
     assert card.data.to_dict() == {"library_name": "sparse-encoder", "tags": ["generated_from_trainer"]}
+    assert card.text.startswith("\n# Linear\n")
     assert "- **Model type:** Linear\n" in card.text
     assert "None" not in card.text.split("### Training hyper")[0]
     assert create_model_card(trainer, CardOptions(), tmp_path / "beside") == tmp_path / "beside" / "README.md"

@@ -9,10 +9,12 @@ import pytest
 from datasets import Dataset
 from huggingface_hub import ModelCard
 from model_helpers import mixed_texts, write_masked_language_model
+from torch import Tensor, nn
 
 from sparse_encoder import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
 from sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
+from sparse_encoder.training import Trainer, TrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,42 @@ def test_a_card_on_demand(source: Path, tmp_path: Path) -> None:
     card = ModelCard.load(tmp_path / "run" / "README.md")
     assert card.data.datasets == ["me/one", "me/two"]
     assert "- **Training datasets:** [one](https://huggingface.co/datasets/me/one), [two](" in card.text
+
+
+class Tagger(nn.Module):
+    """A label for every token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(11, 3)
+
+    def forward(self, input_ids: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        logits = self.words(input_ids)
+        return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+
+def test_the_card_of_another_model_tells_the_run_too(tmp_path: Path) -> None:
+    data = Dataset.from_dict({"input_ids": [[1, 2, 3], [4, 5, 6]] * 4, "labels": [[0, 1, 2], [2, 1, 0]] * 4})
+    args = TrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        logging_steps=1,
+        eval_strategy="steps",
+        save_strategy="no",
+        hub_token="hf_secret",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    made = Trainer(Tagger(), args, train_dataset=data, eval_dataset=data)
+    made.train()
+    made.create_model_card(tasks="token-classification", dataset_tags="me/tags")
+    card = ModelCard.load(tmp_path / "README.md")
+    assert {(each.task_type, each.dataset_type, each.metric_type) for each in card.data.eval_results} == {
+        ("token-classification", "me/tags", "loss")
+    }
+    assert card.data.pipeline_tag == "token-classification"
+    assert len(log_of(tmp_path)) == 4
+    assert log_of(tmp_path)[0] == "| Epoch | Step | Training Loss | Validation Loss |"
+    assert "* Size: 8 training samples" in card.text.splitlines()
+    assert "- `max_steps`: 2" in card.text.split("#### All")[0].splitlines()
+    assert "hf_secret" not in card.content

@@ -75,17 +75,18 @@ def write_generic_card(model: nn.Module, card: ModelCardData) -> str:
 
     Args:
         model: What it is.
-        card: What is told of it; its pipeline tag, if it has none, is left to the hub.
+        card: What is told of it; gets a title and names of what was evaluated, if it has none.
 
     Returns:
         Markdown.
     """
+    kind = type(model).__name__
+    card.model_name = card.model_name or (f"{kind} based on {card.base_model}" if card.base_model else kind)
     card.eval_results = [_of_task(result, card) for result in card.eval_results]
     config = getattr(model, "config", None)
     architecture = getattr(config, "model_type", None)
-    name = card.model_name or card.get_default_model_name()
     facts = {
-        "Model type": type(model).__name__ + (f" ({architecture})" if architecture else ""),
+        "Model type": f"{kind} ({architecture})" if architecture else kind,
         "Base model": base_model_fact(card),
         "Tasks": ", ".join(card.tasks) or None,
         "Parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
@@ -99,7 +100,7 @@ def write_generic_card(model: nn.Module, card: ModelCardData) -> str:
     start = f"a version of `{one_line(card.base_model)}` that was" if card.base_model else "a model that was"
     parts = [
         f"---\n{card.to_yaml()}\n---",
-        f"# {one_line(name)}",
+        f"# {one_line(card.model_name)}",
         f"This is {start} trained{data} with [sparse-encoder](https://pypi.org/project/sparse-encoder/).",
         "## Model details",
         "\n".join(f"- **{label}:** {value}" for label, value in facts.items() if value),
@@ -122,7 +123,8 @@ def _last_results(history: list[dict[str, float]], names: list[str | None], eval
 
 def _of_task(result: EvaluationResult, card: ModelCardData) -> EvaluationResult:
     """Say which task and data a result is of, as far as the card tells."""
-    data = (card.eval_datasets or card.train_datasets or [{}])[0]
+    named = (each for each in (*card.eval_datasets, *card.train_datasets) if each.get("name") or each.get("id"))
+    data = next(named, {})
     return replace(
         result,
         task=card.tasks[0] if card.tasks else result.task,

@@ -266,6 +266,17 @@ def test_a_model_with_routes(folder: Path, tmp_path: Path) -> None:
         assert ("# tensor([[" in text) == shown
 
 
+def test_a_model_is_not_run_where_some_of_it_is_refused(model: SparseEncoder, tmp_path: Path) -> None:
+    Run(model, Dataset.from_dict(PAIRS)).fire("on_train_begin")
+    torch.use_deterministic_algorithms(True)
+    try:
+        text = saved(model, tmp_path / "saved").text
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "encode_query(['stone'])" in text
+    assert "tensor(" not in text
+
+
 def test_texts_are_not_shown_for_trying_if_that_is_not_wanted(model: SparseEncoder, tmp_path: Path) -> None:
     model.model_card_data.generate_widget_examples = False
     Run(model, Dataset.from_dict(PAIRS)).fire("on_train_begin")

@@ -60,10 +60,13 @@ def _listed(texts: list[str]) -> str:
 def _results(model: SparseEncoder, query: str, documents: list[str]) -> tuple[str, str]:
     """Return shapes and similarities of texts as the code prints them; nothing if the model cannot run here.
 
-    That is so while its weights are elsewhere, if they are not finite, if it has other tasks than these two, and where
-    torch is told to refuse what is not deterministic, as some of what encodes is on accelerators.
+    That is so while its weights are elsewhere or shared out among processes (FSDP), if they are not finite, if it has
+    other tasks than these two, and where torch is told to refuse what is not deterministic, as some of what encodes is
+    on accelerators.
     """
-    if any(weight.is_meta for weight in model.parameters()) or torch.are_deterministic_algorithms_enabled():
+    if hasattr(model, "reshard") or any(weight.is_meta for weight in model.parameters()):  # the first: FSDP's mark
+        return "", ""
+    if torch.are_deterministic_algorithms_enabled():
         return "", ""
     try:
         queries = model.encode_query([query], convert_to_tensor=True, show_progress_bar=False)

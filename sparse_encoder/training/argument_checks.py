@@ -10,6 +10,7 @@ import torch
 from sparse_encoder.training.events.reporting import tracker_names
 from sparse_encoder.training.optimization.optimizers import OPTIMIZERS, check_optimizer
 from sparse_encoder.training.optimization.schedules import check_schedule
+from sparse_encoder.training.sharding import read_sharding
 
 if TYPE_CHECKING:
     from sparse_encoder.training.arguments import TrainingArguments
@@ -107,8 +108,20 @@ def check_arguments(args: TrainingArguments) -> None:
             raise ValueError(f"learning_rate_mapping needs rates >= 0, got {rate} for {pattern!r}")
     _check_precision(args)
     _check_combinations(args)
+    _check_sharding(args)
     if args.load_best_model_at_end:
         _check_best_model(args)
+
+
+def _check_sharding(args: TrainingArguments) -> None:
+    """Check how the model is to be shared out among processes, and what does not go with that."""
+    if read_sharding(args.fsdp, args.mapping("fsdp_config")) is None:
+        return
+    for name in ("auto_find_batch_size", "torch_compile", "bf16_full_eval", "fp16_full_eval"):
+        if getattr(args, name):
+            raise ValueError(f"{name} does not go with fsdp: it needs whole parameters")
+    if args.optim == "adafactor":
+        raise ValueError("optim='adafactor' does not go with fsdp: its state does not have the shape of parameters")
 
 
 def _check_numbers(args: TrainingArguments) -> None:

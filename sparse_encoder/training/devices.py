@@ -13,8 +13,9 @@ from torch import nn
 
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.replicas import ddp_settings
+from sparse_encoder.training.sharding import Sharding, is_sharded, read_sharding, shard
 
-_NOT_SUPPORTED = ("DEEPSPEED", "FSDP", "MEGATRON_LM", "XLA")
+_NOT_SUPPORTED = ("DEEPSPEED", "MEGATRON_LM", "XLA")
 
 
 def build_accelerator(args: TrainingArguments) -> Accelerator:
@@ -32,6 +33,11 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
     )
     if accelerator.distributed_type.value in _NOT_SUPPORTED:
         raise ValueError(f"training with {accelerator.distributed_type.value} is not supported yet")
+    if accelerator.num_processes == 1 and _sharding(args) is not None:
+        raise ValueError(
+            "fsdp shares a model out among processes, and this is the only one; start several, "
+            "for example with torchrun --nproc-per-node 2, or leave fsdp out"
+        )
     if args.tf32 is not None:
         torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
     return accelerator
@@ -50,13 +56,22 @@ def model_is_moved(model: nn.Module, args: TrainingArguments, accelerator: Accel
     if args.place_model_on_device is not None:
         return args.place_model_on_device
     full_eval = args.fp16_full_eval or args.bf16_full_eval
-    return not (is_model_parallel(model, accelerator.device) or args.fsdp or full_eval)
+    return not (is_model_parallel(model, accelerator.device) or _sharding(args) or full_eval)
 
 
 def place_model(model: nn.Module, args: TrainingArguments, accelerator: Accelerator) -> None:
-    """Move a model to the trainer's device, unless it is spread over several or will be sharded."""
-    if not is_model_parallel(model, accelerator.device) and not args.fsdp:
-        model.to(accelerator.device)
+    """Move a model to the trainer's device, unless it is spread over several; share it out if that is wanted."""
+    sharding = _sharding(args)
+    if sharding is None:
+        if not is_model_parallel(model, accelerator.device):
+            model.to(accelerator.device)
+    elif not is_sharded(model):
+        shard(model, sharding, accelerator.device, accelerator.num_processes)
+
+
+def _sharding(args: TrainingArguments) -> Sharding | None:
+    """Return how the model is to be shared out among processes; None if it is not."""
+    return read_sharding(args.fsdp, args.mapping("fsdp_config"))
 
 
 def wrap_model(model: nn.Module, args: TrainingArguments) -> nn.Module:

@@ -18,6 +18,7 @@ from sparse_encoder.training.checkpoints.signals import StopRequest, stop_on_sig
 from sparse_encoder.training.checkpoints.snapshot import read_state
 from sparse_encoder.training.devices import deterministic_algorithms, place_model
 from sparse_encoder.training.loop import TrainingRun
+from sparse_encoder.training.sharding import is_sharded, read_sharding
 from sparse_encoder.training.state import TrainOutput
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def check_given_optimizers(trainer: TrainerBase, optimizers: tuple[object, objec
     for other in ("model_init", "optimizer_cls_and_kwargs"):
         if getattr(trainer, other) is not None:
             raise RuntimeError(f"optimizers and {other} exclude each other; give {other} alone")
-    if trainer.args.fsdp:
-        raise RuntimeError("optimizers and args.fsdp exclude each other: sharding makes new parameters")
+    if read_sharding(trainer.args.fsdp, trainer.args.mapping("fsdp_config")) is not None:
+        raise RuntimeError("optimizers and fsdp exclude each other: sharding makes new parameters")
 
 
 def launch(
@@ -71,7 +72,10 @@ def launch(
     if trainer.model_init is not None:
         trainer.use_model(new_model(trainer, trial))
         trainer.optimizer = None
+    was_sharded = is_sharded(trainer.model)
     place_model(trainer.model, args, trainer.accelerator)
+    if is_sharded(trainer.model) and not was_sharded:
+        trainer.optimizer = None  # one that was made before has parameters that are gone
     trainer.objective.to(trainer.accelerator.device)
     folder = opened_folder(
         Path(str(args.output_dir)),

@@ -16,6 +16,7 @@ from sparse_encoder.training.card.create import CardOptions, create_model_card
 from sparse_encoder.training.checkpoints.snapshot import ARGUMENTS, write_state
 from sparse_encoder.training.events.protocol import CallbackHandler
 from sparse_encoder.training.hub import HubPublisher
+from sparse_encoder.training.sharding import whole
 from sparse_encoder.training.state import TrainerControl, TrainerState, spelled
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class TrainerFiles:
     def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
         """Save the model and the settings; with ``args.push_to_hub`` also push them.
 
+        With fsdp all processes must call this.
+
         Args:
             output_dir: By default ``args.output_dir``.
             _internal_call: Whether the trainer itself calls, which pushes by its own rules.
@@ -55,9 +58,10 @@ class TrainerFiles:
             TypeError: If the model has no ``save_pretrained``.
         """
         folder = Path(str(self.args.output_dir if output_dir is None else output_dir))
-        if self.state.is_world_process_zero:
-            self._write_model(folder)
-            write_json(folder / ARGUMENTS, self.args.to_dict())
+        with whole(self.model, keep=self.state.is_world_process_zero):
+            if self.state.is_world_process_zero:
+                self._write_model(folder)
+                write_json(folder / ARGUMENTS, self.args.to_dict())
         if self.args.push_to_hub and not _internal_call:
             self.push_to_hub("Model save")
 

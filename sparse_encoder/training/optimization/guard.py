@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 SMALLEST_SCALE = 1.0
+TensorOrParameter = TypeVar("TensorOrParameter", bound=Tensor)
 
 
 class GuardedUpdate:
@@ -142,17 +143,22 @@ class GuardedUpdate:
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of all numbers of some dense tensors, added up in float32 or wider; a scalar tensor."""
     wide = [each for each in gradients if each.dtype not in (torch.float16, torch.bfloat16)]
-    if len(wide) == len(gradients):
+    if len(wide) == len(gradients) and len(_by_kind(wide)) <= 1:
         return _whole(torch.nn.utils.get_total_norm(wide))
     norms = [
         _whole(torch.linalg.vector_norm(each, dtype=torch.float32))
         for each in gradients
         if each.dtype in (torch.float16, torch.bfloat16)
     ]
-    if wide:
-        norms.append(_whole(torch.nn.utils.get_total_norm(wide)))
+    norms += [_whole(torch.nn.utils.get_total_norm(kind)) for kind in _by_kind(wide)]
     total: Tensor = torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
     return total
+
+
+def _by_kind(tensors: Sequence[TensorOrParameter]) -> list[list[TensorOrParameter]]:
+    """Split tensors into sharded and other ones, which no kernel mixes; leaves out what is empty."""
+    kinds = [[each for each in tensors if hasattr(each, "full_tensor") is sharded] for sharded in (True, False)]
+    return [kind for kind in kinds if kind]
 
 
 def _whole(norm: Tensor) -> Tensor:
@@ -176,7 +182,8 @@ def _values(parameter: nn.Parameter) -> Tensor:
 def _shorten(parameters: Sequence[nn.Parameter], limit: float, norm: Tensor) -> None:
     """Scale gradients of this norm down to a limit, in place."""
     dense = [each for each in parameters if each.grad is not None and not each.grad.is_sparse]
-    torch.nn.utils.clip_grads_with_norm_(dense, limit, norm)
+    for kind in _by_kind(dense):
+        torch.nn.utils.clip_grads_with_norm_(kind, limit, norm)
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     for each in parameters:
         if each.grad is not None and each.grad.is_sparse:

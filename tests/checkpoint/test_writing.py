@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import stat
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,11 +13,12 @@ import torch
 from checkpoint_helpers import tree_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparse_encoder.checkpoint import read_tensors, write_tensors
+from sparse_encoder.checkpoint import read_tensors, write_safetensors, write_tensors
+from sparse_encoder.checkpoint.writing import system_errors
 
 
 def some_tensors() -> dict[str, Tensor]:
@@ -193,3 +196,17 @@ def test_whatever_is_written_is_read(kinds: dict[str, tuple[list[int], torch.dty
         sizes = [sum(t.nbytes for t in load_file(path).values()) for path in Path(folder).glob("*.safetensors")]
     assert sum(sizes) == sum(tensor.nbytes for tensor in tensors.values())
     assert max(sizes) <= max(limit, *(tensor.nbytes for tensor in tensors.values()), 0)
+
+
+def test_what_a_disk_refuses_is_told_as_what_it_is(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            write_safetensors(tmp_path / "a.safetensors", {"a": torch.zeros(1000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.errno == errno.EFBIG
+    assert refused.value.filename == str(tmp_path / "a.safetensors")
+    with pytest.raises(SafetensorError, match="other"), system_errors(tmp_path):
+        raise SafetensorError("something other")

@@ -205,6 +205,86 @@ def test_what_killed_processes_left_is_swept_away(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == [f".tmp-{os.getpid()}-abc123", "runs"]
 
 
+def test_leftovers_of_an_earlier_process_of_the_same_number_are_swept_away(tmp_path: Path) -> None:
+    left = tmp_path / f".tmp-{os.getpid()}-abc123"
+    left.mkdir()
+    os.utime(left, (1000.0, 1000.0))
+    folders.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ([] if Path("/proc/self/stat").exists() else [left.name])
+
+
+def place(target: Path, name: str, text: str) -> None:
+    """Make a checkpoint under another name, as a killed process may have left it."""
+    make(target.with_name("checkpoint-99"), text).rename(target.with_name(name))
+
+
+def text_of(target: Path) -> str:
+    return (target / "part" / "file").read_text()
+
+
+def test_a_newer_checkpoint_of_the_same_number_takes_its_place(tmp_path: Path) -> None:
+    target = make(tmp_path / "checkpoint-3", "old")
+    place(target, "checkpoint-3.1", "new")
+    place(target, "checkpoint-3.2", "newer")
+    place(target, "checkpoint-5.1", "alone")
+    assert find_checkpoint(tmp_path).name == "checkpoint-5"
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-3", "checkpoint-5"]
+    assert text_of(target) == "newer"
+
+
+def test_a_damaged_newer_checkpoint_does_not_take_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    target = make(tmp_path / "checkpoint-3", "old")
+    place(target, "checkpoint-3.1", "new")
+    (tmp_path / "checkpoint-3.1" / "state").write_text("stats")
+    with caplog.at_level(logging.WARNING):
+        assert find_checkpoint(tmp_path) == target
+    assert "checkpoint-3.1 does not take the place of checkpoint-3" in caplog.text
+    assert text_of(target) == "old"
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-3", "checkpoint-3.1.corrupt"]
+
+
+def test_a_checkpoint_by_name_offers_the_one_before(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8):
+        make(tmp_path / f"checkpoint-{step}")
+    folders.check_checkpoint(tmp_path / "checkpoint-6")
+    (tmp_path / "checkpoint-6" / "state").unlink()
+    (tmp_path / "checkpoint-4" / "state").write_text("x")
+    with pytest.raises(CheckpointError, match=r"state: the file is missing.*resume_from_checkpoint='.*checkpoint-2'"):
+        folders.check_checkpoint(tmp_path / "checkpoint-6")
+    (tmp_path / "checkpoint-2" / "state").write_text("x")
+    for name in ("checkpoint-2", "moved"):
+        if name == "moved":
+            (tmp_path / "checkpoint-2").rename(tmp_path / name)
+        with pytest.raises(CheckpointError, match="state") as refused:
+            folders.check_checkpoint(tmp_path / name)
+        assert "resume_from_checkpoint" not in str(refused.value)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        folders.check_checkpoint(tmp_path / "nowhere")
+
+
+def test_rotation_removes_nothing_for_a_checkpoint_that_is_not_whole(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        make(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-6" / "state").write_text("longer than before")
+    with pytest.raises(CheckpointError, match="state"):
+        rotate_checkpoints(tmp_path / "checkpoint-6", None, 1)
+    assert len(list_checkpoints(tmp_path)) == 3
+
+
+def test_replaced_checkpoints_are_kept_until_they_are_removed(tmp_path: Path) -> None:
+    for step in (2, 4):
+        make(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-2.replaced").mkdir()  # of another time
+    folders.replace_checkpoints(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-2.replaced", "checkpoint-2.replaced-1", "checkpoint-4.replaced"]
+    assert list_checkpoints(tmp_path) == []
+    (tmp_path / "mine.replaced").mkdir()
+    make(tmp_path / "checkpoint-1")
+    folders.sweep(tmp_path)
+    folders.remove_replaced(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["checkpoint-1", "mine.replaced"]
+
+
 class Stepped:
     """An optimizer with a schedule after three updates, and its parameters' names."""
 

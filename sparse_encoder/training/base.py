@@ -27,7 +27,7 @@ from sparse_encoder.training.events.flow import DefaultFlowCallback
 from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback
 from sparse_encoder.training.events.protocol import CallbackHandler, TrainerCallback
 from sparse_encoder.training.events.reporting import reporting_callbacks
-from sparse_encoder.training.launching import check_given_optimizers, launch, new_model
+from sparse_encoder.training.launching import check_given_optimizers, first_model, launch
 from sparse_encoder.training.optimization.groups import (
     ParameterGroup,
     find_group,
@@ -40,12 +40,13 @@ from sparse_encoder.training.optimization.schedules import build_scheduler
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.steps import TrainingValues, training_values
 from sparse_encoder.training.trainer_files import TrainerFiles
+from sparse_encoder.training.trainer_tuning import TrainerTuning
 
 Callbacks = Sequence[TrainerCallback | type[TrainerCallback]]
 OptimizerRecipe = tuple[type[Optimizer], dict[str, Any]]
 
 
-class TrainerBase(TrainerFiles, ABC):
+class TrainerBase(TrainerFiles, TrainerTuning, ABC):
     """Own what every run needs and answer for it.
 
     Args:
@@ -63,8 +64,8 @@ class TrainerBase(TrainerFiles, ABC):
 
     is_in_train: bool
     """Whether ``train()`` runs."""
-    has_trained: bool
-    """Whether it ever did."""
+    trained_in: set[Path]
+    """Folders in which it has trained; the checkpoints there are its own."""
 
     def __init__(  # house: peer signature
         self,
@@ -85,7 +86,7 @@ class TrainerBase(TrainerFiles, ABC):
         check_given_optimizers(self, optimizers)
         self._owns_optimizer, self._owns_scheduler = (each is None for each in optimizers)
         self.accelerator = build_accelerator(args)
-        self.model: Any = new_model(self, None) if model is None else model  # subclasses say of which class
+        self.model: Any = first_model(self, model)  # subclasses say of which class
         self.model_wrapped: nn.Module = self.model
         if self.place_model_on_device:
             self.model.to(self.accelerator.device)
@@ -94,7 +95,8 @@ class TrainerBase(TrainerFiles, ABC):
             is_local_process_zero=self.is_local_process_zero(), is_world_process_zero=self.is_world_process_zero()
         )
         self.control = TrainerControl()
-        self.is_in_train = self.has_trained = False
+        self.is_in_train = False
+        self.trained_in = set()
         self.publisher = self.build_publisher() if args.push_to_hub else None
         report = PrinterCallback if args.disable_tqdm else ProgressCallback
         context = {"model": self.model, "processing_class": self.processing_class, "log": self.log}
@@ -174,17 +176,6 @@ class TrainerBase(TrainerFiles, ABC):
         """Run the model itself from now on, without what was put around it for training."""
         self.model_wrapped = self.model
 
-    def call_model_init(self, trial: object = None) -> nn.Module:
-        """Make a model by ``model_init``.
-
-        Args:
-            trial: Handed over if ``model_init`` takes an argument.
-
-        Raises:
-            RuntimeError: If it takes more than one argument, or returns nothing.
-        """
-        return new_model(self, trial)
-
     def train(
         self,
         resume_from_checkpoint: str | Path | bool | None = None,
@@ -198,7 +189,7 @@ class TrainerBase(TrainerFiles, ABC):
         Args:
             resume_from_checkpoint: A checkpoint of an earlier run, which goes on as if it had never stopped, or True
                 for the last one in ``args.output_dir`` that is whole.
-            trial: Of a search for settings; its values are applied first.
+            trial: Of a search for settings, or settings by name; they hold for this run, the model's making included.
             ignore_keys_for_eval: Outputs of the model that evaluations leave out.
             model_path: Older name of ``resume_from_checkpoint``.
 

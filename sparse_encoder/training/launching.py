@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from sparse_encoder.training.devices import deterministic_algorithms, place_mode
 from sparse_encoder.training.loop import TrainingRun
 from sparse_encoder.training.sharding import is_sharded, read_sharding
 from sparse_encoder.training.state import TrainOutput
+from sparse_encoder.training.tuning.trials import applied_trial
 
 if TYPE_CHECKING:
     from sparse_encoder.training.base import TrainerBase
@@ -49,6 +51,19 @@ def new_model(trainer: TrainerBase, trial: object) -> nn.Module:
     return model
 
 
+def first_model(trainer: TrainerBase, given: nn.Module | None) -> nn.Module:
+    """Return the model that a trainer begins with: the given one, else one made by ``model_init``.
+
+    Raises:
+        RuntimeError: If there is neither, or ``model_init`` is at fault.
+    """
+    if given is None:
+        return new_model(trainer, None)
+    if trainer.model_init is not None:
+        warnings.warn("model and model_init are both given; train() replaces the model by a new one", stacklevel=4)
+    return given
+
+
 def check_given_optimizers(trainer: TrainerBase, optimizers: tuple[object, object]) -> None:
     """Refuse optimizers that would not be of the parameters that are trained.
 
@@ -68,6 +83,14 @@ def launch(
     trainer: TrainerBase, resume_from: str | Path | bool | None, trial: object, ignore_keys: list[str] | None
 ) -> TrainOutput:
     """Run a trainer to the end; see :meth:`TrainerBase.train`."""
+    with applied_trial(trainer, trial):
+        return _launch(trainer, resume_from, trial, ignore_keys)
+
+
+def _launch(
+    trainer: TrainerBase, resume_from: str | Path | bool | None, trial: object, ignore_keys: list[str] | None
+) -> TrainOutput:
+    """Run a trainer with the settings that it has now."""
     args = trainer.args
     if trainer.model_init is not None:
         trainer.use_model(new_model(trainer, trial))
@@ -77,17 +100,19 @@ def launch(
     if is_sharded(trainer.model) and not was_sharded:
         trainer.optimizer = None  # one that was made before has parameters that are gone
     trainer.objective.to(trainer.accelerator.device)
+    output_dir = Path(str(args.output_dir)).absolute()
     folder = opened_folder(
         Path(str(args.output_dir)),
         resume_from or None,
-        overwrite=args.overwrite_output_dir or trainer.has_trained,  # its own checkpoints may go
+        overwrite=args.overwrite_output_dir or output_dir in trainer.trained_in,
         accelerator=trainer.accelerator,
     )
-    trainer.is_in_train = trainer.has_trained = True
+    trainer.is_in_train = True
     try:
         with ExitStack() as held:
             stop = held.enter_context(stop_on_signals()) if args.save_on_signal else None
             checkpoint = held.enter_context(folder)
+            trainer.trained_in.add(output_dir)
             held.enter_context(deterministic_algorithms(args.full_determinism))
             run = _Run(trainer, checkpoint, ignore_keys, stop)
             output = run.with_a_fitting_batch() if args.auto_find_batch_size else run.once()

@@ -36,6 +36,7 @@ from sparse_encoder.training.randomness import MODEL_STREAM, seed_everything
 from sparse_encoder.training.replicas import Replicas
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.steps import plan_steps, steps_of
+from sparse_encoder.training.tuning.trials import trial_facts
 
 if TYPE_CHECKING:
     from sparse_encoder.training.base import TrainerBase
@@ -216,6 +217,8 @@ class TrainingRun:
         """Evaluate, and tell a schedule that goes by a metric."""
         trainer = self.trainer
         metrics = trainer.evaluate(ignore_keys=self.ignore_keys)
+        if trainer.search is not None:
+            trainer.search.evaluated(metrics)
         scheduler: Any = trainer.lr_scheduler  # one that goes by a metric takes it
         if takes_metric(scheduler):
             scheduler.step(self._metric(metrics, trainer.args.metric_for_best_model or "loss"))
@@ -351,6 +354,7 @@ class TrainingRun:
             num_train_epochs=self.plan.num_train_epochs,
             is_local_process_zero=self.trainer.is_local_process_zero(),
             is_world_process_zero=self.trainer.is_world_process_zero(),
+            **trial_facts(self.trainer),
         )
 
 

@@ -77,6 +77,13 @@ def test_an_older_folder_of_the_same_name_gives_way_whole(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["checkpoint-3"]
 
 
+def test_a_folder_of_another_name_is_replaced_too(tmp_path: Path) -> None:
+    target = make(tmp_path / "last-checkpoint", "old")
+    make(target, "new")
+    assert (target / "part" / "file").read_text() == "new"
+    assert os.listdir(tmp_path) == ["last-checkpoint"]
+
+
 DAMAGES = ["part/file", "state", "MANIFEST.json"]
 
 

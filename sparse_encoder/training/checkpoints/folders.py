@@ -70,12 +70,16 @@ def new_checkpoint(target: Path) -> Iterator[Path]:
         yield stage
         sync_tree(stage)
         write_manifest(stage)
-        os.rename(stage, _free_place(target))
+        place = _free_place(target)
+        os.rename(stage, place)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
     sync_path(target.parent)
-    settle(target.parent)
+    if _NAME.fullmatch(target.name):
+        settle(target.parent)
+    elif place != target:
+        _take_place(place, target)
 
 
 def settle(output_dir: Path) -> None:
@@ -94,14 +98,7 @@ def settle(output_dir: Path) -> None:
             except CheckpointError as fault:
                 logger.warning("%s does not take the place of %s: %s", newer, older.name, fault)
                 continue
-            trash = _trash_name(older)
-            os.rename(older, trash)
-            os.rename(newer, older)
-            sync_path(output_dir)
-            shutil.rmtree(trash, ignore_errors=True)
-        else:
-            os.rename(newer, older)
-            sync_path(output_dir)
+        _take_place(newer, older)
 
 
 def find_checkpoint(output_dir: Path) -> Path:
@@ -241,6 +238,16 @@ def _previous(checkpoint: Path) -> Path | None:
             continue
         return other
     return None
+
+
+def _take_place(newer: Path, older: Path) -> None:
+    """Give a folder the name of another one, which is removed if it is there."""
+    trash = _trash_name(older)
+    if older.exists():
+        os.rename(older, trash)
+    os.rename(newer, older)
+    sync_path(older.parent)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _remove(folder: Path) -> None:

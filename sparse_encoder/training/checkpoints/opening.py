@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Result = TypeVar("Result")
-_TOLD = (CheckpointError, ValueError, OSError)  # after others the run's launcher ends all processes
+_TOLD = (
+    CheckpointError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)  # after others the run's launcher ends all processes
 _MAX_BYTES = 1_000_000_000
 
 

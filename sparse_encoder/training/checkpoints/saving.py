@@ -100,11 +100,8 @@ class RunFiles:
         best_before = state.best_model_checkpoint
         if state.best_global_step == state.global_step:
             state.best_model_checkpoint = str(target)
-        first = self.trainer.is_world_process_zero()
-        optimizer = {} if self.trainer.args.save_only_model else whole_state(self.optimizer, keep=first)
         try:
-            with whole(self.trainer.model, keep=first):
-                first_only(lambda: self._write(target, progress, optimizer), self.trainer.accelerator)
+            self.save_to(target, progress)
         except CheckpointError as reason:
             state.best_model_checkpoint = best_before
             if self.trainer.args.on_save_error == "stop":
@@ -114,6 +111,17 @@ class RunFiles:
             return False
         first_only(lambda: self._tidy(target), self.trainer.accelerator)
         return True
+
+    def save_to(self, target: Path, progress: Progress) -> None:
+        """Write a checkpoint of the last update into a folder, which it replaces whole; all processes must call this.
+
+        Raises:
+            CheckpointError: If it cannot be written; what was there before is as it was.
+        """
+        first = self.trainer.is_world_process_zero()
+        optimizer = {} if self.trainer.args.save_only_model else whole_state(self.optimizer, keep=first)
+        with whole(self.trainer.model, keep=first):
+            first_only(lambda: self._write(target, progress, optimizer), self.trainer.accelerator)
 
     def _write(self, target: Path, progress: Progress, optimizer: Mapping[str, Any]) -> None:
         """Write and publish a checkpoint, if there is room for it.
@@ -125,7 +133,7 @@ class RunFiles:
         """
         trainer = self.trainer
         try:
-            self._check_room()
+            self._check_room(target)
             with new_checkpoint(target) as folder, system_errors(target):  # a model may save itself in its own way
                 trainer.save_model(str(folder), _internal_call=True)
                 write_state(folder, trainer.state)
@@ -143,14 +151,14 @@ class RunFiles:
                 f"the checkpoint could not be saved: {told}", path=target, hint=_repair(getattr(cause, "errno", None))
             ) from reason
 
-    def _check_room(self) -> None:
+    def _check_room(self, target: Path) -> None:
         """Refuse to begin what will not fit.
 
         Raises:
             OSError: If the file system has less room than a checkpoint is expected to need.
         """
         expected = max(self._written_bytes, self._tensor_bytes())
-        place = next(folder for folder in (self.output_dir, *self.output_dir.absolute().parents) if folder.is_dir())
+        place = next(folder for folder in target.absolute().parents if folder.is_dir())
         free = shutil.disk_usage(place).free
         if free < _ROOM * expected:
             raise OSError(errno.ENOSPC, f"about {expected} bytes are to be written and {free} are free")

@@ -6,6 +6,7 @@ import inspect
 import logging
 import warnings
 from contextlib import ExitStack
+from inspect import Parameter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 _SMALLER = 0.9  # what is left of a batch that did not fit into memory
 
 
@@ -40,12 +43,14 @@ def new_model(trainer: TrainerBase, trial: object) -> nn.Module:
     if trainer.model_init is None:
         raise RuntimeError("a trainer needs a model, or model_init to make one")
     parameters = inspect.signature(trainer.model_init).parameters.values()
-    named = [each for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
-    required = sum(each.default is each.empty for each in named)
-    if required > 1:
-        raise RuntimeError(f"model_init must take no argument, or the trial of a search, got a function of {required}")
+    required = [each for each in parameters if each.default is each.empty and each.kind not in _REST]
+    if len(required) > 1 or any(each.kind is each.KEYWORD_ONLY for each in required):
+        names = [each.name for each in required]
+        raise RuntimeError(f"model_init must take no argument, or the trial of a search, got a function of {names}")
+    positional = [each for each in parameters if each.kind in _POSITIONAL]
+    takes_trial = len(required) == 1 or len(positional) == 1
     set_seed(trainer.args.seed)
-    model = trainer.model_init(trial) if required or len(named) == 1 else trainer.model_init()
+    model = trainer.model_init(trial) if takes_trial else trainer.model_init()
     if not isinstance(model, nn.Module):
         raise RuntimeError(f"model_init must return a model, got {model!r}")
     return model

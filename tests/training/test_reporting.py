@@ -290,7 +290,7 @@ def test_each_trial_of_a_search_is_a_run_of_wandb(wandb: Anything) -> None:
     runs = []
     for name in ("run-0", "run-1"):
         state = TrainerState(trial_name=name, is_hyper_param_search=True)
-        callback.on_train_begin(arguments("out"), state, TrainerControl(), model=tiny_encoder())
+        callback.on_train_begin(arguments(f"out/{name}"), state, TrainerControl(), model=tiny_encoder())
         runs.append(callback.run)
     assert [(run.options["name"], run.options["group"]) for run in runs] == [("run-0", "out"), ("run-1", "out")]
     assert [run.is_finished for run in runs] == [True, False]

@@ -62,6 +62,8 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         self.loss = loss
         self.dataset_name: str | None = None
         """Stands behind the names of the weights in log rows, where several losses have a schedule."""
+        self.was_added = False
+        """Whether the trainer has made it; then it goes when its loss does."""
         self.scheduler_type = SchedulerType(kind)
         self.warmup_ratio = warmup_ratio
         self.max_document_regularizer_weight = loss.document_regularizer_weight
@@ -126,14 +128,19 @@ def schedule_splade_weights(callbacks: list[TrainerCallback], losses: nn.Module 
     """
     by_dataset = losses if isinstance(losses, Mapping) else {"": losses}
     found = {id(loss): loss for loss in by_dataset.values() if isinstance(loss, SpladeLoss)}
+    scheduled = [each for each in callbacks if isinstance(each, SpladeRegularizerWeightSchedulerCallback)]
+    gone = {id(each) for each in scheduled if each.was_added and id(each.loss) not in found}
+    callbacks[:] = [each for each in callbacks if id(each) not in gone]  # their losses were those of another model
     for place, loss in enumerate(found.values(), start=1):
         callback = _take(callbacks, loss)
         if callback is None:
-            logger.warning(
-                "SpladeLoss without a SpladeRegularizerWeightSchedulerCallback: one is added, which raises the weights "
-                "of the regularizers from 0 over the first third of the run"
-            )
+            if not gone:
+                logger.warning(
+                    "SpladeLoss without a SpladeRegularizerWeightSchedulerCallback: one is added, which raises the "
+                    "weights of the regularizers from 0 over the first third of the run"
+                )
             callback = SpladeRegularizerWeightSchedulerCallback(loss)
+            callback.was_added = True
         name = next(name for name, each in by_dataset.items() if each is loss)
         callback.dataset_name = name if len(found) > 1 else None
         callbacks.insert(place, callback)

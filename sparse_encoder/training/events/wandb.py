@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
@@ -18,8 +19,7 @@ class WandbCallback(TrainerCallback):
     """Log a run under ``$WANDB_PROJECT``, else ``args.project``, with the settings of the run and of the model.
 
     A run that was begun by ``wandb.init`` is used as it is. A trial of a search is a run, in a group with the other
-    trials. The run stays open behind the training, for later
-    evaluations; Weights & Biases ends it with the process.
+    trials. The run stays open behind the training, for later evaluations; Weights & Biases ends it with the process.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,8 @@ class WandbCallback(TrainerCallback):
     def _begin(self, args: Arguments, state: TrainerState, model: object) -> None:
         if self.run is None:
             project, trial = os.environ.get("WANDB_PROJECT") or args.project, state.trial_name
-            name, group = (trial, args.run_name or args.output_dir) if trial else (args.run_name, None)
+            of_search = args.run_name or str(Path(str(args.output_dir)).parent)  # trials have folders in one folder
+            name, group = (trial, of_search) if trial else (args.run_name, None)
             self.run = self._wandb.run or self._wandb.init(project=project, name=name, group=group)
             self.run.config.update({**model_config(model), **args.to_dict()}, allow_val_change=True)
             self.run.define_metric(STEP)

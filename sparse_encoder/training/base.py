@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from torch.utils.data import DataLoader
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.data.collator import Batch
-from sparse_encoder.training.data.loaders import length_of
 from sparse_encoder.training.devices import build_accelerator, is_model_parallel, model_is_moved
 from sparse_encoder.training.evaluating import EvalLoopOutput, PredictionOutput, evaluate_datasets, predict_dataset
 from sparse_encoder.training.events.flow import DefaultFlowCallback
@@ -29,24 +29,19 @@ from sparse_encoder.training.events.protocol import CallbackHandler, TrainerCall
 from sparse_encoder.training.events.reporting import reporting_callbacks
 from sparse_encoder.training.launching import check_given_optimizers, first_model, launch
 from sparse_encoder.training.optimization.groups import (
-    ParameterGroup,
-    find_group,
-    learning_rates_of,
-    named_parameter,
     parameter_groups,
 )
-from sparse_encoder.training.optimization.optimizers import build_optimizer, get_optimizer_cls_and_kwargs
+from sparse_encoder.training.optimization.optimizers import build_optimizer
 from sparse_encoder.training.optimization.schedules import build_scheduler
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
-from sparse_encoder.training.steps import TrainingValues, training_values
+from sparse_encoder.training.trainer_facts import OptimizerRecipe, TrainerFacts, present
 from sparse_encoder.training.trainer_files import TrainerFiles
 from sparse_encoder.training.trainer_tuning import TrainerTuning
 
 Callbacks = Sequence[TrainerCallback | type[TrainerCallback]]
-OptimizerRecipe = tuple[type[Optimizer], dict[str, Any]]
 
 
-class TrainerBase(TrainerFiles, TrainerTuning, ABC):
+class TrainerBase(TrainerFacts, TrainerFiles, TrainerTuning):
     """Own what every run needs and answer for it.
 
     Args:
@@ -99,15 +94,15 @@ class TrainerBase(TrainerFiles, TrainerTuning, ABC):
         self.trained_in = set()
         self.publisher = self.build_publisher() if args.push_to_hub else None
         report = PrinterCallback if args.disable_tqdm else ProgressCallback
-        context = {"model": self.model, "processing_class": self.processing_class, "log": self.log}
+        context = {
+            "model": self.model,
+            "processing_class": self.processing_class,
+            "log": self.log,
+            "save_model": partial(self.save_model, _internal_call=True),
+        }
         self.callback_handler = CallbackHandler(
             [DefaultFlowCallback, *reporting_callbacks(args.report_to), *callbacks, report], context
         )
-
-    @property
-    @abstractmethod
-    def objective(self) -> nn.Module:
-        """The module whose parameters are trained: a loss that holds the model, or the model."""
 
     @abstractmethod
     def get_train_dataloader(self) -> DataLoader[Batch]:
@@ -293,61 +288,13 @@ class TrainerBase(TrainerFiles, TrainerTuning, ABC):
         """
         if self.lr_scheduler is None:
             chosen = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = build_scheduler(_present(chosen), self.args, num_training_steps)
+            self.lr_scheduler = build_scheduler(present(chosen), self.args, num_training_steps)
         return self.lr_scheduler
 
     def create_optimizer_and_scheduler(self, num_training_steps: int) -> None:
         """Build optimizer and schedule, unless they are there."""
         self.create_optimizer()
         self.create_scheduler(num_training_steps)
-
-    @staticmethod
-    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> OptimizerRecipe:
-        """Return the class and the options of the optimizer that the settings name; the model has no influence."""
-        return get_optimizer_cls_and_kwargs(args)
-
-    def get_learning_rates(self) -> list[float]:
-        """Return the learning rate of each parameter group.
-
-        Raises:
-            ValueError: If there is no optimizer yet.
-        """
-        return learning_rates_of(_present(self.optimizer))
-
-    def get_num_trainable_parameters(self) -> int:
-        """Count the trained numbers of the model."""
-        return sum(each.numel() for each in self.model.parameters() if each.requires_grad)
-
-    def get_optimizer_group(self, param: nn.Parameter | str | None = None) -> list[list[nn.Parameter]] | ParameterGroup:
-        """Return the parameters of each group, or the group that holds a parameter.
-
-        Args:
-            param: A parameter, compared by identity, or its name in what is trained; None for all groups.
-
-        Raises:
-            ValueError: If there is no optimizer yet, or no such parameter in it.
-        """
-        optimizer = _present(self.optimizer)
-        if param is None:
-            return [group["params"] for group in optimizer.param_groups]
-        return find_group(optimizer, named_parameter(self.objective, param) if isinstance(param, str) else param)
-
-    def set_initial_training_values(
-        self, args: TrainingArguments, dataloader: DataLoader[Batch], total_train_batch_size: int | None = None
-    ) -> TrainingValues:
-        """Return the lengths of a run over these batches.
-
-        Args:
-            args: The settings.
-            dataloader: The batches of an epoch.
-            total_train_batch_size: Rows of an update; None counts those of all processes.
-        """
-        if total_train_batch_size is None:
-            batches = args.gradient_accumulation_steps * self.accelerator.num_processes
-            total_train_batch_size = args.train_batch_size * batches
-        rows = getattr(dataloader, "dataset", None)
-        num_rows = len(rows) if isinstance(rows, Sized) else None
-        return training_values(args, length_of(dataloader), num_rows, total_train_batch_size)
 
     @property
     def is_model_parallel(self) -> bool:
@@ -366,12 +313,6 @@ class TrainerBase(TrainerFiles, TrainerTuning, ABC):
     def is_world_process_zero(self) -> bool:
         """Return whether this is the first process of all."""
         return bool(self.accelerator.is_main_process)
-
-
-def _present(optimizer: Optimizer | None) -> Optimizer:
-    if optimizer is None:
-        raise ValueError("there is no optimizer yet; call create_optimizer() or train()")
-    return optimizer
 
 
 def one_of(processing_class: object, tokenizer: object) -> object:

@@ -18,7 +18,7 @@ from sparse_encoder.samplers import DefaultBatchSampler, ProportionalBatchSample
 from sparse_encoder.samplers.length_grouped import LengthGroupedBatchSampler
 from sparse_encoder.samplers.sequential import SequentialBatchSampler
 from sparse_encoder.training.arguments import TrainingArguments
-from sparse_encoder.training.base import Callbacks, OptimizerRecipe, TrainerBase, one_of
+from sparse_encoder.training.base import Callbacks, TrainerBase, one_of
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.data.collator import Batch
 from sparse_encoder.training.data.columns import keep_columns, lengths_of
@@ -35,6 +35,7 @@ from sparse_encoder.training.outputs import (
     without_loss,
 )
 from sparse_encoder.training.prediction import predict_batches
+from sparse_encoder.training.trainer_facts import OptimizerRecipe
 
 Metrics = Callable[..., dict[str, float]]
 Preprocess = Callable[[Any, Any], Any]  # of logits and labels, nested as the model's are
@@ -115,7 +116,7 @@ class Trainer(TrainerBase):
         )
         self._num_items: Tensor | None = None  # labels of the update that is computed
         self.use_model(self.model)
-        self.add_model_card_callback(TrainingArguments("unused").to_dict())
+        self.add_model_card_callback(type(self.args)("unused").to_dict())
         self.fire("on_init_end")
 
     @property

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import skip_first_batches
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -26,10 +26,10 @@ from sparse_encoder.training.checkpoints.saving import RunFiles, mark_as_trained
 from sparse_encoder.training.checkpoints.signals import StopRequest
 from sparse_encoder.training.checkpoints.snapshot import Progress, data_identity, optimization_identity
 from sparse_encoder.training.data.collator import Batch, num_texts, num_tokens
-from sparse_encoder.training.data.loaders import length_of
+from sparse_encoder.training.data.loaders import epoch_lengths_of, length_of, skip_batches
 from sparse_encoder.training.devices import wrap_model
 from sparse_encoder.training.events.stateful import collect_states, restore_states
-from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merge_sums
+from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merge_sums, own_tables, sums_in
 from sparse_encoder.training.optimization.groups import learning_rates_of, non_embedding_parameters
 from sparse_encoder.training.optimization.guard import GuardedUpdate
 from sparse_encoder.training.randomness import MODEL_STREAM, seed_everything
@@ -72,7 +72,8 @@ class TrainingRun:
         args = trainer.args
         self.trainer, self.ignore_keys, self.stop = trainer, ignore_keys, stop
         self.loader = trainer.get_train_dataloader()
-        self.plan = plan_steps(args, length_of(self.loader))
+        num_epochs = 1 if args.max_steps > 0 else math.ceil(args.num_train_epochs)
+        self.plan = plan_steps(args, epoch_lengths_of(self.loader, num_epochs))
         trainer.control = TrainerControl()
         trainer.state = self._first_state()
         trainer.create_optimizer_and_scheduler(self.plan.max_steps)
@@ -91,9 +92,8 @@ class TrainingRun:
             if args.restore_callback_states_from_checkpoint:
                 states = trainer.state.stateful_callbacks
                 trainer.control = restore_states(trainer.callback_handler, trainer.control, states)
-            if trainer.is_world_process_zero():  # the sums are those of all processes
-                self.meter.load(self.progress.loss_sums, trainer.accelerator.device)
-        carried = self.meter.sums().get("loss", (0.0, 0.0))
+            self.meter.load(own_tables(self.progress.loss_tables, trainer.accelerator), trainer.accelerator.device)
+        carried = merge_sums(sums_in(tables) for tables in self.progress.loss_tables).get("loss", (0.0, 0.0))
         self.loss_sum, self.loss_weight = -carried[0], -carried[1]  # of this call
         self.grad_norm: Tensor | None = None  # of the last update of this call
         self.num_samples = 0
@@ -112,12 +112,17 @@ class TrainingRun:
         trainer.model.train()
         trainer.objective.zero_grad(set_to_none=True)
         trainer.callback_handler.context["train_dataloader"] = self.loader
+        trainer.callback_handler.context["save_checkpoint"] = self.save_checkpoint
         trainer.fire("on_train_begin")
         if trainer.args.eval_on_start and trainer.state.global_step == 0:
             self._evaluate()
         first_epoch = progress.epoch + progress.epoch_ended
-        for epoch in range(first_epoch, self.plan.num_train_epochs):
-            goes_on = epoch == progress.epoch and not progress.epoch_ended and not trainer.args.ignore_data_skip
+        last_epoch = sys.maxsize if trainer.args.max_steps > 0 else self.plan.num_train_epochs
+        for epoch in range(first_epoch, last_epoch):
+            is_begun = epoch == progress.epoch and not progress.epoch_ended
+            if trainer.state.global_step >= self.plan.max_steps and not is_begun:
+                break
+            goes_on = is_begun and not trainer.args.ignore_data_skip
             self._run_epoch(epoch, batches_done=progress.batches_done if goes_on else 0)
             if trainer.control.should_training_stop:
                 break
@@ -134,7 +139,8 @@ class TrainingRun:
             self._update(batches)
             progress.batches_done += len(batches)
             trainer.state.global_step += 1
-            trainer.state.epoch = epoch + progress.batches_done / self.plan.batches_per_epoch
+            batches_in_epoch = length_of(self.loader) or self.plan.batches_per_epoch
+            trainer.state.epoch = epoch + progress.batches_done / batches_in_epoch
             trainer.fire("on_step_end")
             told = self._stop_if_told()
             self._report()
@@ -155,7 +161,7 @@ class TrainingRun:
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(epoch)
-        batches = iter(skip_first_batches(self.loader, batches_done) if batches_done else self.loader)
+        batches = iter(skip_batches(self.loader, batches_done) if batches_done else self.loader)
         while self.trainer.state.global_step < self.plan.max_steps:
             update = list(islice(batches, self.trainer.args.gradient_accumulation_steps))
             if not update:
@@ -239,11 +245,21 @@ class TrainingRun:
         if trainer.control.should_save:
             trainer.control.should_save = False
             self._check_skipped()
-            trainer.state.num_input_tokens_seen += self.tokens.take()
-            trainer.state.stateful_callbacks = collect_states(trainer.callback_handler, trainer.control)
+            self._note_state()
             if self.files.save(self._progress()):
                 trainer.fire("on_save")
                 self._publish()
+
+    def save_checkpoint(self, folder: Path | str) -> None:
+        """Write a checkpoint that can be resumed from into any folder; all processes must call this."""
+        self._note_state()
+        self.files.save_to(Path(folder), self._progress())
+
+    def _note_state(self) -> None:
+        """Bring the state that is saved up to date."""
+        trainer = self.trainer
+        trainer.state.num_input_tokens_seen += self.tokens.take()
+        trainer.state.stateful_callbacks = collect_states(trainer.callback_handler, trainer.control)
 
     def _publish(self) -> None:
         """Upload the last checkpoint, if the settings say so."""
@@ -292,7 +308,7 @@ class TrainingRun:
         """Return where the run stands, with the sums of all processes."""
         return replace(
             self.progress,
-            loss_sums=merge_sums(gather_object([self.meter.sums()])),
+            loss_tables=gather_object([self.meter.tables()]),
             grad_norm=self._last_norm(),
             skipped_in_a_row=self.guard.skipped()[0],
         )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 Sums = dict[str, tuple[float, float]]
 """Weighted sums and their weights by name."""
+Tables = list[list[list[Any]]]
+"""Names that came together, their weighted sums, and their weights, once for every set of names."""
 
 
 class LossMeter:
@@ -34,10 +40,7 @@ class LossMeter:
 
     def sums(self) -> Sums:
         """Return sums and weights by name."""
-        pairs = [
-            dict(zip(names, zip(*table.tolist(), strict=True), strict=True)) for names, table in self._sums.items()
-        ]
-        return merge_sums(pairs)
+        return sums_in(self.tables())
 
     def take_sums(self) -> Sums:
         """Return sums and weights by name, and start anew."""
@@ -45,11 +48,26 @@ class LossMeter:
         self._sums = {}
         return sums
 
-    def load(self, sums: Mapping[str, Iterable[float]], device: torch.device) -> None:
-        """Go on from sums and weights."""
-        self._sums = {}
-        if sums:
-            self._sums[tuple(sums)] = torch.tensor([list(pair) for pair in sums.values()], device=device).T
+    def tables(self) -> Tables:
+        """Return what :meth:`load` goes on from to the same bits; JSON can hold it."""
+        tables = ((names, table.tolist()) for names, table in self._sums.items())
+        return [[list(names), sums, weights] for names, (sums, weights) in tables]
+
+    def load(self, tables: Tables, device: torch.device) -> None:
+        """Go on from what :meth:`tables` has returned."""
+        self._sums = {tuple(names): torch.tensor([sums, weights], device=device) for names, sums, weights in tables}
+
+
+def sums_in(tables: Tables) -> Sums:
+    """Return sums and weights by name of what a meter holds."""
+    return merge_sums(dict(zip(names, zip(sums, weights, strict=True), strict=True)) for names, sums, weights in tables)
+
+
+def own_tables(of_all: Sequence[Tables], accelerator: Accelerator) -> Tables:
+    """Return what this process goes on from; if there were more or fewer processes, the first one takes all."""
+    if len(of_all) == accelerator.num_processes:
+        return of_all[accelerator.process_index]
+    return [table for tables in of_all for table in tables] if accelerator.is_main_process else []
 
 
 def merge_sums(many: Iterable[Sums]) -> Sums:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sparse_encoder.training.arguments import TrainingArguments
@@ -15,7 +16,9 @@ class StepPlan(NamedTuple):
     num_train_epochs: int
     """Passes over the data that are begun, the last one perhaps not ended."""
     updates_per_epoch: int
+    """Of the first epoch."""
     batches_per_epoch: int
+    """Of the first epoch."""
     max_steps: int
     """Updates of the whole run."""
 
@@ -35,12 +38,13 @@ class TrainingValues(NamedTuple):
     max_steps: int
 
 
-def plan_steps(args: TrainingArguments, batches_per_epoch: int | None) -> StepPlan:
+def plan_steps(args: TrainingArguments, batches_per_epoch: int | Sequence[int] | None) -> StepPlan:
     """Count the updates of a run: ``max_steps`` if it is given, else ``num_train_epochs`` passes, rounded up.
 
     Args:
         args: The settings.
-        batches_per_epoch: None for a stream, whose passes have no known length: all of the run counts as one epoch.
+        batches_per_epoch: Of every epoch, or of each one, where a sampler makes them differ. None for a stream, whose
+            passes have no known length: all of the run counts as one epoch.
 
     Raises:
         ValueError: If neither ``max_steps`` nor the length of the data is known.
@@ -49,11 +53,13 @@ def plan_steps(args: TrainingArguments, batches_per_epoch: int | None) -> StepPl
         if args.max_steps <= 0:
             raise ValueError("max_steps must be given for data without a length, such as a stream")
         return StepPlan(sys.maxsize, args.max_steps, args.max_steps * args.gradient_accumulation_steps, args.max_steps)
-    updates = max(math.ceil(batches_per_epoch / args.gradient_accumulation_steps), 1)
+    epochs = math.ceil(args.num_train_epochs)
+    lengths = [batches_per_epoch] * epochs if isinstance(batches_per_epoch, int) else list(batches_per_epoch)
+    updates = [max(math.ceil(length / args.gradient_accumulation_steps), 1) for length in lengths]
     if args.max_steps > 0:
-        return StepPlan(math.ceil(args.max_steps / updates), updates, batches_per_epoch, args.max_steps)
-    max_steps = math.ceil(args.num_train_epochs * updates)
-    return StepPlan(math.ceil(args.num_train_epochs), updates, batches_per_epoch, max_steps)
+        return StepPlan(math.ceil(args.max_steps / updates[0]), updates[0], lengths[0], args.max_steps)
+    of_last = math.ceil((args.num_train_epochs - (epochs - 1)) * updates[-1])
+    return StepPlan(epochs, updates[0], lengths[0], sum(updates[:-1]) + of_last)
 
 
 def training_values(

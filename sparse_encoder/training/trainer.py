@@ -19,8 +19,7 @@ from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.losses.global_batch import global_batch
 from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import check_can_be_saved
-from sparse_encoder.training.arguments import TrainingArguments
-from sparse_encoder.training.base import Callbacks, OptimizerRecipe, TrainerBase, one_of
+from sparse_encoder.training.base import Callbacks, TrainerBase, one_of
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.data.collator import DATASET_NAME, LABEL, Batch, SparseEncoderDataCollator, split_columns
 from sparse_encoder.training.evaluating import EvalLoopOutput, call_evaluator, mean_losses
@@ -35,6 +34,7 @@ from sparse_encoder.training.objectives import (
 )
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.trainer_data import TrainerData
+from sparse_encoder.training.trainer_facts import OptimizerRecipe
 
 if TYPE_CHECKING:
     from sparse_encoder.model import SparseEncoder
@@ -125,7 +125,7 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
         )
         self.loss_terms: dict[str, Tensor] = {}  # of the last batch, by name
         self.use_model(self.model)
-        self.add_model_card_callback(TrainingArguments("unused").to_dict())
+        self.add_model_card_callback(type(self.args)("unused").to_dict())
         self.fire("on_init_end")
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +19,11 @@ from sparse_encoder.training.data import names
 from sparse_encoder.training.data.collator import Batch
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint
 from sparse_encoder.training.data.loaders import LoaderSettings, build_loader
+from sparse_encoder.training.data.streams import stream_order
 from sparse_encoder.training.objectives import check_losses
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
+
+_LONGEST_NAME = 1000
 
 
 class TrainerData:
@@ -179,15 +183,15 @@ class TrainerData:
     def _loader(self, data: TrainingData, batch_size: int, *, drop_last: bool, even_batches: bool) -> DataLoader[Batch]:
         """Return the batches of some data, on the device and shared out among the processes."""
         args = self.args
-        order = args.multi_dataset_batch_sampler
+        order = MultiDatasetBatchSamplers.PROPORTIONAL
+        if data.is_stream:
+            order = stream_order(args.batch_sampler, args.multi_dataset_batch_sampler)
         settings = LoaderSettings(
             batch_size=batch_size,
             drop_last=drop_last,
             even_batches=even_batches,
             seed=args.seed if args.data_seed is None else args.data_seed,
-            stream_order=order
-            if isinstance(order, MultiDatasetBatchSamplers)
-            else MultiDatasetBatchSamplers.PROPORTIONAL,
+            stream_order=order,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory and self.accelerator.device.type == "cuda",
             prefetch_factor=args.dataloader_prefetch_factor,
@@ -206,5 +210,8 @@ class TrainerData:
 
 
 def _plain_name(sampler: object) -> str:
-    """Return the name of a sampler, a class or a function."""
+    """Return the name of a sampler, a class or a function, with the options that it was bound to."""
+    if isinstance(sampler, partial):
+        options = [*map(repr, sampler.args), *(f"{name}={value!r}" for name, value in sampler.keywords.items())]
+        return f"{_plain_name(sampler.func)}({', '.join(options)})"[:_LONGEST_NAME]
     return str(getattr(sampler, "value", getattr(sampler, "__qualname__", type(sampler).__qualname__)))

@@ -186,6 +186,8 @@ class TrainerFiles:
         processor = self.processing_class
         if processor is not getattr(self.model, "tokenizer", None) and hasattr(processor, "save_pretrained"):
             processor.save_pretrained(str(folder))
+        if not hasattr(self.model, "model_card_data"):
+            create_model_card(self, CardOptions(), folder=folder)
 
 
 def _readable(value: object) -> str:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -446,7 +447,8 @@ def test_save_model_writes_the_model_and_the_settings(tmp_path: Path) -> None:
     run.save_model()
     run.save_model(str(tmp_path / "other"))
     for folder in ("run", "other"):
-        assert sorted(os.listdir(tmp_path / folder)) == ["config.json", "model.safetensors", "training_args.json"]
+        names = ["README.md", "config.json", "model.safetensors", "training_args.json"]
+        assert sorted(os.listdir(tmp_path / folder)) == names
 
 
 def test_the_default_loss_is_that_of_the_peer(tmp_path: Path) -> None:
@@ -584,3 +586,13 @@ def test_a_wrapped_model_is_put_into_every_loss(tmp_path: Path) -> None:
     assert torch.equal(run.compute_loss(run.model, batch), wrapped)  # type: ignore[arg-type]
     assert wrapper.calls == 2
     assert {id(part.model) for part in run.loss.modules() if hasattr(part, "model")} == {id(run.model)}
+
+
+def test_a_deepspeed_configuration_is_filled_where_there_is_one(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    with pytest.raises(ValueError, match="no DeepSpeed configuration"):
+        run.propagate_args_to_deepspeed()
+    plugin = SimpleNamespace(deepspeed_config={"train_micro_batch_size_per_gpu": "auto", "gradient_clipping": "auto"})
+    run.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin), num_processes=1)
+    run.propagate_args_to_deepspeed()
+    assert plugin.deepspeed_config == {"train_micro_batch_size_per_gpu": 4, "gradient_clipping": 1.0}

@@ -148,6 +148,7 @@ def test_a_checkpoint_holds_no_pickle(straight: SparseEncoderTrainer) -> None:
     checkpoint = Path(str(straight.args.output_dir)) / "checkpoint-2"
     assert sorted(path.name for path in checkpoint.iterdir()) == [
         "MANIFEST.json",
+        "README.md",
         "config.json",
         "model.safetensors",
         "optimizer.json",

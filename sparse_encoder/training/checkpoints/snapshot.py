@@ -19,7 +19,7 @@ import sparse_encoder
 from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.checkpoints.optimizer_state import OPTIONS, SCHEDULE, checked_state
-from sparse_encoder.training.meters import Sums
+from sparse_encoder.training.meters import Tables
 from sparse_encoder.training.state import TrainerState, read_spelled, spelled
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Progress:
     epoch_ended: bool = False
     """Whether what belongs to the end of the epoch (evaluation, saving) is done too."""
     last_logged_step: int = 0
-    loss_sums: Sums = field(default_factory=dict)
+    loss_tables: list[Tables] = field(default_factory=list)
     """Of the loss and its terms since the last log row."""
     grad_norm: float = 0.0
     learning_rate: float = 0.0

@@ -11,7 +11,7 @@ from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import BatchSampler, DataLoader
 
-from sparse_encoder.samplers import MultiDatasetBatchSamplers
+from sparse_encoder.samplers import MultiDatasetBatchSamplers, epoch_lengths
 from sparse_encoder.training.data.collator import LABEL_COLUMNS, Batch
 from sparse_encoder.training.data.datasets import TrainingData, num_rows
 from sparse_encoder.training.data.rows import ConcatRows, Row, Rows, Share
@@ -173,6 +173,17 @@ def skip_batches(loader: DataLoader[Batch], count: int) -> DataLoader[Batch]:
     return prepared
 
 
+def epoch_lengths_of(loader: DataLoader[Batch], num_epochs: int) -> list[int] | None:
+    """Count the batches of this process in each epoch from 0 on, which samplers may make differ; None for streams."""
+    length = length_of(loader)
+    if length is None:
+        return None
+    shared = loader.batch_sampler
+    if not isinstance(shared, SharedBatches):
+        return [length] * num_epochs
+    return [shared.share_of(each) for each in epoch_lengths(shared.batches_of_all, num_epochs)]
+
+
 class SharedBatches(BatchSampler):
     """Share out the batches of a sampler among processes, in turn; all get as many, unless they need not.
 
@@ -192,7 +203,11 @@ class SharedBatches(BatchSampler):
 
     def __len__(self) -> int:
         """Count the batches of this process."""
-        whole, rest = divmod(len(self.batches_of_all), self.num_processes)
+        return self.share_of(len(self.batches_of_all))
+
+    def share_of(self, batches_of_all: int) -> int:
+        """Return how many of so many batches are for this process."""
+        whole, rest = divmod(batches_of_all, self.num_processes)
         if self.drop_last:
             return whole
         return whole + bool(rest if self.even_batches else rest > self.process_index)

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from sparse_encoder.training.arguments import TrainingArguments
+from sparse_encoder.training.objectives import Losses as LossesByDataset
 
 Losses = dict[str, Tensor]
 ComputeLosses = Callable[..., Losses]  # from a micro-batch and its place, whatever the trainer's are
@@ -63,6 +64,9 @@ class Replicas:
         accelerator: Knows the processes, and the settings of data parallelism.
         objective: Holds every parameter that is trained; perhaps with sharded ones, which average by themselves.
         compute: Returns the losses of a micro-batch by name.
+
+    Raises:
+        ValueError: If there are several losses by dataset, and one compares the rows of all processes.
     """
 
     def __init__(self, accelerator: Accelerator, objective: nn.Module, compute: ComputeLosses) -> None:
@@ -72,6 +76,7 @@ class Replicas:
         self._not_averaged: list[nn.Parameter] = []
         if accelerator.num_processes == 1:
             return
+        _check_gathering(objective)
         trained = [each for each in objective.parameters() if each.requires_grad]
         if any(isinstance(each, DTensor) for each in trained):
             self._not_averaged = [each for each in trained if not isinstance(each, DTensor)]
@@ -80,7 +85,9 @@ class Replicas:
         buffers = [name for name, _ in step.named_buffers()]  # each process keeps its own
         ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
         ignore(step, buffers)  # type: ignore[no-untyped-call]
-        self.losses_of = self._wrapped = accelerator.prepare_model(step)
+        options = {} if accelerator.ddp_handler is None else accelerator.ddp_handler.to_kwargs()
+        places = None if accelerator.device.type == "cpu" else [accelerator.device]
+        self.losses_of = self._wrapped = DistributedDataParallel(step, device_ids=places, **options)
 
     def averaging(self, *, last: bool) -> AbstractContextManager[Any]:  # nothing is made of its value
         """Return the context of a forward and its backward, which averages gradients in the last of an update."""
@@ -92,6 +99,18 @@ class Replicas:
         """Average what has not been averaged in the backwards of an update."""
         if self._not_averaged:
             average_gradients(self._not_averaged)
+
+
+def _check_gathering(objective: nn.Module) -> None:
+    """Refuse a loss that waits for all processes where some of them may be at another loss."""
+    if not isinstance(objective, LossesByDataset) or len(set(objective.children())) < 2:
+        return
+    for part in objective.modules():
+        if getattr(part, "gather_across_devices", False):
+            raise ValueError(
+                f"{type(part).__name__} has gather_across_devices=True, which does not go with several losses by dataset "
+                "in several processes: these may be at different datasets, and would wait for each other forever"
+            )
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -9,7 +9,9 @@ from accelerate import Accelerator
 from distributed_helpers import in_processes
 from torch import Tensor, nn
 
+from sparse_encoder.losses import FlopsLoss, SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.training.arguments import TrainingArguments
+from sparse_encoder.training.objectives import Losses
 from sparse_encoder.training.replicas import Replicas, average_gradients, ddp_settings
 
 HIDDEN, RANKS = 5, 2
@@ -107,6 +109,16 @@ def test_one_process_computes_as_it_is() -> None:
         replicas.losses_of(batch(1, "query"))["loss"].backward()
     replicas.finish()
     assert gradients(module)["query.weight"].norm() > 0
+
+
+def test_losses_by_dataset_may_not_wait_for_other_processes() -> None:
+    gathering = SparseMultipleNegativesRankingLoss(Routes(), gather_across_devices=True)
+    accelerator = cast(Accelerator, SimpleNamespace(num_processes=RANKS))
+    losses = Losses({"a": FlopsLoss(Routes()), "b": SpladeLoss(Routes(), gathering, 1.0)})
+    with pytest.raises(
+        ValueError, match="SparseMultipleNegativesRankingLoss has gather_across_devices=True, which does"
+    ):
+        Replicas(accelerator, losses, lambda batch: {})
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,10 @@ def work(rank: int, folder: str) -> Anything:
     results["dropout"] = run(Path(folder) / "dropout", "", SIZE, **options)
     checkpoint = Path(folder) / "dropout" / "checkpoint-2"
     results["dropout resumed"] = run(Path(folder) / "again", "", SIZE, checkpoint, **options)
+    stream = {"loss": splade_loss, "rows": pairs(23).to_iterable_dataset(num_shards=3)}
+    results["stream"] = run(Path(folder) / "stream", "", SIZE, **stream)
+    checkpoint = Path(folder) / "stream" / "checkpoint-2"
+    results["stream resumed"] = run(Path(folder) / "stream again", "", SIZE, checkpoint, **stream)
     results["evaluated"] = evaluated(rank, Path(folder))
     return results
 
@@ -173,7 +177,7 @@ def test_two_processes_train_to_the_weights_of_one_with_the_doubled_batch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*sorted(CASES), "dropout"])
+@pytest.mark.parametrize("name", [*sorted(CASES), "dropout", "stream"])
 def test_two_processes_resume_to_the_same_bits(results: list[dict[str, Anything]], name: str) -> None:
     expected = results[0][name][0]
     for result in results:

@@ -108,8 +108,8 @@ def _check_gathering(objective: nn.Module) -> None:
     for part in objective.modules():
         if getattr(part, "gather_across_devices", False):
             raise ValueError(
-                f"{type(part).__name__} has gather_across_devices=True, which does not go with several losses by dataset "
-                "in several processes: these may be at different datasets, and would wait for each other forever"
+                f"{type(part).__name__} has gather_across_devices=True, which does not go with losses by dataset in "
+                "several processes: these may be at different datasets, and would wait for each other forever"
             )
 
 

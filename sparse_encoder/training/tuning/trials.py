@@ -104,8 +104,12 @@ def applied_trial(trainer: TrainerBase, trial: object) -> Iterator[None]:
     if trial is None or (present is not None and present.trial is trial):
         yield
         return
-    run = trial if isinstance(trial, TrialRun) else trial_run(trial)
     args, publisher = trainer.args, trainer.publisher
+    if isinstance(trial, TrialRun):
+        run = trial
+    else:
+        run = trial_run(trial)
+        warn_of_unknown(args, run.values)
     trainer.args, trainer.trial = arguments_of(args, run), run
     if run.name is not None:
         trainer.publisher = None

@@ -6,8 +6,9 @@ import builtins
 import hashlib
 import io
 import os
+import pathlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -50,13 +51,17 @@ class Faults:
     @contextmanager
     def armed(self) -> Iterator[Faults]:
         """Put the counting functions into the places of the real ones."""
-        with (
-            mock.patch.multiple(os, **{name: self._wrap(name) for name in self.functions}),
-            mock.patch.object(builtins, "open", self._open),
-            mock.patch.object(io, "open", self._open),
-            mock.patch.object(writing, "save_file", self._save_file),
-            mock.patch.object(training_helpers, "save_file", self._save_file),
-        ):
+        counted = {name: self._wrap(name) for name in self.functions}
+        with ExitStack() as patched:
+            patched.enter_context(mock.patch.multiple(os, **counted))
+            accessor = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10 keeps functions of its own
+            if accessor is not None:
+                own = {name: staticmethod(each) for name, each in counted.items() if hasattr(accessor, name)}
+                patched.enter_context(mock.patch.multiple(accessor, **{**own, "open": staticmethod(self._open)}))
+            for module in (builtins, io):
+                patched.enter_context(mock.patch.object(module, "open", self._open))
+            for owner in (writing, training_helpers):
+                patched.enter_context(mock.patch.object(owner, "save_file", self._save_file))
             yield self
 
     def _wrap(self, name: str) -> Callable[..., Anything]:
@@ -176,8 +181,11 @@ def _moved(path: Path, source: Path, target: Path) -> Path:
     return target / path.relative_to(source) if path == source or source in path.parents else path
 
 
-def small_run(folder: Path, *, seed: int = 3, **options: Anything) -> SparseEncoderTrainer:
+def small_run(
+    folder: Path, *, model: torch.nn.Module | None = None, seed: int = 3, **options: Anything
+) -> SparseEncoderTrainer:
     """Make the trainer of a run of three updates, two batches each, with a checkpoint after each."""
+    model = tiny_encoder(dropout=0.3, seed=seed) if model is None else model
     options = {
         "gradient_accumulation_steps": 2,
         "max_steps": 3,
@@ -188,7 +196,7 @@ def small_run(folder: Path, *, seed: int = 3, **options: Anything) -> SparseEnco
         "weight_decay": 0.1,
         **options,
     }
-    return trainer(folder, tiny_encoder(dropout=0.3, seed=seed), rows=pairs(21), **options)
+    return trainer(folder, model, rows=pairs(21), **options)
 
 
 def weights_digest(model: torch.nn.Module) -> str:

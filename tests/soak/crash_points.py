@@ -17,7 +17,10 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from checkpoints_helpers import KILLED, Faults, in_child, small_run, weights_digest
+from checkpoints_helpers import KILLED, Anything, Faults, in_child, small_run, weights_digest
+from model_helpers import write_masked_language_model
+
+from sparse_encoder import SparseEncoder, SparseEncoderTrainer
 
 SCENARIOS = {  # checkpoints that are there, what is resumed from, updates between checkpoints
     "first": ((), None, 3),
@@ -32,13 +35,19 @@ SABOTAGE = "sparse_encoder.training.checkpoints.folders.sync_tree"
 class Crashes:
     """A run in a folder, as far as it came before the checkpoint at which it is to crash."""
 
-    def __init__(self, folder: Path, scenario: str) -> None:
+    def __init__(self, folder: Path, scenario: str, *, library: bool) -> None:
         self.folder = folder
+        self.base = write_masked_language_model(folder / "base") if library else None
         self.present, self.resume, self.save_steps = SCENARIOS[scenario]
         self.whole, self.out, self.report = folder / "whole", folder / "out", folder / "report"
-        run = small_run(self.whole, save_total_limit=None)
+        run = self._make(self.whole, seed=3, save_total_limit=None)
         run.train()  # in this process: what torch does at the first call need not be done in every fork
         self.expected = weights_digest(run.model)
+
+    def _make(self, folder: Path, *, seed: int, **options: Anything) -> SparseEncoderTrainer:
+        """Make a trainer; the seed is that of weights that a resumed run does not keep."""
+        model = None if self.base is None else SparseEncoder(str(self.base), device="cpu")
+        return small_run(folder, model=model, seed=seed, **options)
 
     def prepare(self) -> None:
         """Put the folder into the state before the crash."""
@@ -55,7 +64,7 @@ class Crashes:
 
     def _train(self, faults: Faults, report: Path | None = None) -> None:
         resume = str(self.out / self.resume) if isinstance(self.resume, str) else self.resume
-        run = small_run(self.out, seed=99 if resume else 3, save_steps=self.save_steps)
+        run = self._make(self.out, seed=99 if resume else 3, save_steps=self.save_steps)
         with faults.armed():
             run.train(resume_from_checkpoint=resume)
         if report is not None:
@@ -79,7 +88,7 @@ class Crashes:
     def _recover(self) -> None:
         """Go on, from a checkpoint if one was committed before the crash or by the crashed process."""
         committed = bool(self.present) or any(path.name == "checkpoint-3" for path in self.out.iterdir())
-        run = small_run(self.out, seed=99 if committed else 3, save_steps=self.save_steps)
+        run = self._make(self.out, seed=99 if committed else 3, save_steps=self.save_steps)
         run.train(resume_from_checkpoint=True if committed else None)
         self.report.write_text("\n".join([weights_digest(run.model), *sorted(os.listdir(self.out))]))
 
@@ -90,12 +99,13 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES, default="kill")
     parser.add_argument("--scenario", choices=sorted(SCENARIOS), default="next")
     parser.add_argument("--every", type=int, default=1, help="crash at every n-th operation only")
+    parser.add_argument("--library", action="store_true", help="train an encoder of the library, not a stand-in")
     parser.add_argument("--sabotage", action="store_true", help="do not flush the files, to see that this is noticed")
     chosen = parser.parse_args()
     if chosen.sabotage:
         mock.patch(SABOTAGE, lambda folder: None).start()
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        crashes = Crashes(Path(folder), chosen.scenario)
+        crashes = Crashes(Path(folder), chosen.scenario, library=chosen.library)
         calls = crashes.count()
         faults = {at: crashes.crash(at, chosen.mode) for at in range(1, len(calls) + 1, chosen.every)}
     wrong = {f"{at} {calls[at - 1]}": fault for at, fault in faults.items() if fault is not None}

@@ -39,6 +39,12 @@ def test_every_crash_point_leaves_a_run_that_ends_the_same(scenario: str, mode: 
     assert {"open", "write", "file.write", "save_file", "fsync", "mkdir", "rename", "replace", "unlink"} <= kinds
 
 
+def test_every_crash_point_of_an_encoder_of_the_library_leaves_a_run_that_ends_the_same() -> None:
+    outcome = soak("crash_points.py", "--scenario", "next", "--mode", "power", "--library")
+    assert outcome["wrong"] == {}
+    assert len(outcome["calls"]) > 100
+
+
 def test_a_missing_flush_would_be_noticed() -> None:
     outcome = soak("crash_points.py", "--mode", "power", "--sabotage", "--every", "3")
     assert outcome["wrong"]

@@ -144,6 +144,12 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
+def class_name(module: nn.Module) -> str:
+    """Return the name of a module's class, as it was before the module was shared out."""
+    kind = type(module)
+    return (kind.__bases__[-1] if isinstance(module, FSDPModule) else kind).__name__
+
+
 def give_back(model: nn.Module) -> None:
     """Let a model forget the parts of other processes that it has fetched; a forward without a backward keeps some."""
     for part in model.modules():

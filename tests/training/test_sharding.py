@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from sparse_encoder.training.replicas import average_gradients
 from sparse_encoder.training.sharding import (
     Sharding,
+    class_name,
     is_sharded,
     load_whole,
     read_sharding,
@@ -88,6 +89,8 @@ def work(rank: int, folder: str) -> dict[str, Any]:
     loss = Ranking(Encoder())
     shard(loss.model, Sharding(), CPU, RANKS)
     assert is_sharded(loss.model)
+    assert [class_name(each) for each in (loss.model, loss.model.layers[1])] == ["Encoder", "Layer"]
+    assert class_name(loss) == "Ranking"
     sizes = [each.to_local().numel() for each in loss.model.parameters() if isinstance(each, DTensor)]
     optimizer = optimizer_for(loss)
     train(loss, optimizer, range(1), rank)

@@ -20,6 +20,7 @@ from sparse_encoder.training.card.facts import (
     total_rows,
 )
 from sparse_encoder.training.card.logs import loss_values, metric_values, rows_of
+from sparse_encoder.training.sharding import class_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,7 +81,7 @@ def write_generic_card(model: nn.Module, card: ModelCardData) -> str:
     Returns:
         Markdown.
     """
-    kind = type(model).__name__
+    kind = class_name(model)
     card.model_name = card.model_name or (f"{kind} based on {card.base_model}" if card.base_model else kind)
     card.eval_results = [_of_task(result, card) for result in card.eval_results]
     config = getattr(model, "config", None)

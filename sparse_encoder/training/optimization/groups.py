@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from sparse_encoder.training.sharding import split_by_kind
+from sparse_encoder.training.sharding import class_name, split_by_kind
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def searchable_names(module: nn.Module) -> dict[str, list[str]]:
         prefix = f"{path}." if path else ""
         for name, texts in names.items():
             if name.startswith(prefix):
-                texts.append(f"{type(part).__name__}.{name.removeprefix(prefix)}")
+                texts.append(f"{class_name(part)}.{name.removeprefix(prefix)}")
     return names
 
 

@@ -107,7 +107,8 @@ def test_every_file_is_needed(made: Path, tmp_path: Path, name: str) -> None:
 
 
 def test_these_are_all_files(made: Path) -> None:
-    assert sorted(path.name for path in made.iterdir()) == [MANIFEST, "config.json", *FILES]
+    assert sorted({path.name for path in made.iterdir()} - {"README.md"}) == [MANIFEST, "config.json", *FILES]
+    assert check_manifest(made) | {MANIFEST} == {path.name for path in made.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["run.json", "scheduler.json", "trainer_state.json", "optimizer.json"])

@@ -13,6 +13,7 @@ from sparse_encoder.training.events.hub_push import HubPushCallback
 from sparse_encoder.training.events.metric import MetricCallback
 from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback
 from sparse_encoder.training.events.protocol import CallbackHandler, ExportableState, TrainerCallback
+from sparse_encoder.training.events.sparsity import ActiveTerms, SparsityMonitorCallback
 from sparse_encoder.training.events.splade_weights import SchedulerType, SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.events.tensorboard import TensorBoardCallback
 from sparse_encoder.training.events.wandb import WandbCallback
@@ -24,6 +25,7 @@ from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOut
 from sparse_encoder.training.trainer import SparseEncoderTrainer
 
 __all__ = [
+    "ActiveTerms",
     "AdamW",
     "CallbackHandler",
     "CodeCarbonCallback",
@@ -44,6 +46,7 @@ __all__ = [
     "SparseEncoderTrainer",
     "SparseEncoderTrainingArguments",
     "SpladeRegularizerWeightSchedulerCallback",
+    "SparsityMonitorCallback",
     "TensorBoardCallback",
     "TrainOutput",
     "Trainer",

@@ -23,6 +23,7 @@ from sparse_encoder.training.base import Callbacks, TrainerBase, one_of
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.data.collator import DATASET_NAME, LABEL, Batch, SparseEncoderDataCollator, split_columns
 from sparse_encoder.training.evaluating import EvalLoopOutput, call_evaluator, mean_losses
+from sparse_encoder.training.events.sparsity import watch_sparsity
 from sparse_encoder.training.events.splade_weights import schedule_splade_weights
 from sparse_encoder.training.objectives import (
     GivenLoss,
@@ -125,6 +126,7 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
         )
         self.loss_terms: dict[str, Tensor] = {}  # of the last batch, by name
         self.use_model(self.model)
+        watch_sparsity(self.callback_handler.callbacks)
         self.add_model_card_callback(type(self.args)("unused").to_dict())
         self.fire("on_init_end")
 

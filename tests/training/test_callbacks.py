@@ -140,6 +140,7 @@ def test_the_order_of_callbacks_is_flow_weights_own_report(tmp_path: Path) -> No
     assert [type(each).__name__ for each in run.callback_handler.callbacks] == [
         "DefaultFlowCallback",
         "SpladeRegularizerWeightSchedulerCallback",
+        "SparsityMonitorCallback",
         "Other",
         "PrinterCallback",
         "ModelCardCallback",

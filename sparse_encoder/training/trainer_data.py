@@ -159,7 +159,7 @@ class TrainerData:
 
     def _prepared(self, dataset: object, name: str) -> Any:  # noqa: ANN401  (as given, or a view of it)
         """Return a dataset with what its rows need added, checked before any work is done."""
-        if dataset is None or (isinstance(dataset, dict) and not dataset):
+        if dataset is None:
             return None
         prepared = self.preprocess_dataset(dataset)
         data = as_training_data(prepared, name)

@@ -200,7 +200,7 @@ def labels_of(rows: Sequence[Mapping[str, Any]], column: str) -> torch.Tensor:  
         column: The one that holds them: numbers, lists of numbers, arrays or tensors.
 
     Raises:
-        ValueError: If one is missing, no number or NaN, or rows have different numbers of them.
+        ValueError: If one is missing, no number or not finite, or rows have different numbers of them.
     """
     values = [row[column] for row in rows]
     first = None
@@ -224,9 +224,10 @@ def labels_of(rows: Sequence[Mapping[str, Any]], column: str) -> torch.Tensor:  
             labels = torch.tensor(np.stack(values) if isinstance(values[0], np.ndarray | np.generic) else values)
     except (TypeError, ValueError) as reason:
         raise ValueError(f"column {column!r} must hold numbers, got {values[0]!r}") from reason
-    bad = torch.isnan(labels).reshape(len(rows), -1).any(dim=1)
+    bad = (~torch.isfinite(labels)).reshape(len(rows), -1).any(dim=1)
     if bad.any():
-        raise ValueError(f"column {column!r} is NaN in {_tell(rows, int(bad.nonzero()[0]))}")
+        row = int(bad.nonzero()[0])
+        raise ValueError(f"column {column!r} is {values[row]}, not finite, in {_tell(rows, row)}")
     return labels
 
 

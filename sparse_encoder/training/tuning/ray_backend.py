@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparse_encoder.training.devices import build_accelerator
 from sparse_encoder.training.tuning.protocol import BestRun
 from sparse_encoder.training.tuning.trials import TrialRun
 
@@ -76,14 +77,25 @@ class RayBackend:
             options["progress_reporter"] = self._tune.CLIReporter(metric_columns=["objective"])
         space = search.values_of(None)
         search.release()
-        search.space = _no_space
-        trainable = self._tune.with_parameters(_run_trial, search=search, output_dir=_absolute(trainer.args.output_dir))
+        search.space, search.options = _no_space, {}  # they need not go to other processes
+        trainable = self._trainable(search)
         analysis = self._tune.run(trainable, config=space, num_samples=search.n_trials, **options)
         scope = os.environ.get("RAY_SCOPE", "last")
         best = analysis.get_best_trial(metric="objective", mode=search.directions[0][:3], scope=scope)
         if best is None:
             raise RuntimeError("no trial reported an objective, so there is no best one; ray's log tells why")
         return BestRun(str(best.trial_id), best.last_result["objective"], dict(best.config), analysis)
+
+    def _trainable(self, search: Search) -> Any:  # noqa: ANN401  (of an optional package)
+        """Return what runs a trial, packed up for other processes, which find their own devices."""
+        trainer = search.trainer
+        output_dir = str(Path(str(trainer.args.output_dir)).absolute())
+        accelerator = trainer.accelerator
+        del trainer.accelerator
+        try:
+            return self._tune.with_parameters(_run_trial, search=search, output_dir=output_dir)
+        finally:
+            trainer.accelerator = accelerator
 
 
 def _run_trial(config: dict[str, Any], search: Search, output_dir: str) -> None:  # settings of several types
@@ -97,6 +109,7 @@ def _run_trial(config: dict[str, Any], search: Search, output_dir: str) -> None:
     tune = _ray_tune()
     trainer = search.trainer
     trainer.args.output_dir = output_dir
+    trainer.accelerator = build_accelerator(trainer.args)
     values = {name: value for name, value in config.items() if name != "wandb"}
     run = search.trial_run(config, tune.get_context().get_trial_id(), values, values)
     own_folder = search.hp_name is None  # by ray's id, so that checkpoints in it are of this trial
@@ -123,12 +136,8 @@ def _check_scheduler(scheduler: object, eval_strategy: str) -> None:
         raise ValueError(f"{name} goes by evaluations during training; give an eval_strategy other than 'no'")
 
 
-def _absolute(folder: object) -> str:
-    return str(Path(str(folder)).absolute())
-
-
 def _no_space(trial: object) -> dict[str, Any]:  # nothing
-    """Stand in for a space that need not go to other processes."""
+    """Stand in for a space that has been asked."""
     return {}
 
 

@@ -23,6 +23,11 @@ def mean_of_rows(values: Tensor) -> Tensor:
     return values.mean(dim=0)
 
 
+def always() -> bool:
+    """Say of every call that it is the first of an update."""
+    return True
+
+
 def check_not_negative(name: str, value: object) -> None:
     """Check a setting of a loss.
 
@@ -55,11 +60,27 @@ class EmbeddingLoss(nn.Module, ABC):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> LossValue:
         """Embed the columns of one batch, the query column first, and compare them outside of any autocast."""
-        embeddings = [embed(self.model, column) for column in sentence_features]
-        if not embeddings:
+        columns = list(sentence_features)
+        if not columns:
             raise ValueError("a batch needs at least one column of texts, got none")
+        self.look_at(columns)
+        embeddings = [self.embed_column(column) for column in columns]
         with torch.autocast(embeddings[0].device.type, enabled=False):
             return self.compute_loss_from_embeddings(embeddings, labels)
+
+    def embed_column(self, column: dict[str, Tensor]) -> Tensor:
+        """Run the model on one column of a batch; returns term weights in float32 or wider, (B, V)."""
+        return embed(self.model, column)
+
+    def look_at(self, columns: list[dict[str, Tensor]]) -> None:
+        """Show the features of a batch, before it is embedded, to the losses that ask another model about it.
+
+        Args:
+            columns: Features of each column; the losses that this one is made of see them too.
+        """
+        for child in self.children():
+            if isinstance(child, EmbeddingLoss):
+                child.look_at(columns)
 
     @abstractmethod
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> LossValue:
@@ -82,7 +103,9 @@ class Regularizer(nn.Module, ABC):
     """Make a penalty on one matrix of term weights; used alone, it takes the columns of a batch together.
 
     A penalty that averages over rows does so with :attr:`mean_over_batch`. Then it is that of the whole update, however
-    many processes and micro-batches this is spread over (:mod:`sparse_encoder.losses.global_batch`).
+    many processes and micro-batches this is spread over (:mod:`sparse_encoder.losses.global_batch`). Any module with an
+    attribute of this name gets the same. One that adapts itself to what it is given has ``begins_update`` too, which
+    says whether a call is the first of an update.
 
     Args:
         model: As in :class:`EmbeddingLoss`.

@@ -13,15 +13,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import Regularizer, mean_of_rows
+from sparse_encoder.losses.base import always, mean_of_rows
 
 MicroBatch = Callable[[], object]
+
+
+class _Averaging(Protocol):
+    """A regularizer, or another module that averages over the rows of a batch."""
+
+    mean_over_batch: Callable[[Tensor], Tensor]
+
+
+class _Adapting(_Averaging, Protocol):
+    """One that changes with what it is given, once per update."""
+
+    begins_update: Callable[[], bool]
+
+
+class _Once:
+    """True at the first call only."""
+
+    def __init__(self) -> None:
+        self.was_called = False
+
+    def __call__(self) -> bool:
+        first, self.was_called = not self.was_called, True
+        return first
+
+
+def _never() -> bool:
+    return False
 
 
 class _Total(NamedTuple):
@@ -110,7 +137,9 @@ def global_batch(objective: nn.Module, micro_batches: Sequence[MicroBatch], *, i
     The context itself draws nothing and leaves nothing behind.
 
     Args:
-        objective: A loss, or a container of losses; without a :class:`Regularizer` in it nothing happens.
+        objective: A loss, or a container of losses; without a module in it that has ``mean_over_batch``, as every
+            :class:`Regularizer` does, nothing happens. Modules that have ``begins_update`` adapt themselves in the
+            second pass only, and in its first call.
         micro_batches: Compute the loss of each micro-batch of this process.
         in_step: Whether all processes call the same regularizers in the same order. If not, as with a loss per
             dataset, even a single micro-batch is gone through twice.
@@ -119,7 +148,8 @@ def global_batch(objective: nn.Module, micro_batches: Sequence[MicroBatch], *, i
         RuntimeError: If the second pass calls a regularizer more or less often than the first.
         ValueError: If the rows of a regularizer differ in width.
     """
-    regularizers = [each for each in objective.modules() if isinstance(each, Regularizer)]
+    regularizers = [cast(_Averaging, each) for each in objective.modules() if "mean_over_batch" in vars(each)]
+    adapting = [cast(_Adapting, each) for each in regularizers if "begins_update" in vars(each)]
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     if not regularizers or not (several or len(micro_batches) > 1):
         yield
@@ -130,6 +160,8 @@ def global_batch(objective: nn.Module, micro_batches: Sequence[MicroBatch], *, i
                 regularizer.mean_over_batch = _mean_over_processes
             yield
             return
+        for module in adapting:
+            module.begins_update = _never
         rehearsals = _rehearse(objective, regularizers, micro_batches)
         if several and not in_step:
             device = next((each.device for each in objective.parameters()), torch.device("cpu"))
@@ -138,6 +170,8 @@ def global_batch(objective: nn.Module, micro_batches: Sequence[MicroBatch], *, i
             _add_over_processes(rehearsals)
         for regularizer, rehearsal in zip(regularizers, rehearsals, strict=True):
             regularizer.mean_over_batch = rehearsal.replay
+        for module in adapting:
+            module.begins_update = _Once()
         yield
         for regularizer, rehearsal in zip(regularizers, rehearsals, strict=True):
             if rehearsal.calls_replayed != len(rehearsal.positions):
@@ -148,10 +182,12 @@ def global_batch(objective: nn.Module, micro_batches: Sequence[MicroBatch], *, i
     finally:
         for regularizer in regularizers:
             regularizer.mean_over_batch = mean_of_rows
+        for module in adapting:
+            module.begins_update = always
 
 
 def _rehearse(
-    objective: nn.Module, regularizers: list[Regularizer], micro_batches: Sequence[MicroBatch]
+    objective: nn.Module, regularizers: list[_Averaging], micro_batches: Sequence[MicroBatch]
 ) -> list[_Rehearsal]:
     """Go through the micro-batches without gradient; returns what each regularizer was given."""
     rehearsals = [_Rehearsal() for _ in regularizers]

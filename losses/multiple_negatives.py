@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import EmbeddingLoss, full_precision
+from sparse_encoder.losses.base import EmbeddingLoss
+from sparse_encoder.losses.checks import checked_columns, name_of
 from sparse_encoder.losses.gather import gather_rows
 from sparse_encoder.similarity import dot_score
 
@@ -120,11 +120,7 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
         Raises:
             ValueError: If there are fewer than two columns, or they differ in shape.
         """
-        if len(embeddings) < 2:
-            raise ValueError(f"this loss needs at least 2 columns, a query and a document, got {len(embeddings)}")
-        if len({column.shape for column in embeddings}) > 1:
-            raise ValueError(f"the columns must have one shape, got {[tuple(column.shape) for column in embeddings]}")
-        batch = self._batch([full_precision(column) for column in embeddings])
+        batch = self._batch(checked_columns(self, embeddings, 2, "a query and a document"))
         logits = self._logits(batch)
         positive = logits["query_to_doc"].gather(1, batch.own.unsqueeze(1)).squeeze(1)  # (B,)
         if self.partition_mode == "joint":
@@ -172,7 +168,7 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
         """Return the settings that belong into a model card."""
         return {
             "scale": self.scale,
-            "similarity_fct": _name_of(self.similarity_fct),
+            "similarity_fct": name_of(self.similarity_fct),
             "gather_across_devices": self.gather_across_devices,
             "directions": self.directions,
             "partition_mode": self.partition_mode,
@@ -206,11 +202,3 @@ def _check_directions(directions: Sequence[str], partition_mode: str) -> None:
     without_positive = sorted(set(directions) & {"query_to_query", "doc_to_doc"})
     if partition_mode == "per_direction" and without_positive:
         raise ValueError(f"{without_positive} never contain the positive pair; they need partition_mode='joint'")
-
-
-def _name_of(function: Callable[..., object]) -> str:
-    """Name a function as a reader would, with the arguments that are bound to it."""
-    if isinstance(function, partial):
-        bound = ", ".join(f"{name}={value!r}" for name, value in function.keywords.items())
-        return f"{_name_of(function.func)}({bound})"
-    return getattr(function, "__name__", type(function).__name__)

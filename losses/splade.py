@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss, Regularizer, check_not_negative
+from sparse_encoder.losses.checks import check_ranking_loss
 from sparse_encoder.losses.flops import FlopsLoss
+from sparse_encoder.losses.sparsity_target import SparsityTarget
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class SpladeLoss(EmbeddingLoss):
     Args:
         model: The encoder that is trained.
         loss: Computes the ranking loss from embeddings; any of :mod:`sparse_encoder.losses` but the regularisers.
-        document_regularizer_weight: λ_d, not negative.
+        document_regularizer_weight: λ_d, not negative; needed unless there is a ``target_document_dims``.
         query_regularizer_weight: λ_q, not negative; ``None`` leaves the queries free, right for encoders whose queries
             cannot grow.
         document_regularizer: R_d; ``None`` is :class:`FlopsLoss`.
@@ -37,44 +39,54 @@ class SpladeLoss(EmbeddingLoss):
         query_regularizer_threshold: Of the default R_q.
         use_document_regularizer_only: All columns are documents: R_d takes them together, and a
             ``query_regularizer_weight`` is dropped with a warning, as in the peer.
+        target_document_dims: Active terms that documents come to have on average, in place of λ_d, which then finds its
+            own way (:mod:`sparse_encoder.losses.sparsity_target`) and needs no schedule.
+        target_query_dims: The same of queries, in place of λ_q.
 
     Raises:
         TypeError: If a weight or a threshold is not a number.
-        ValueError: If ``loss`` does not compute from embeddings, a weight is negative, or a threshold is given for a
-            regulariser that is not the default one (the peer ignores it).
+        ValueError: If ``loss`` does not compute from embeddings, a weight is negative, a weight has a target beside it,
+            a target is not above 0, or a threshold is given for a regulariser that is not the default one (the peer
+            ignores it).
     """
 
     def __init__(  # house: peer signature
         self,
         model: nn.Module,
         loss: EmbeddingLoss,
-        document_regularizer_weight: float,
+        document_regularizer_weight: float | None = None,
         query_regularizer_weight: float | None = None,
         document_regularizer: Regularizer | None = None,
         query_regularizer: Regularizer | None = None,
         document_regularizer_threshold: float | None = None,
         query_regularizer_threshold: float | None = None,
         use_document_regularizer_only: bool = False,
+        *,
+        target_document_dims: float | None = None,
+        target_query_dims: float | None = None,
     ) -> None:
         super().__init__(model)
-        if isinstance(loss, Regularizer) or not hasattr(loss, "compute_loss_from_embeddings"):
-            raise ValueError(
-                "loss must be a ranking loss with compute_loss_from_embeddings(embeddings: list, labels), "
-                f"got {type(loss).__name__}"
-            )
-        check_not_negative("document_regularizer_weight", document_regularizer_weight)
+        check_ranking_loss(loss)
         if use_document_regularizer_only:
-            if query_regularizer is not None or query_regularizer_threshold is not None:
+            if (
+                query_regularizer is not None
+                or query_regularizer_threshold is not None
+                or target_query_dims is not None
+            ):
                 raise ValueError("use_document_regularizer_only=True leaves nothing for a query regularizer to judge")
             if query_regularizer_weight is not None:
                 logger.warning("query_regularizer_weight is not used with use_document_regularizer_only=True")
             query_regularizer_weight = None
-        if query_regularizer_weight is not None:
-            check_not_negative("query_regularizer_weight", query_regularizer_weight)
+        if document_regularizer_weight is None and target_document_dims is None:
+            raise ValueError("SpladeLoss needs a document_regularizer_weight or, in its place, target_document_dims")
+        _check_weight("document", document_regularizer_weight, target_document_dims)
+        _check_weight("query", query_regularizer_weight, target_query_dims)
         self.loss = loss
         self.document_regularizer_weight = document_regularizer_weight
         self.query_regularizer_weight = query_regularizer_weight
         self.use_document_regularizer_only = use_document_regularizer_only
+        self.document_target = None if target_document_dims is None else SparsityTarget(target_document_dims)
+        self.query_target = None if target_query_dims is None else SparsityTarget(target_query_dims)
         self.document_regularizer = _regularizer(model, document_regularizer, document_regularizer_threshold)
         self.query_regularizer = _regularizer(model, query_regularizer, query_regularizer_threshold)
 
@@ -96,21 +108,34 @@ class SpladeLoss(EmbeddingLoss):
             raise ValueError(f"SpladeLoss needs a query column and document columns, got {len(embeddings)} column(s)")
         base = self.loss.compute_loss_from_embeddings(embeddings, labels)
         losses = dict(base) if isinstance(base, dict) else {"base_loss": base}
-        penalty = self.document_regularizer.compute_loss_from_embeddings(torch.cat(documents))
-        losses["document_regularizer_loss"] = penalty * self.document_regularizer_weight
-        if self.query_regularizer_weight is not None:
+        rows, weight = torch.cat(documents), self.document_regularizer_weight
+        ranking = torch.stack(list(losses.values())).sum()
+        penalty = self.document_regularizer.compute_loss_from_embeddings(rows)
+        losses["document_regularizer_loss"] = _weighted(penalty, weight, self.document_target, rows, ranking)
+        weight = self.query_regularizer_weight
+        if weight is not None or self.query_target is not None:
             penalty = self.query_regularizer.compute_loss_from_embeddings(embeddings[0])
-            losses["query_regularizer_loss"] = penalty * self.query_regularizer_weight
+            losses["query_regularizer_loss"] = _weighted(penalty, weight, self.query_target, embeddings[0], ranking)
         return losses
+
+    def weights_in_use(self) -> dict[str, float]:
+        """Return the weights of the regularisers by name, also those that find their own way; waits for the device."""
+        given = {
+            "document_regularizer_weight": (self.document_regularizer_weight, self.document_target),
+            "query_regularizer_weight": (self.query_regularizer_weight, self.query_target),
+        }
+        found = {name: weight if target is None else float(target.weight) for name, (weight, target) in given.items()}
+        return {name: weight for name, weight in found.items() if weight is not None}
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
         """Return the settings that belong into a model card."""
-        config: dict[str, Any] = {  # as above
-            "loss": self.loss,
-            "document_regularizer_weight": self.document_regularizer_weight,
-        }
-        if self.query_regularizer_weight is not None:
-            config["query_regularizer_weight"] = self.query_regularizer_weight
+        config: dict[str, Any] = {"loss": self.loss}  # as above
+        for name in ("document_regularizer_weight", "query_regularizer_weight"):
+            if getattr(self, name) is not None:
+                config[name] = getattr(self, name)
+        for kind, target in (("document", self.document_target), ("query", self.query_target)):
+            if target is not None:
+                config[f"target_{kind}_dims"] = target.target_dims
         regularizers = {"document_regularizer": self.document_regularizer, "query_regularizer": self.query_regularizer}
         for name, regularizer in regularizers.items():
             if not isinstance(regularizer, FlopsLoss):
@@ -142,3 +167,22 @@ def _regularizer(model: nn.Module, regularizer: Regularizer | None, threshold: f
     if threshold is not None:
         raise ValueError(f"a threshold is for the default FlopsLoss, not for {type(regularizer).__name__}")
     return regularizer
+
+
+def _check_weight(kind: str, weight: float | None, target: float | None) -> None:
+    """Refuse a weight that is none, and one that has a target beside it."""
+    if weight is not None and target is not None:
+        raise ValueError(f"{kind}_regularizer_weight and target_{kind}_dims exclude each other; give one of them")
+    if weight is not None:
+        check_not_negative(f"{kind}_regularizer_weight", weight)
+
+
+def _weighted(
+    penalty: Tensor, weight: float | None, target: SparsityTarget | None, rows: Tensor, ranking: Tensor
+) -> Tensor:
+    """Return the penalty of term weights, (N, V), times a weight that is given or finds its way to a target."""
+    if target is not None:
+        weighted: Tensor = target(penalty, rows, ranking)
+        return weighted
+    assert weight is not None
+    return penalty * weight

@@ -134,7 +134,6 @@ def test_model_card_settings() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("document_regularizer_weight", None),
         ("document_regularizer_weight", "x"),
         ("document_regularizer_weight", True),
         ("query_regularizer_weight", "x"),

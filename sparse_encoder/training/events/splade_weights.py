@@ -30,7 +30,8 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
               W = \max(1, \lfloor \text{warmup\_ratio} \cdot \text{max\_steps} \rfloor)
 
     where s counts the updates before this one; ``linear`` leaves out the square. The weight follows from s alone, so a
-    resumed run has the right one. The weights in use are added to every log row. Unlike in the peer, unknown types and
+    resumed run has the right one. The weights in use are added to every log row. One that finds its own way, because
+    the loss has a target of active terms in its place, is left alone. Unlike in the peer, unknown types and
     ratios are refused, evaluations use the full weights, so that their losses can be compared, and after a run the loss
     has its full weights again.
 
@@ -104,16 +105,16 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
         if logs is None:
             return
         suffix = "" if self.dataset_name is None else f"_{self.dataset_name}"
-        logs[f"document_regularizer_weight{suffix}"] = self.loss.document_regularizer_weight
-        if self.loss.query_regularizer_weight is not None:
-            logs[f"query_regularizer_weight{suffix}"] = self.loss.query_regularizer_weight
+        for name, weight in self.loss.weights_in_use().items():
+            logs[f"{name}{suffix}"] = weight
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Give the loss its full weights back."""
         self._set_weights(1.0)
 
     def _set_weights(self, factor: float) -> None:
-        self.loss.document_regularizer_weight = self.max_document_regularizer_weight * factor
+        if self.max_document_regularizer_weight is not None:
+            self.loss.document_regularizer_weight = self.max_document_regularizer_weight * factor
         if self.max_query_regularizer_weight is not None:
             self.loss.query_regularizer_weight = self.max_query_regularizer_weight * factor
 
@@ -134,7 +135,7 @@ def schedule_splade_weights(callbacks: list[TrainerCallback], losses: nn.Module 
     for place, loss in enumerate(found.values(), start=1):
         callback = _take(callbacks, loss)
         if callback is None:
-            if not gone:
+            if not gone and (loss.document_target is None or loss.query_regularizer_weight is not None):
                 logger.warning(
                     "SpladeLoss without a SpladeRegularizerWeightSchedulerCallback: one is added, which raises the "
                     "weights of the regularizers from 0 over the first third of the run"

@@ -1,0 +1,114 @@
+"""What losses refuse, told by their name; shapes only, so that no check waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from sparse_encoder.losses.base import Regularizer, full_precision
+
+
+def checked_columns(loss: nn.Module, columns: Sequence[Tensor], at_least: int, what: str) -> list[Tensor]:
+    """Check that a batch has the columns that a loss needs.
+
+    Args:
+        loss: Whose name the error bears.
+        columns: Term weights, (B, V) each.
+        at_least: Fewest columns.
+        what: Names them, "a query, a positive and a negative".
+
+    Returns:
+        The columns in float32 or wider.
+
+    Raises:
+        ValueError: If there are fewer columns, or they differ in shape.
+    """
+    if len(columns) < at_least:
+        raise ValueError(f"{type(loss).__name__} needs at least {_columns(at_least)}, {what}, got {len(columns)}")
+    if len({column.shape for column in columns}) > 1:
+        shapes = [tuple(column.shape) for column in columns]
+        raise ValueError(f"the columns of {type(loss).__name__} must have one shape, got {shapes}")
+    return [full_precision(column) for column in columns]
+
+
+def exact_columns(loss: nn.Module, columns: Sequence[Tensor], count: int, what: str) -> list[Tensor]:
+    """Check that a batch has as many columns as a loss compares; as :func:`checked_columns`.
+
+    Raises:
+        ValueError: If there are more or fewer columns, or they differ in shape.
+    """
+    if len(columns) != count:
+        raise ValueError(f"{type(loss).__name__} needs {_columns(count)}, {what}, got {len(columns)}")
+    return checked_columns(loss, columns, count, what)
+
+
+def checked_labels(loss: nn.Module, labels: Tensor | None, what: str, *shapes: tuple[int, ...]) -> Tensor:
+    """Check that the labels of a batch are there and of a shape that a loss can read.
+
+    Args:
+        loss: Whose name the error bears.
+        labels: As the collator made them.
+        what: Names them, "a teacher's scores".
+        shapes: Those that are possible.
+
+    Returns:
+        The labels, apart from any gradient.
+
+    Raises:
+        ValueError: If there are none, or they have another shape.
+    """
+    allowed = " or ".join(str(shape) for shape in shapes)
+    if labels is None:
+        raise ValueError(f"{type(loss).__name__} needs labels: {what}, of shape {allowed}; the batch has none")
+    if tuple(labels.shape) not in shapes:
+        raise ValueError(
+            f"the labels of {type(loss).__name__} are {what}, of shape {allowed}, got {tuple(labels.shape)}"
+        )
+    return labels.detach()
+
+
+def checked_row_labels(loss: nn.Module, labels: Tensor | None, num_rows: int) -> Tensor:
+    """Check that there is one label per row; returns them as (B,).
+
+    Raises:
+        ValueError: If there are none, or more or fewer than rows.
+    """
+    flat = labels.reshape(-1) if labels is not None and labels.numel() == num_rows else labels
+    return checked_labels(loss, flat, "one number per row", (num_rows,))
+
+
+def check_ranking_loss(loss: object) -> None:
+    """Check that an object compares the columns of a batch, as the losses do that others are made of.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if isinstance(loss, Regularizer) or not hasattr(loss, "compute_loss_from_embeddings"):
+        raise ValueError(
+            "loss must be a ranking loss with compute_loss_from_embeddings(embeddings: list, labels), "
+            f"got {type(loss).__name__}"
+        )
+
+
+def check_positive(name: str, value: float) -> None:
+    """Check a setting that multiplies or divides.
+
+    Raises:
+        ValueError: If it is not above 0, or infinite.
+    """
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be > 0 and finite, got {value}")
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """Name a function as a reader would, with the arguments that are bound to it."""
+    if isinstance(function, partial):
+        bound = ", ".join(f"{name}={value!r}" for name, value in function.keywords.items())
+        return f"{name_of(function.func)}({bound})"
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _columns(count: int) -> str:
+    return f"{count} column" if count == 1 else f"{count} columns"

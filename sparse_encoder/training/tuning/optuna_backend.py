@@ -72,7 +72,7 @@ class OptunaBackend:
         """Run a trial; returns its objectives."""
         values = search.values_of(trial)
         run = search.trial_run(trial, trial.number, values, trial.params)
-        search.tell((trial.number, dict(trial.params), values, run.name))
+        search.tell((self._frozen(trial), values, run.name))
         one = len(search.directions) == 1
         try:
             objectives = search.run(run, _Reporter(trial) if one else None)
@@ -84,12 +84,27 @@ class OptunaBackend:
         """Run the trials that the first process tells of."""
         errors = (catch,) if isinstance(catch, type) else tuple(catch)
         while (told := search.tell(_NOTHING)) is not None:
-            number, params, values, name = told
-            trial = self._optuna.trial.FixedTrial(params, number)
+            trial, values, name = told
             try:
-                search.run(TrialRun(trial=trial, values=values, params=params, name=name))
+                search.run(TrialRun(trial=trial, values=values, params=trial.params, name=name))
             except (TrialPruned, *errors):
                 continue
+
+    def _frozen(self, trial: Any) -> Any:  # noqa: ANN401  (as above)
+        """Return a trial as it is now, for processes that cannot ask the study; it answers what has been chosen."""
+        return self._optuna.trial.FrozenTrial(
+            number=trial.number,
+            trial_id=trial.number,
+            state=self._optuna.trial.TrialState.RUNNING,
+            value=None,
+            datetime_start=trial.datetime_start,
+            datetime_complete=None,
+            params=dict(trial.params),
+            distributions=dict(trial.distributions),
+            user_attrs=dict(trial.user_attrs),
+            system_attrs={},
+            intermediate_values={},
+        )
 
 
 _NOTHING: Any = None  # what other processes than the first have to say

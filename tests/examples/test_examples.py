@@ -98,3 +98,31 @@ def test_an_inference_free_query_has_only_its_own_words(checkpoint: Path, corpus
             model.tokenizer.encode_batch(["the red planet"], add_special_tokens=False).input_ids[0]
         )
     )
+
+
+def test_several_datasets_are_trained_on(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = []
+    for name, count in (("titles", 6), ("questions", 3)):
+        files.append(tmp_path / f"{name}.jsonl")
+        rows = zip(QUERIES * count, DOCUMENTS * count, strict=True)
+        files[-1].write_text("\n".join(json.dumps({"query": q, "document": d}) for q, d in rows), encoding="utf-8")
+    output = tmp_path / "several"
+    example("train_several_datasets").main(
+        [*map(str, files), "--model", str(checkpoint), "--output", str(output), "--batch-size", "3"]
+    )
+    printed = capsys.readouterr().out
+    assert "eval_titles_loss" in printed and "eval_questions_loss" in printed
+    assert SparseEncoder(str(output / "model")).encode(DOCUMENTS).shape[0] == len(DOCUMENTS)
+
+
+def test_a_language_model_is_adapted(
+    checkpoint: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus.write_text("\n".join(DOCUMENTS * 10), encoding="utf-8")
+    options = ["--epochs", "2", "--learning-rate", "3e-3", "--output", str(tmp_path / "adapted")]
+    example("adapt_language_model").main([str(corpus), "--model", str(checkpoint), *options])
+    shares = [
+        float(line.split(": ")[1].split("%")[0]) for line in capsys.readouterr().out.splitlines() if "epoch" in line
+    ]
+    assert len(shares) == 2
+    assert SparseEncoder(str(tmp_path / "adapted" / "model")).encode(DOCUMENTS).shape[0] == len(DOCUMENTS)

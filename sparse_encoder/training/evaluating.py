@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
@@ -83,20 +84,60 @@ def predict_dataset(
     return PredictionOutput(output.predictions, output.label_ids, metrics)
 
 
+class Turn(NamedTuple):
+    """The batches that all processes have at one time."""
+
+    sizes: list[int]
+    """Rows of each process's batch."""
+    rows: int
+    """Rows of all that count: in the last turn a process without a batch of its own goes through one again."""
+    own: int
+    """Rows of this process that count."""
+
+
+class RowCount:
+    """Counts the rows of all processes, once each; a stream has no known end, so there all of them count.
+
+    Args:
+        loader: The batches of this process.
+        accelerator: Knows the other processes.
+    """
+
+    def __init__(self, loader: DataLoader[Batch], accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.seen = 0
+        self._in_all = len(loader.dataset) if isinstance(loader.dataset, Sized) else None
+
+    def take(self, size: int) -> Turn:
+        """Count the rows of a turn; all processes must call this.
+
+        Args:
+            size: Rows of this process's batch.
+        """
+        accelerator = self.accelerator
+        sizes = [size]
+        if accelerator.num_processes > 1:
+            sizes = accelerator.gather(torch.tensor([size], device=accelerator.device)).tolist()
+        rows = sum(sizes) if self._in_all is None else min(sum(sizes), self._in_all - self.seen)
+        self.seen += rows
+        before = sum(sizes[: accelerator.process_index])
+        return Turn(sizes, rows, min(size, max(0, rows - before)))
+
+
 def mean_losses(trainer: TrainerBase, loader: DataLoader[Batch], prefix: str) -> EvalLoopOutput:
     """Compute the loss of every batch with the full weights of a SpladeLoss, and weight it by the batch's size."""
     meter = LossMeter(filter_not_finite=trainer.args.logging_nan_inf_filter)
-    num_samples = num_batches = 0
+    count, num_batches = RowCount(loader, trainer.accelerator), 0
     with full_weights(trainer), torch.no_grad():
         for batch in loader:
-            size = num_texts(batch)
-            meter.add(trainer.loss_and_terms(trainer.model, batch), weight=size)
-            num_samples += size
+            losses, turn = trainer.loss_and_terms(trainer.model, batch), count.take(num_texts(batch))
+            if turn.own:
+                meter.add(losses, weight=turn.own)
             num_batches += 1
             trainer.fire("on_prediction_step")
     terms = means_of(merge_sums(gather_object([meter.sums()])))
     metrics = {f"{prefix}_loss": terms.pop("loss")} if terms else {}
-    return EvalLoopOutput(None, None, metrics, num_samples * trainer.accelerator.num_processes, num_batches, terms)
+    return EvalLoopOutput(None, None, metrics, count.seen, num_batches, terms)
 
 
 def call_evaluator(trainer: TrainerBase, evaluator: Any, prefix: str) -> dict[str, float]:  # noqa: ANN401  (a callable)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparse_encoder.training.data.collator import Batch
-from sparse_encoder.training.evaluating import EvalLoopOutput
+from sparse_encoder.training.evaluating import EvalLoopOutput, RowCount
 from sparse_encoder.training.outputs import IGNORED, EvalPrediction
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def predict_batches(
     only_loss = only_loss and trainer.compute_metrics is None
     parts = {name: Collected(args.eval_accumulation_steps) for name in ("losses", "logits", "labels", "inputs")}
     batch_metrics: dict[str, float] = {}
-    num_batches, num_samples, last = 0, 0, _length(loader) - 1
+    count, num_batches, last = RowCount(loader, trainer.accelerator), 0, _length(loader) - 1
     for batch in loader:
         loss, logits, labels = trainer.prediction_step(trainer.model, batch, only_loss, ignore_keys)
         size = _size(batch)
-        rows = min(size * trainer.accelerator.num_processes, _rows_left(loader, num_samples))
+        turn = count.take(size)
         if logits is not None and trainer.preprocess_logits_for_metrics is not None:
             logits = trainer.preprocess_logits_for_metrics(logits, labels)
         found = {
@@ -73,17 +73,16 @@ def predict_batches(
             "labels": labels,
             "inputs": batch.get(_MAIN_INPUT) if "inputs" in args.include_for_metrics else None,
         }
-        found = {name: _cut(_gathered(trainer, value), rows) for name, value in found.items()}
+        found = {name: _cut(_gathered(trainer, value, turn.sizes), turn.rows) for name, value in found.items()}
         if args.batch_eval_metrics and trainer.compute_metrics is not None:
             prediction = _prediction(trainer, {name: to_arrays(value) for name, value in found.items()})
             batch_metrics = trainer.compute_metrics(prediction, compute_result=num_batches == last)
             found = {"losses": found["losses"]}
         for name, value in found.items():
             parts[name].add(value)
-        num_samples += rows
         num_batches += 1
         trainer.fire("on_prediction_step")
-    return _output(trainer, parts, batch_metrics, num_samples, num_batches, prefix)
+    return _output(trainer, parts, batch_metrics, count.seen, num_batches, prefix)
 
 
 def to_arrays(value: Any) -> Any:  # noqa: ANN401  (a nest of tensors)
@@ -151,18 +150,21 @@ def _prediction(trainer: Trainer, found: Mapping[str, Any]) -> EvalPrediction:
     )
 
 
-def _gathered(trainer: Trainer, value: Any) -> Any:  # noqa: ANN401  (a nest of tensors)
-    """Return what all processes have, one behind the other."""
+def _gathered(trainer: Trainer, value: Any, sizes: list[int]) -> Any:  # noqa: ANN401  (a nest of tensors)
+    """Return what all processes have, one behind the other, so many rows of each."""
     accelerator = trainer.accelerator
     if value is None or accelerator.num_processes == 1:
         return value
     if trainer.args.eval_use_gather_object:
         return [each for process in gather_object([value]) for each in process]
     if isinstance(value, tuple | list):
-        return type(value)(_gathered(trainer, each) for each in value)
+        return type(value)(_gathered(trainer, each, sizes) for each in value)
     if value.ndim > 1:
         value = accelerator.pad_across_processes(value, dim=1, pad_index=IGNORED)
-    return accelerator.gather(value)
+    if len(set(sizes)) == 1:
+        return accelerator.gather(value)
+    parts = accelerator.gather(accelerator.pad_across_processes(value, dim=0)).split(max(sizes))
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 def _cut(value: Any, rows: int) -> Any:  # noqa: ANN401  (a nest of tensors)
@@ -170,12 +172,6 @@ def _cut(value: Any, rows: int) -> Any:  # noqa: ANN401  (a nest of tensors)
     if isinstance(value, tuple):
         return tuple(_cut(each, rows) for each in value)
     return value[:rows] if isinstance(value, Tensor) and value.ndim else value
-
-
-def _rows_left(loader: DataLoader[Batch], seen: int) -> int:
-    """Return how many rows of the dataset are not gone through yet."""
-    rows = loader.dataset
-    return len(rows) - seen if isinstance(rows, Sized) else 1 << 62
 
 
 def _length(loader: DataLoader[Batch]) -> int:

@@ -139,11 +139,15 @@ def evaluated(rank: int, folder: Path) -> dict[str, Any]:
     given.train()
     best = Path(str(given.state.best_model_checkpoint)).name
     losses = [row["eval_loss"] for row in given.state.log_history if "eval_loss" in row]
+    given.evaluator = None
+    given.args.per_device_eval_batch_size = 2  # 4 batches, and 3 where a process goes through its first one again
+    uneven = [given.evaluate(pairs(count))["eval_loss"] for count in (7, 5)]
+    weights = {name: each.detach().clone() for name, each in given.model.state_dict().items()}
     scores = [row["eval_score"] for row in given.state.log_history if "eval_score" in row]
     given.evaluator = cast(Any, failing)
     with pytest.raises(ArithmeticError, match="no score"):
         given.evaluate()
-    return {"calls": calls, "scores": scores, "best": best, "losses": losses}
+    return {"calls": calls, "scores": scores, "best": best, "losses": losses, "uneven": uneven, "weights": weights}
 
 
 def failing(*given: object, **options: object) -> float:
@@ -203,3 +207,12 @@ def test_the_first_process_evaluates_and_all_know_the_result(results: list[dict[
     assert first["scores"] == second["scores"] == [20.0, 40.0]
     assert first["best"] == second["best"] == "checkpoint-4"
     assert first["losses"] == second["losses"] and len(first["losses"]) == 2
+
+
+@pytest.mark.slow
+def test_every_row_counts_once_in_the_loss_of_an_evaluation(results: list[dict[str, Anything]], tmp_path: Path) -> None:
+    first, second = (each["evaluated"] for each in results)
+    alone = trainer(tmp_path, per_device_eval_batch_size=2)
+    alone.model.load_state_dict(first["weights"])
+    expected = [alone.evaluate(pairs(count))["eval_loss"] for count in (7, 5)]
+    assert first["uneven"] == second["uneven"] == pytest.approx(expected, rel=1e-5)

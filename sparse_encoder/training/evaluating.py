@@ -115,9 +115,10 @@ class RowCount:
             size: Rows of this process's batch.
         """
         accelerator = self.accelerator
-        sizes = [size]
-        if accelerator.num_processes > 1:
-            sizes = accelerator.gather(torch.tensor([size], device=accelerator.device)).tolist()
+        if accelerator.num_processes == 1:  # whatever a sampler gives counts
+            self.seen += size
+            return Turn([size], size, size)
+        sizes = accelerator.gather(torch.tensor([size], device=accelerator.device)).tolist()
         rows = sum(sizes) if self._in_all is None else min(sum(sizes), self._in_all - self.seen)
         self.seen += rows
         before = sum(sizes[: accelerator.process_index])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from sparse_encoder.training.arrays import as_array, concatenate
 from sparse_encoder.training.data.collator import Batch
 from sparse_encoder.training.evaluating import EvalLoopOutput, RowCount
 from sparse_encoder.training.outputs import IGNORED, EvalPrediction
@@ -88,8 +88,7 @@ def predict_batches(
 def to_arrays(value: Any) -> Any:  # noqa: ANN401  (a nest of tensors)
     """Return a nest of tensors as arrays; 16-bit floats become float32."""
     if isinstance(value, Tensor):
-        value = value.detach()
-        return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).cpu().numpy()
+        return as_array(value)
     if isinstance(value, tuple | list):
         return type(value)(to_arrays(each) for each in value)
     if isinstance(value, Mapping):
@@ -97,18 +96,14 @@ def to_arrays(value: Any) -> Any:  # noqa: ANN401  (a nest of tensors)
     return value
 
 
-def concatenate(batches: list[Any]) -> Any:  # noqa: ANN401  (nests of arrays)
-    """Put nests of arrays one behind the other; second axes of different lengths are filled up with -100."""
+def joined_nests(batches: list[Any]) -> Any:  # noqa: ANN401  (nests of arrays)
+    """Put nests of arrays one behind the other; axes of different lengths are filled up with -100."""
     first = batches[0]
     if isinstance(first, tuple | list):
-        return type(first)(concatenate([each[index] for each in batches]) for index in range(len(first)))
+        return type(first)(joined_nests([each[index] for each in batches]) for index in range(len(first)))
     if isinstance(first, Mapping):
-        return {name: concatenate([each[name] for each in batches]) for name in first}
-    arrays = [np.atleast_1d(each) for each in batches]
-    if arrays[0].ndim > 1:
-        width = max(each.shape[1] for each in arrays)
-        arrays = [_widened(each, width) for each in arrays]
-    return np.concatenate(arrays)
+        return {name: joined_nests([each[name] for each in batches]) for name in first}
+    return concatenate([np.atleast_1d(each) for each in batches], fill=IGNORED)
 
 
 def _output(
@@ -123,7 +118,7 @@ def _output(
     batches = {name: part.batches() for name, part in parts.items()}
     whole = trainer.args.eval_do_concat_batches
     joined = {
-        name: (concatenate(each) if whole or name == "losses" else each) if each else None
+        name: (joined_nests(each) if whole or name == "losses" else each) if each else None
         for name, each in batches.items()
     }
     metrics = dict(batch_metrics)
@@ -184,12 +179,6 @@ def _length(loader: DataLoader[Batch]) -> int:
 def _size(batch: Batch) -> int:
     """Count the rows of a batch."""
     return next((len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim), 1)
-
-
-def _widened(array: NDArray[Any], width: int) -> NDArray[Any]:
-    """Fill the second axis up with -100."""
-    filler = [(0, 0), (0, width - array.shape[1]), *[(0, 0)] * (array.ndim - 2)]
-    return array if array.shape[1] == width else np.pad(array, filler, constant_values=IGNORED)
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401  (a number of Python, numpy or torch)

@@ -355,3 +355,27 @@ def test_results_are_written(tmp_path: Path) -> None:
     names = {path.name for path in tmp_path.iterdir()}
     wanted = {"train_results.json", "eval_results.json", "all_results.json", "trainer_state.json", "model.safetensors"}
     assert wanted <= names
+
+
+def test_a_model_of_the_backbone_is_resumed_from_files_with_the_names_of_others(tmp_path: Path) -> None:
+    from model_helpers import bert_config
+
+    from sparse_encoder.backbone import MaskedLanguageModel
+
+    def mean(logits: Tensor, labels: Tensor, num_items_in_batch: Tensor) -> Tensor:
+        total = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        return total / num_items_in_batch
+
+    def build(seed: int) -> MaskedLanguageModel:
+        torch.manual_seed(seed)
+        return MaskedLanguageModel.from_config(bert_config())
+
+    ids = torch.randint(5, 20, (12, 6), generator=torch.Generator().manual_seed(1)).tolist()
+    data = Dataset.from_dict({"input_ids": ids, "attention_mask": [[1] * 6] * 12, "labels": ids})
+    options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "learning_rate": 1e-2}
+    straight = Trainer(build(1), arguments(tmp_path, **options), train_dataset=data, compute_loss_func=mean)
+    straight.train()
+    resumed = Trainer(build(2), arguments(tmp_path, **options), train_dataset=data, compute_loss_func=mean)
+    resumed.train(resume_from_checkpoint=tmp_path / "checkpoint-2")
+    theirs = straight.model.state_dict()
+    assert [name for name, tensor in resumed.model.state_dict().items() if not torch.equal(tensor, theirs[name])] == []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.checkpoint import CheckpointError, read_tensors
 from sparse_encoder.checkpoint.writing import system_errors
 from sparse_encoder.model_card import TRAINED_TAG
@@ -244,14 +245,17 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """Give a model the weights of a saved one with the same modules; how the model was constructed does not matter.
 
     Args:
-        model: A sequence of the library's modules, or another module, whose tensors are saved by their own names;
-            perhaps shared out among processes, which must all call this.
+        model: A sequence of the library's modules, a model of its backbone, or another module, whose tensors are saved
+            by their own names; perhaps shared out among processes, which must all call this.
         folder: Where it was saved.
 
     Raises:
         LoadError: If the folder does not hold such a model.
         RuntimeError: If tensors have other names or shapes.
     """
+    if isinstance(model, PretrainedModel):  # its files have the names of other libraries
+        load_whole(model, type(model).from_pretrained(folder).state_dict())
+        return
     if not isinstance(model, nn.Sequential):
         load_whole(model, read_tensors(folder))
         return

@@ -26,7 +26,6 @@ from sparse_encoder.training.checkpoints.folders import list_checkpoints
 from sparse_encoder.training.checkpoints.manifest import check_manifest
 
 OPTIONS = {"max_steps": 12}
-_SPREAD = 2  # a resumed run has to read its checkpoint first
 
 
 class Soak:
@@ -69,7 +68,7 @@ class Soak:
         if child == 0:
             self._train()
         if killing:
-            time.sleep(self.moments.random() * _SPREAD * self.seconds)
+            time.sleep(self.moments.random() * self.seconds)
             os.kill(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if status == -signal.SIGKILL:

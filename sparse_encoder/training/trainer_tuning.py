@@ -57,7 +57,8 @@ class TrainerTuning:
                 default the learning rate, the epochs, the seed and the batch size vary.
             compute_objective: Makes of the metrics of an evaluation the number to search by, or a list of them for
                 several directions. By default the loss, or the sum of all other metrics if there are any.
-            n_trials: How many settings are tried; None leaves it to ``timeout``.
+            n_trials: How many settings are tried, 20 if nothing is said (the peer's text says 100, its code 20); None
+                leaves it to ``timeout``.
             direction: ``"minimize"`` or ``"maximize"``; a list of them looks for the best trade-offs.
             backend: ``"optuna"`` or ``"ray"``, or an object with the methods of :class:`SearchBackend`; by default the
                 first that is installed.

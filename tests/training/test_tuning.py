@@ -507,3 +507,78 @@ def test_any_object_can_steer_a_search(tmp_path: Path) -> None:
     best = make(tmp_path, num_train_epochs=3).hyperparameter_search(backend=Both())
     assert (best.run_id, best.hyperparameters) == ("1", {"learning_rate": 3e-2})
     assert best.objective == min(best.run_summary.values())
+
+
+def test_a_trial_that_diverges_has_failed_and_the_search_goes_on(tmp_path: Path) -> None:
+    class Diverging(EmbeddingLoss):
+        def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
+            return embeddings[0].mean() * (math.nan if run.args.learning_rate > 1e-3 else 1.0)
+
+        def get_config_dict(self) -> dict[str, Anything]:
+            return {}
+
+    run = make(tmp_path, loss=Diverging, num_train_epochs=5)
+    best = run.hyperparameter_search(rates, n_trials=2, sampler=grid(learning_rate=RATES))
+    assert {each.params["learning_rate"]: each.state.name for each in best.run_summary.trials} == {
+        1e-6: "COMPLETE",
+        3e-2: "FAIL",
+    }
+    assert best.hyperparameters == {"learning_rate": 1e-6}
+
+
+def test_an_objective_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    run = make(tmp_path, eval_strategy="epoch")
+    results = iter([math.nan, 5.0, 7.0])
+    best = run.hyperparameter_search(seeds, lambda metrics: next(results), n_trials=3)
+    assert [each.state.name for each in best.run_summary.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert (best.run_id, best.objective) == ("1", 5.0)
+
+
+def test_a_study_of_the_users_own_can_train(tmp_path: Path) -> None:
+    run = make(tmp_path, num_train_epochs=3)
+
+    def objective(trial: Anything) -> float:
+        rates(trial)
+        run.train(trial=trial)
+        return run.evaluate()["eval_loss"]
+
+    study = optuna.create_study(sampler=grid(learning_rate=RATES))
+    study.optimize(objective, n_trials=2)
+    assert study.best_params == {"learning_rate": 3e-2}
+    run.train(trial=study.best_trial)
+    assert run.evaluate()["eval_loss"] == study.best_value
+    assert run.state.trial_params == {"learning_rate": 3e-2}
+
+
+class Point(nn.Module):
+    """One number, which moves towards those in the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.point = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"loss": ((self.point * x - labels) ** 2).mean()}
+
+    def save_pretrained(self, folder: str) -> None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def test_the_generic_trainer_searches_too(tmp_path: Path) -> None:
+    from sparse_encoder.training.arguments import TrainingArguments
+    from sparse_encoder.training.generic import Trainer
+
+    rows = [{"x": float(i), "labels": 3.0 * i} for i in range(1, 6)]
+    args = TrainingArguments(
+        str(tmp_path), use_cpu=True, disable_tqdm=True, save_strategy="no", max_steps=8, optim="sgd", max_grad_norm=0.0
+    )
+    run = Trainer(None, args, train_dataset=rows, eval_dataset=rows, model_init=Point)
+    best = run.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e-4, 3e-2])},
+        n_trials=2,
+        sampler=grid(learning_rate=[1e-4, 3e-2]),
+    )
+    assert best.hyperparameters == {"learning_rate": 3e-2}
+    assert run.model.point.item() == 0.0
+    run.train(trial=best.hyperparameters)
+    assert run.evaluate()["eval_loss"] == best.objective < 1.0

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from training_helpers import Anything, TinyEncoder, arguments, digest, pairs, splade_loss
 from tuning_helpers import FakeTune, Range, folder_names
 
+from sparse_encoder.losses import EmbeddingLoss
 from sparse_encoder.training import SparseEncoderTrainer
 from sparse_encoder.training.tuning import BestRun, default_hp_space_ray
 
@@ -125,6 +128,21 @@ def test_no_report_is_no_best_trial(tmp_path: Path, tune: FakeTune, monkeypatch:
     monkeypatch.setattr(tune, "report", lambda metrics: None)
     with pytest.raises(RuntimeError, match="no trial reported an objective"):
         search(make(tmp_path), n_trials=1)
+
+
+class Diverging(EmbeddingLoss):
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
+        return embeddings[0].mean() * math.nan
+
+    def get_config_dict(self) -> dict[str, Anything]:
+        return {}
+
+
+def test_a_trial_that_diverges_reports_that_it_has_no_objective(tmp_path: Path, tune: FakeTune) -> None:
+    args = arguments(tmp_path, num_train_epochs=5)
+    run = SparseEncoderTrainer(None, args, pairs(10), pairs(6), Diverging, model_init=TinyEncoder)
+    (trial,) = search(run, n_trials=1).run_summary.trials
+    assert [*trial.last_result] == ["objective"] and math.isnan(trial.last_result["objective"])
 
 
 @pytest.mark.slow

@@ -29,7 +29,8 @@ class OptunaBackend:
     """Let a study of optuna choose.
 
     Its options are those of ``optuna.create_study`` and, of ``Study.optimize``, ``callbacks``, ``catch``,
-    ``gc_after_trial``, ``show_progress_bar`` and ``timeout`` (seconds).
+    ``gc_after_trial``, ``show_progress_bar`` and ``timeout`` (seconds). A trial whose gradients are not finite any more
+    has failed, like those with an error in ``catch``, and the search goes on.
 
     Raises:
         ImportError: If optuna is not installed.
@@ -56,15 +57,17 @@ class OptunaBackend:
         """
         options = dict(search.options)
         optimize = {name: options.pop(name) for name in _OF_OPTIMIZE if name in options}
+        catch = optimize.pop("catch", ())
+        failures = (FloatingPointError, *((catch,) if isinstance(catch, type) else catch))
         if optimize.pop("n_jobs", 1) != 1:
             raise ValueError("n_jobs must be 1: the trials share one trainer")
         if "directions" in options:
             raise ValueError("directions is called direction here; give it a list")
         if not search.trainer.is_world_process_zero():
-            self._follow(search, optimize.get("catch", ()))
+            self._follow(search, failures)
             return None
         study = self._optuna.create_study(directions=list(search.directions), **options)
-        study.optimize(partial(self._objective, search), n_trials=search.n_trials, **optimize)
+        study.optimize(partial(self._objective, search), n_trials=search.n_trials, catch=failures, **optimize)
         search.tell(None)
         return _best(study)
 
@@ -80,14 +83,14 @@ class OptunaBackend:
             raise self._optuna.TrialPruned from None
         return objectives[0] if one else objectives
 
-    def _follow(self, search: Search, catch: Any) -> None:  # noqa: ANN401  (a type of error, or several)
+    def _follow(self, search: Search, failures: tuple[type[Exception], ...]) -> None:
         """Run the trials that the first process tells of."""
-        errors = (catch,) if isinstance(catch, type) else tuple(catch)
+        ended: tuple[type[Exception], ...] = (TrialPruned, *failures)
         while (told := search.tell(_NOTHING)) is not None:
             trial, values, name = told
             try:
                 search.run(TrialRun(trial=trial, values=values, params=trial.params, name=name))
-            except (TrialPruned, *errors):
+            except ended:
                 continue
 
     def _frozen(self, trial: Any) -> Any:  # noqa: ANN401  (as above)

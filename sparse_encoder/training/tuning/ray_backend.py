@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,8 @@ from sparse_encoder.training.tuning.trials import TrialRun
 
 if TYPE_CHECKING:
     from sparse_encoder.training.tuning.search import Search
+
+logger = logging.getLogger(__name__)
 
 _REPORTING = ("ASHAScheduler", "AsyncHyperBandScheduler", "MedianStoppingRule")
 _PAUSING = ("HyperBandForBOHB", "HyperBandScheduler", "PB2", "PopulationBasedTraining", "PopulationBasedTrainingReplay")
@@ -122,7 +126,12 @@ def _run_trial(config: dict[str, Any], search: Search, output_dir: str) -> None:
         tune.report({**metrics, "objective": objectives[0]})
         return False  # ray ends the process if it gives the trial up
 
-    objectives = search.run(run, report)
+    try:
+        objectives = search.run(run, report)
+    except FloatingPointError as reason:
+        logger.warning("the trial has failed: %s", reason)
+        tune.report({"objective": math.nan})  # is never the best
+        return
     if not has_reported:
         report(objectives, search.metrics, trainer.state.global_step)
 

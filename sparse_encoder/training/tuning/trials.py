@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 _FIXED = frozenset(
-    [
+    {
         "ddp_backend",
         "ddp_bucket_cap_mb",
         "ddp_find_unused_parameters",
@@ -43,13 +43,14 @@ _FIXED = frozenset(
         "log_level_replica",
         "log_on_each_node",
         "output_dir",
+        "overwrite_output_dir",
         "prompts",
         "push_to_hub",
         "report_to",
         "router_mapping",
         "tf32",
         "use_cpu",
-    ]
+    }
 )
 """Settings that a trainer has acted on before a trial comes."""
 _SAME_AS = {  # a name: another that would be used in its place, and the value that says nothing

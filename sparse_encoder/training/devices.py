@@ -32,7 +32,10 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
         kwargs_handlers=[ddp_settings(args), group],
     )
     if accelerator.distributed_type.value in _NOT_SUPPORTED:
-        raise ValueError(f"training with {accelerator.distributed_type.value} is not supported yet")
+        raise ValueError(
+            f"training with {accelerator.distributed_type.value} is not supported; torchrun and accelerate launch start "
+            "data parallelism, and fsdp shares a model out among processes"
+        )
     if accelerator.num_processes == 1 and _sharding(args) is not None:
         raise ValueError(
             "fsdp shares a model out among processes, and this is the only one; start several, "

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from training_helpers import arguments
 
+from sparse_encoder.training import devices
 from sparse_encoder.training.deepspeed_config import RunSize, propagate_args_to_deepspeed
 
 SIZE = RunSize(num_processes=3, max_steps=40, hidden_size=10)
@@ -98,6 +100,15 @@ def test_contradictions_are_all_named() -> None:
     )
     with pytest.raises(ValueError, match=message):
         propagate_args_to_deepspeed(given, arguments("folder", **OPTIONS), SIZE)
+
+
+def test_the_trainer_refuses_what_it_cannot_do_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = SimpleNamespace(value="DEEPSPEED")
+    monkeypatch.setattr(devices, "Accelerator", lambda **options: SimpleNamespace(distributed_type=kind))
+    with pytest.raises(ValueError, match="training with DEEPSPEED is not supported; torchrun and accelerate launch"):
+        devices.build_accelerator(arguments("folder"))
+    with pytest.raises(ValueError, match="deepspeed must be None, got 'zero3.json'"):
+        arguments("folder", deepspeed="zero3.json")
 
 
 def test_batch_sizes_may_differ_while_they_are_looked_for() -> None:

@@ -33,8 +33,8 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
     )
     if accelerator.distributed_type.value in _NOT_SUPPORTED:
         raise ValueError(
-            f"training with {accelerator.distributed_type.value} is not supported; torchrun and accelerate launch start "
-            "data parallelism, and fsdp shares a model out among processes"
+            f"training with {accelerator.distributed_type.value} is not supported; torchrun and accelerate launch "
+            "start data parallelism, and fsdp shares a model out among processes"
         )
     if accelerator.num_processes == 1 and _sharding(args) is not None:
         raise ValueError(

@@ -12,22 +12,40 @@ if TYPE_CHECKING:
     from sparse_encoder.embeddings import SparseEmbeddings
     from sparse_encoder.model import SparseEncoder
     from sparse_encoder.model_card import SparseEncoderModelCardData
-    from sparse_encoder.samplers import DefaultBatchSampler
+    from sparse_encoder.samplers import DefaultBatchSampler, MultiDatasetDefaultBatchSampler
     from sparse_encoder.search import BM25, SparseIndex
     from sparse_encoder.similarity import SimilarityFunction
     from sparse_encoder.training import (
+        DataCollatorWithPadding,
+        DefaultFlowCallback,
+        EarlyStoppingCallback,
+        EvalPrediction,
+        PrinterCallback,
+        ProgressCallback,
         SparseEncoderDataCollator,
         SparseEncoderTrainer,
         SparseEncoderTrainingArguments,
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
     )
-    from sparse_encoder.util import LoggingHandler
+    from sparse_encoder.util import LoggingHandler, resolve_ids
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BM25": "sparse_encoder.search",
+    "DataCollatorWithPadding": "sparse_encoder.training",
     "DefaultBatchSampler": "sparse_encoder.samplers",
+    "DefaultFlowCallback": "sparse_encoder.training",
+    "EarlyStoppingCallback": "sparse_encoder.training",
+    "EvalPrediction": "sparse_encoder.training",
     "LoggingHandler": "sparse_encoder.util",
+    "MultiDatasetDefaultBatchSampler": "sparse_encoder.samplers",
+    "PrinterCallback": "sparse_encoder.training",
+    "ProgressCallback": "sparse_encoder.training",
     "SimilarityFunction": "sparse_encoder.similarity",
     "SparseEmbeddings": "sparse_encoder.embeddings",
     "SparseEncoder": "sparse_encoder.model",
@@ -36,14 +54,27 @@ _HOMES = {
     "SparseEncoderTrainer": "sparse_encoder.training",
     "SparseEncoderTrainingArguments": "sparse_encoder.training",
     "SparseIndex": "sparse_encoder.search",
+    "Trainer": "sparse_encoder.training",
+    "TrainerCallback": "sparse_encoder.training",
+    "TrainerControl": "sparse_encoder.training",
+    "TrainerState": "sparse_encoder.training",
+    "TrainingArguments": "sparse_encoder.training",
+    "resolve_ids": "sparse_encoder.util",
 }
 
 _PARTS = {"evaluation", "losses", "models", "modules", "samplers", "util"}
 
 __all__ = [
     "BM25",
+    "DataCollatorWithPadding",
     "DefaultBatchSampler",
+    "DefaultFlowCallback",
+    "EarlyStoppingCallback",
+    "EvalPrediction",
     "LoggingHandler",
+    "MultiDatasetDefaultBatchSampler",
+    "PrinterCallback",
+    "ProgressCallback",
     "SimilarityFunction",
     "SparseEmbeddings",
     "SparseEncoder",
@@ -52,6 +83,12 @@ __all__ = [
     "SparseEncoderTrainer",
     "SparseEncoderTrainingArguments",
     "SparseIndex",
+    "Trainer",
+    "TrainerCallback",
+    "TrainerControl",
+    "TrainerState",
+    "TrainingArguments",
+    "resolve_ids",
 ]
 
 

@@ -137,6 +137,27 @@ sparse_encoder.modules.Router, sparse_encoder.util.cos_sim
     assert done.returncode == 0
 
 
-@pytest.mark.parametrize(("name", "home"), [("DefaultBatchSampler", "samplers.default"), ("LoggingHandler", "util")])
+PACKAGE = {
+    "DataCollatorWithPadding": "training.data.padding",
+    "DefaultBatchSampler": "samplers.default",
+    "DefaultFlowCallback": "training.events.flow",
+    "EarlyStoppingCallback": "training.events.early_stopping",
+    "EvalPrediction": "training.outputs",
+    "LoggingHandler": "util",
+    "MultiDatasetDefaultBatchSampler": "samplers.multi_dataset",
+    "PrinterCallback": "training.events.progress",
+    "ProgressCallback": "training.events.progress",
+    "Trainer": "training.generic",
+    "TrainerCallback": "training.events.protocol",
+    "TrainerControl": "training.state",
+    "TrainerState": "training.state",
+    "TrainingArguments": "training.arguments",
+    "resolve_ids": "util.dataset",
+}
+"""Names that scripts import from sentence_transformers or transformers itself."""
+
+
+@pytest.mark.parametrize(("name", "home"), PACKAGE.items())
 def test_the_package_itself_has_the_name(name: str, home: str) -> None:
+    assert name in sparse_encoder.__all__
     assert getattr(sparse_encoder, name) is getattr(import_module(f"sparse_encoder.{home}"), name)

@@ -122,7 +122,7 @@ class TrainingArguments:
     run_name: str | None = None
     """Name of the run in trackers and in front of the progress bar."""
     disable_tqdm: bool | None = None
-    """Give log rows to :mod:`logging` instead of a progress bar."""
+    """Write log rows alone, without a progress bar."""
 
     eval_strategy: str = "no"
     eval_steps: float | None = None

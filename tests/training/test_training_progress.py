@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 from training_helpers import arguments, pairs, trainer
 
 from sparse_encoder.training import TrainerControl, TrainerState
-from sparse_encoder.training.events.progress import ProgressCallback, readable
+from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback, readable
 
 
 def test_numbers_have_four_digits() -> None:
@@ -92,12 +91,17 @@ def test_a_resumed_bar_begins_where_the_run_does(tmp_path: Path, capsys: pytest.
     assert "2/3" in capsys.readouterr().err
 
 
-def test_without_a_bar_rows_go_to_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = trainer(tmp_path, num_train_epochs=1)
-    with caplog.at_level(logging.INFO, logger="sparse_encoder.training.events.progress"):
-        run.train()
-    rows = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
-    assert [row.partition(":")[0] for row in rows] == ["loss", "loss", "loss", "train_runtime"]
-    assert capsys.readouterr() == ("", "")
+def test_without_a_bar_rows_go_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer(tmp_path, num_train_epochs=1).train()
+    shown = capsys.readouterr()
+    assert [row.partition(":")[0] for row in shown.out.splitlines()] == ["loss", "loss", "loss", "train_runtime"]
+    assert shown.err == ""
+
+
+def test_only_the_first_process_of_a_machine_writes_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    callback, args, control = PrinterCallback(), arguments("out"), TrainerControl()
+    callback.on_log(args, TrainerState(is_local_process_zero=False), control, logs={"loss": 1.0})
+    callback.on_log(args, TrainerState(), control, logs={})
+    assert capsys.readouterr().out == ""
+    callback.on_log(args, TrainerState(is_world_process_zero=False), control, logs={"loss": 1.0})
+    assert capsys.readouterr().out == "loss: 1\n"

@@ -1,8 +1,7 @@
-"""Where people see how far a run is: a progress bar, or the log of the process."""
+"""Where people see how far a run is: a progress bar, or rows on the terminal."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sized
 from contextlib import suppress
 from typing import Any
@@ -11,9 +10,6 @@ from tqdm.auto import tqdm
 
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
-
-logger = logging.getLogger(__name__)
-
 
 _NOT_SHOWN = "total_flos"
 
@@ -119,7 +115,7 @@ class ProgressCallback(TrainerCallback):
 
 
 class PrinterCallback(TrainerCallback):
-    """Give log rows to the log of the first process of each machine."""
+    """Write log rows to standard output, in the first process of each machine."""
 
     def on_log(
         self,
@@ -129,6 +125,6 @@ class PrinterCallback(TrainerCallback):
         logs: Mapping[str, object] | None = None,
         **context: Context,
     ) -> None:
-        """Log one row."""
+        """Write one row."""
         if state.is_local_process_zero and logs:
-            logger.info("%s", readable(logs))
+            tqdm.write(readable(logs))

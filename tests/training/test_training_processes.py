@@ -180,6 +180,17 @@ def test_two_processes_train_to_the_weights_of_one_with_the_doubled_batch(
         assert own_losses == pytest.approx(losses, rel=1e-6)
 
 
+@pytest.mark.parametrize("micro_batches", [2, 4])
+def test_accumulated_micro_batches_train_to_the_weights_of_the_large_batch(tmp_path: Path, micro_batches: int) -> None:
+    """Regularizers too: with a loss that is a mean over rows, nothing tells how a batch is cut."""
+    options = {"loss": lambda model: SpladeLoss(model, ScaledRanking(model), 30.0, 50.0)}
+    expected, mean_loss, _ = run(tmp_path / "whole", "", 12, **options)
+    size = 12 // micro_batches
+    weights, own_loss, _ = run(tmp_path / "cut", "", size, gradient_accumulation_steps=micro_batches, **options)
+    assert_close(weights, expected)
+    assert own_loss == pytest.approx(mean_loss, rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*sorted(CASES), "dropout", "stream"])
 def test_two_processes_resume_to_the_same_bits(results: list[dict[str, Anything]], name: str) -> None:

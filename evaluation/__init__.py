@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from sparse_encoder.evaluation.base import BaseEvaluator, SentenceEvaluator, SparseEvaluator
+from sparse_encoder.evaluation.binary_classification import SparseBinaryClassificationEvaluator
+from sparse_encoder.evaluation.embedding_similarity import SparseEmbeddingSimilarityEvaluator
 from sparse_encoder.evaluation.information_retrieval import SparseInformationRetrievalEvaluator
+from sparse_encoder.evaluation.mse import SparseMSEEvaluator
+from sparse_encoder.evaluation.reciprocal_rank_fusion import ReciprocalRankFusionEvaluator
+from sparse_encoder.evaluation.reranking import SparseRerankingEvaluator
 from sparse_encoder.evaluation.sequential import SequentialEvaluator
+from sparse_encoder.evaluation.translation import SparseTranslationEvaluator
+from sparse_encoder.evaluation.triplet import SparseTripletEvaluator
 from sparse_encoder.similarity import SimilarityFunction
 
 __all__ = [
     "BaseEvaluator",
+    "ReciprocalRankFusionEvaluator",
     "SentenceEvaluator",
     "SequentialEvaluator",
     "SimilarityFunction",
+    "SparseBinaryClassificationEvaluator",
+    "SparseEmbeddingSimilarityEvaluator",
     "SparseEvaluator",
     "SparseInformationRetrievalEvaluator",
+    "SparseMSEEvaluator",
+    "SparseRerankingEvaluator",
+    "SparseTranslationEvaluator",
+    "SparseTripletEvaluator",
 ]

@@ -24,7 +24,7 @@ class BaseEvaluator(ABC):
         self,
         model: Any,  # noqa: ANN401  (each evaluator says what it needs of a model)
         output_path: str | None = None,
-        epoch: int = -1,
+        epoch: float = -1,
         steps: int = -1,
     ) -> float | dict[str, float]:
         """Measure a model.
@@ -55,7 +55,7 @@ class BaseEvaluator(ABC):
         self,
         model: Any,  # noqa: ANN401  (only its card is asked for)
         metrics: Mapping[str, float],
-        epoch: int = 0,
+        epoch: float = 0,
         step: int = 0,
     ) -> None:
         """Hand the metrics to the model's card, if it has one that keeps them."""

@@ -125,7 +125,7 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         self,
         model: RetrievalModel,
         output_path: str | None = None,
-        epoch: int = -1,
+        epoch: float = -1,
         steps: int = -1,
         corpus_model: RetrievalModel | None = None,
         corpus_embeddings: Embeddings | None = None,
@@ -303,7 +303,7 @@ def _prediction(query_id: str, query: str, documents: Sequence[str], ranking: Ra
     return {"query_id": query_id, "query": query, "results": results}
 
 
-def _moment(epoch: int, steps: int) -> str:
+def _moment(epoch: float, steps: int) -> str:
     """Say when in training this is."""
     if epoch == -1:
         return ""

@@ -1,4 +1,4 @@
-"""What an evaluator of searches asks of a model: :class:`SparseEncoder` and :class:`BM25` have it."""
+"""What evaluators ask of a model: :class:`SparseEncoder` has all of it, :class:`BM25` what searches need."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from sparse_encoder.similarity import Embeddings
+
+
+class EncodingModel(Protocol):
+    """Encodes texts that are neither queries nor documents."""
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """Name of the similarity."""
+
+    def encode(
+        self, inputs: list[str], /, *, batch_size: int, show_progress_bar: bool, max_active_dims: int | None
+    ) -> Embeddings:
+        """Return the term weights of texts, (N, V)."""
 
 
 class RetrievalModel(Protocol):
@@ -24,8 +37,8 @@ class RetrievalModel(Protocol):
         inputs: list[str],
         /,
         *,
-        prompt_name: str | None,
-        prompt: str | None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int,
         show_progress_bar: bool,
         max_active_dims: int | None,
@@ -37,8 +50,8 @@ class RetrievalModel(Protocol):
         inputs: list[str],
         /,
         *,
-        prompt_name: str | None,
-        prompt: str | None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_size: int,
         show_progress_bar: bool,
         max_active_dims: int | None,

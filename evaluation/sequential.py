@@ -51,7 +51,7 @@ class SequentialEvaluator(BaseEvaluator):
         self,
         model: Any,  # noqa: ANN401  (handed on)
         output_path: str | None = None,
-        epoch: int = -1,
+        epoch: float = -1,
         steps: int = -1,
     ) -> dict[str, float]:
         """Measure a model; arguments as in :class:`BaseEvaluator`.

@@ -1,0 +1,74 @@
+"""How evaluators ask a model for embeddings, and what they tell of them; knows no metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.evaluation.active_terms import ActiveTerms
+from sparse_encoder.similarity import Embeddings, as_embeddings
+
+
+def as_sparse(embeddings: Embeddings) -> SparseEmbeddings:
+    """Bring embeddings of any kind to CSR rows, (N, V)."""
+    rows = as_embeddings(embeddings)
+    return SparseEmbeddings.from_dense(rows) if isinstance(rows, Tensor) else rows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodeOptions:
+    """What every call of a model's encode methods is given."""
+
+    batch_size: int
+    show_progress_bar: bool
+    max_active_dims: int | None
+    """Most active terms of a text; ``None`` leaves it to the model."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below 1."""
+        for name, value in (("batch_size", self.batch_size), ("max_active_dims", self.max_active_dims)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+
+    def embed(
+        self, encode: Callable[..., Embeddings], texts: list[str], prompts: Mapping[str, str | None] | None = None
+    ) -> SparseEmbeddings:
+        """Encode texts.
+
+        Args:
+            encode: A method of a model.
+            texts: At least one.
+            prompts: Its keywords ``prompt`` and ``prompt_name``, if any.
+
+        Returns:
+            (N, V).
+        """
+        return as_sparse(
+            encode(
+                texts,
+                **(prompts or {}),
+                batch_size=self.batch_size,
+                show_progress_bar=self.show_progress_bar,
+                max_active_dims=self.max_active_dims,
+            )
+        )
+
+    def settings(self) -> dict[str, int]:
+        """Return what of it belongs into a model card."""
+        return {} if self.max_active_dims is None else {"max_active_dims": self.max_active_dims}
+
+
+def sparsity(*matrices: SparseEmbeddings, prefix: str = "") -> dict[str, float]:
+    """Return the mean number of active terms of all rows, and the mean share of terms that are not, by name.
+
+    Args:
+        matrices: (N, V) each, of one width.
+        prefix: Of the names ``active_dims`` and ``sparsity_ratio``.
+    """
+    terms = ActiveTerms()
+    for matrix in matrices:
+        terms.add(matrix)
+    return {f"{prefix}active_dims": terms.active_dims, f"{prefix}sparsity_ratio": terms.sparsity_ratio}

@@ -161,7 +161,10 @@ class TrainerBase(TrainerFacts, TrainerFiles, TrainerTuning):
         return {}
 
     def use_model(self, model: nn.Module) -> None:
-        """Take another model in the place of the present one."""
+        """Take another model in the place of the present one, with its tokenizer unless another was given."""
+        if self.processing_class is getattr(self.model, "tokenizer", None):
+            self.processing_class = getattr(model, "tokenizer", None)
+            self.callback_handler.context["processing_class"] = self.processing_class
         self.model = self.model_wrapped = model
         if self.place_model_on_device:
             model.to(self.accelerator.device)

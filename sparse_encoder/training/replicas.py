@@ -66,7 +66,8 @@ class Replicas:
         compute: Returns the losses of a micro-batch by name.
 
     Raises:
-        ValueError: If there are several losses by dataset, and one compares the rows of all processes.
+        ValueError: If there are several losses by dataset, and one compares the rows of all processes, or the model
+            is shared out.
     """
 
     def __init__(self, accelerator: Accelerator, objective: nn.Module, compute: ComputeLosses) -> None:
@@ -76,8 +77,8 @@ class Replicas:
         self._not_averaged: list[nn.Parameter] = []
         if accelerator.num_processes == 1:
             return
-        _check_gathering(objective)
         trained = [each for each in objective.parameters() if each.requires_grad]
+        _check_losses(objective, sharded=any(isinstance(each, DTensor) for each in trained))
         if any(isinstance(each, DTensor) for each in trained):
             self._not_averaged = [each for each in trained if not isinstance(each, DTensor)]
             return
@@ -101,10 +102,15 @@ class Replicas:
             average_gradients(self._not_averaged)
 
 
-def _check_gathering(objective: nn.Module) -> None:
-    """Refuse a loss that waits for all processes where some of them may be at another loss."""
+def _check_losses(objective: nn.Module, *, sharded: bool) -> None:
+    """Refuse what waits for all processes where some of them may be at another loss."""
     if not isinstance(objective, LossesByDataset) or len(set(objective.children())) < 2:
         return
+    if sharded:
+        raise ValueError(
+            "several losses by dataset do not go with fsdp: processes may be at different datasets, and one that "
+            "touches other parameters than the rest would wait forever; take one loss, or leave fsdp out"
+        )
     for part in objective.modules():
         if getattr(part, "gather_across_devices", False):
             raise ValueError(

@@ -92,6 +92,8 @@ def work(rank: int, folder: str) -> dict[str, Anything]:
     results = {name: weights_of(each) for name, each in named.items()}
     logs = [row for row in best.state.log_history if "eval_evaluator" in row]
     scores = [row["eval_evaluator"] for row in logs]
+    with pytest.raises(ValueError, match="several losses by dataset do not go with fsdp"):
+        train(root / "losses", SIZE, fsdp=True, rows={"a": pairs(9), "b": pairs(9)}, loss={"a": loss, "b": ranking})
     return {**results, "scores": scores, "bestof": str(best.state.best_model_checkpoint), "real": real(rank, root)}
 
 

@@ -15,7 +15,10 @@ from sparse_encoder.training import SparseEncoderTrainer
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 
 
-def make(folder: Path, model_init: Anything, model: Anything = None, loss: Anything = splade_loss, **options: Anything):  # noqa: ANN201
+def make(
+    folder: Path, model_init: Anything, model: Anything = None, loss: Anything = splade_loss, **options: Anything
+) -> SparseEncoderTrainer:
+    options = {"num_train_epochs": 1, **options}
     return SparseEncoderTrainer(model, arguments(folder, **options), pairs(10), pairs(6), loss, model_init=model_init)
 
 
@@ -73,7 +76,7 @@ def test_model_init_gets_the_trial_if_it_takes_an_argument(tmp_path: Path, name:
 
 def test_the_seed_is_set_before_the_model_is_made(tmp_path: Path) -> None:
     """The rule of the peer: ``set_seed(args.seed)``, then ``model_init``, at construction and at each train()."""
-    run = make(tmp_path, TinyEncoder, seed=29, num_train_epochs=1)
+    run = make(tmp_path, TinyEncoder, seed=29)
     torch.manual_seed(29)
     expected = digest(TinyEncoder())
     assert same(digest(run.model), expected)
@@ -107,7 +110,7 @@ def test_every_train_begins_anew(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_a_module_gets_the_new_model(tmp_path: Path) -> None:
     loss = splade_loss(tiny_encoder())
-    run = make(tmp_path, TinyEncoder, loss=loss, num_train_epochs=1)
+    run = make(tmp_path, TinyEncoder, loss=loss)
     run.train()
     inner = loss.loss
     assert isinstance(loss, SpladeLoss) and isinstance(inner, nn.Module)
@@ -118,7 +121,7 @@ def test_a_loss_that_is_a_module_gets_the_new_model(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_a_function_is_made_anew(tmp_path: Path) -> None:
-    run = make(tmp_path, TinyEncoder, num_train_epochs=1)
+    run = make(tmp_path, TinyEncoder)
     first = run.loss
     run.train()
     assert run.loss is not first
@@ -127,7 +130,7 @@ def test_a_loss_that_is_a_function_is_made_anew(tmp_path: Path) -> None:
 
 def test_schedules_of_losses_that_are_gone_go_with_them(tmp_path: Path) -> None:
     """Else each train() would add one, and keep its old loss and model."""
-    run = make(tmp_path, TinyEncoder, num_train_epochs=1)
+    run = make(tmp_path, TinyEncoder)
     run.train()
     run.train()
     schedules = [
@@ -140,7 +143,7 @@ def test_a_schedule_that_was_given_stays(tmp_path: Path) -> None:
     loss = splade_loss(tiny_encoder())
     given = SpladeRegularizerWeightSchedulerCallback(loss, warmup_ratio=0.5)
     run = SparseEncoderTrainer(
-        None, arguments(tmp_path, num_train_epochs=1), pairs(10), None, loss, model_init=TinyEncoder, callbacks=[given]
+        None, arguments(tmp_path), pairs(10), None, loss, model_init=TinyEncoder, callbacks=[given]
     )
     run.train()
     run.train()
@@ -149,16 +152,17 @@ def test_a_schedule_that_was_given_stays(tmp_path: Path) -> None:
 
 
 def test_model_init_alone_warns_of_nothing(tmp_path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         make(tmp_path, TinyEncoder)
         make(tmp_path, None, tiny_encoder())
+    assert [str(each.message) for each in caught] == []
 
 
 def test_a_folder_belongs_to_a_trainer_only_after_it_has_trained_there(tmp_path: Path) -> None:
     from sparse_encoder.checkpoint import CheckpointError
 
-    options: dict[str, Anything] = {"save_strategy": "epoch", "num_train_epochs": 1}
+    options: dict[str, Anything] = {"save_strategy": "epoch"}
     make(tmp_path, TinyEncoder, **options).train()
     other = make(tmp_path, TinyEncoder, **options)
     for _ in range(2):

@@ -105,6 +105,7 @@ def test_a_run_of_a_search_has_a_folder_of_its_own_and_uploads_nothing() -> None
 
 
 def make(folder: Path, **options: Anything) -> SparseEncoderTrainer:
+    options = {"num_train_epochs": 1, **options}
     return SparseEncoderTrainer(
         None, arguments(folder, **options), pairs(10), pairs(6), splade_loss, model_init=TinyEncoder
     )

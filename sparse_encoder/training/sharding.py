@@ -209,11 +209,10 @@ def load_whole(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def shared_out(tensor: Tensor, like: Tensor | None) -> Tensor:
-    """Return this process's part of a tensor that all processes have, shared out like another one."""
+    """Return this process's part of a tensor, shared out like another one by the first process; all must call this."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
-    here = tensor.to(like.device)
-    return distribute_tensor(here, like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 
 
 def whole_state(optimizer: Optimizer, *, keep: bool) -> dict[str, Any]:  # torch's: numbers, tensors, nested

@@ -133,7 +133,10 @@ class CSRLoss(nn.Module):
         self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Run the model once on each column of one batch; returns the weighted terms, scalars by name."""
-        outputs = [self.model(column) for column in sentence_features]
+        columns = list(sentence_features)
+        if isinstance(self.loss, EmbeddingLoss):
+            self.loss.look_at(columns)
+        outputs = [self.model(column) for column in columns]
         losses = self.reconstruction_loss.compute_loss_from_embeddings(outputs)
         embeddings = [full_precision(output["sentence_embedding"]) for output in outputs]
         with torch.autocast(embeddings[0].device.type, enabled=False):

@@ -211,3 +211,45 @@ def test_arguments_have_the_peers_names_and_order(name: str) -> None:
 
     found, expected = (list(inspect.signature(getattr(module, name).__init__).parameters) for module in (ours, peers))
     assert found[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.05, "margin": 0.2},
+        {"temperature": 0.5, "margin": 0.3, "margin_strategy": "relative", "contrast_anchors": False},
+        {"temperature": 1.0, "contrast_positives": False},
+    ],
+)
+def test_contrast_with_a_guide(options: dict[str, Any], count: int) -> None:
+    """The peer has this loss for dense embeddings; its constructor asks for tokenizers, which it does not need here."""
+    module = pytest.importorskip("sentence_transformers.sentence_transformer.losses.gist_embed")
+    guided = [column.detach() for column in random_columns(count, seed=7)]
+
+    class Guiding(nn.Module):
+        def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+            return {"sentence_embedding": guided[features["place"]]}
+
+    settings = {
+        "margin_strategy": "absolute",
+        "margin": 0.0,
+        "contrast_anchors": True,
+        "contrast_positives": True,
+        "gather_across_devices": False,
+    } | options
+    expected = module.GISTEmbedLoss.__new__(module.GISTEmbedLoss)
+    nn.Module.__init__(expected)
+    expected.model, expected.guide, expected.must_retokenize = Handed(), Guiding(), False
+    expected.similarity_fct, expected.cross_entropy_loss = nn.CosineSimilarity(dim=-1), nn.CrossEntropyLoss()
+    for name, value in settings.items():
+        setattr(expected, name, value)
+    scale = 1 / settings.pop("temperature")
+    found = ours.SparseGISTEmbedLoss(Handed(), Guiding(), scale, similarity_fct=similarity.cos_sim, **settings)
+
+    def features(columns: list[Tensor]) -> list[dict[str, Any]]:
+        return [{"column": column, "place": place} for place, column in enumerate(columns)]
+
+    assert_same(
+        lambda columns, _: found(features(columns)), lambda columns, _: expected(features(columns), None), count
+    )

@@ -1,0 +1,70 @@
+"""What losses on ranked lists share: scores beside labels, gains, discounts. Axes: B queries, N documents of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.losses.checks import checked_columns, checked_labels
+
+Gain = Literal["exponential", "linear"]
+GAINS = ("exponential", "linear")
+Similarity = Callable[[Tensor, Tensor], Tensor]
+
+
+def scored_list(
+    loss: nn.Module, embeddings: list[Tensor], labels: Tensor | None, similarity_fct: Similarity
+) -> tuple[Tensor, Tensor]:
+    """Score the documents of each query.
+
+    Args:
+        loss: Whose name errors bear.
+        embeddings: Term weights of queries and of two or more documents, (B, V) each.
+        labels: Judgements or a teacher's scores of the documents, (B, N).
+        similarity_fct: Maps (B, V) and (B, V), row by row, to scores (B,).
+
+    Returns:
+        Scores and labels, (B, N) each.
+
+    Raises:
+        ValueError: If columns or labels are missing or of another shape.
+    """
+    queries, *documents = checked_columns(loss, embeddings, 3, "a query and two or more documents")
+    given = checked_labels(loss, labels, "judgements of the documents", (len(queries), len(documents)))
+    scores = torch.stack([similarity_fct(queries, column) for column in documents], dim=1)
+    return scores, given.to(scores.dtype)
+
+
+def differences(values: Tensor) -> Tensor:
+    """Return how much larger each is than each other: [b, i, j] is values[b, i] - values[b, j], (B, N, N)."""
+    return values.unsqueeze(2) - values.unsqueeze(1)
+
+
+def check_gain(gain: str) -> None:
+    """Check the name of a gain.
+
+    Raises:
+        ValueError: If it is not one of :data:`GAINS`.
+    """
+    if gain not in GAINS:
+        raise ValueError(f"unknown gain {gain!r}; choose from {GAINS}")
+
+
+def gains_of(labels: Tensor, gain: Gain) -> Tensor:
+    """Return what a document is worth, (B, N): ``2 ** label - 1``, or the label itself; nothing below 0."""
+    labels = labels.clamp(min=0)
+    return labels.exp2() - 1 if gain == "exponential" else labels
+
+
+def discounts_of(ranks: Tensor) -> Tensor:
+    """Return what a rank, 1 for the first, lets a gain count: ``1 / log2(1 + rank)``."""
+    return 1 / (1 + ranks).log2()
+
+
+def ideal_dcg(gains: Tensor) -> Tensor:
+    """Return the largest sum of discounted gains that the documents of a query can have, (B, 1)."""
+    ranks = torch.arange(1, gains.shape[1] + 1, device=gains.device, dtype=gains.dtype)
+    return (gains.sort(dim=1, descending=True).values * discounts_of(ranks)).sum(dim=1, keepdim=True)

@@ -30,6 +30,17 @@ def check_texts(name: str, texts: Iterable[str]) -> list[str]:
     return rows
 
 
+def check_ids_and_texts(name: str, ids: Sequence[object], texts: Sequence[object]) -> None:
+    """Refuse texts by id that are no texts.
+
+    Raises:
+        TypeError: Naming the id.
+    """
+    for key, text in zip(ids, texts, strict=True):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} must hold texts, {key!r} has {text!r} ({type(text).__name__})")
+
+
 def check_lengths(columns: Mapping[str, Sequence[object]]) -> None:
     """Refuse columns of different lengths.
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.active_terms import ActiveTerms
 from sparse_encoder.evaluation.base import BaseEvaluator
+from sparse_encoder.evaluation.checks import check_ids_and_texts
+from sparse_encoder.evaluation.corpus_ranking import CorpusRanking
 from sparse_encoder.evaluation.cutoffs import Cutoffs, Scores
-from sparse_encoder.evaluation.ranking import EMPTY, Ranking, ScoreFunction, merge, rank_all
-from sparse_encoder.evaluation.result_files import append_row, write_json_lines
+from sparse_encoder.evaluation.embedding import EncodeOptions, as_sparse
+from sparse_encoder.evaluation.judgements import Judgements, read_judgements
+from sparse_encoder.evaluation.ranking import ScoreFunction
+from sparse_encoder.evaluation.reporting import Call, announce, report
+from sparse_encoder.evaluation.result_files import write_json_lines
 from sparse_encoder.evaluation.retrieval_model import RetrievalModel
-from sparse_encoder.similarity import Embeddings, SimilarityFunction, as_embeddings
-
-logger = logging.getLogger(__name__)
+from sparse_encoder.similarity import Embeddings, SimilarityFunction
 
 
 class SparseInformationRetrievalEvaluator(BaseEvaluator):
@@ -32,12 +31,16 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
     not, and ``avg_flops``, the multiplications that a search costs per query and document. All documents are ranked,
     by falling score and rising id. The primary metric is ``{score function}_ndcg@{largest k}``.
 
+    What the peer does not have, and neither the table nor the model's card is told: ``postings_per_query``, the
+    postings of an index over the corpus that a query touches, and ``milliseconds_per_query``, the time of a search.
+
     With an ``output_path`` a row is added to ``Information-Retrieval_evaluation[_{name}]_results.csv``.
 
     Args:
         queries: Texts by id; queries without relevant documents are left out.
         corpus: Texts by id.
-        relevant_docs: Ids of the relevant documents by id of the query.
+        relevant_docs: Ids of the relevant documents by id of the query, or their grades by id, which are the gains of
+            nDCG; a grade of 0 or less is not relevant. (The peer knows no grades.)
         corpus_chunk_size: Documents that are encoded and searched at a time; it changes no result.
         mrr_at_k: Ranks for the MRR, and so on.
         ndcg_at_k: At least one.
@@ -58,16 +61,22 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         corpus_prompt: Text before each document.
         corpus_prompt_name: Name of a prompt of the model.
         write_predictions: Also write the rankings to ``..._predictions_{score function}.jsonl``.
+        skip_own_id: Leave a document with the query's own id out of its ranking, as BEIR does where queries are taken
+            from the corpus.
+        allow_unknown: Leave out judgements of unknown queries, and take unknown documents as relevant but never found,
+            both as the peer does. Else they are errors.
 
     Raises:
-        ValueError: If there is no query with relevant documents, no document, or a number below 1.
+        TypeError: If a text is no text or a grade no number, naming its id.
+        ValueError: If there is no query with relevant documents, no document, an id that is not there, a grade that is
+            not finite, or a number below 1.
     """
 
     def __init__(  # house: peer signature
         self,
         queries: Mapping[str, str],
         corpus: Mapping[str, str],
-        relevant_docs: Mapping[str, Collection[str]],
+        relevant_docs: Judgements,
         corpus_chunk_size: int = 50000,
         mrr_at_k: Sequence[int] = (10,),
         ndcg_at_k: Sequence[int] = (10,),
@@ -86,16 +95,21 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         corpus_prompt: str | None = None,
         corpus_prompt_name: str | None = None,
         write_predictions: bool = False,
+        *,
+        skip_own_id: bool = False,
+        allow_unknown: bool = False,
     ) -> None:
-        self.queries_ids = [query for query in queries if relevant_docs.get(query)]
+        self.relevant_docs = read_judgements(relevant_docs, queries, corpus, allow_unknown=allow_unknown)
+        self.queries_ids = list(self.relevant_docs)
         self.queries = [queries[query] for query in self.queries_ids]
         self.corpus_ids, self.corpus = list(corpus), list(corpus.values())
-        self.relevant_docs = {query: set(relevant_docs[query]) for query in self.queries_ids}
         if not self.queries or not self.corpus:
             raise ValueError(
                 f"there must be queries with relevant documents and a corpus, got {len(self.queries)} such queries of "
                 f"{len(queries)} and {len(self.corpus)} documents"
             )
+        check_ids_and_texts("queries", self.queries_ids, self.queries)
+        check_ids_and_texts("corpus", self.corpus_ids, self.corpus)
         if corpus_chunk_size < 1:
             raise ValueError(f"corpus_chunk_size must be at least 1, got {corpus_chunk_size}")
         self.corpus_chunk_size = corpus_chunk_size
@@ -106,10 +120,12 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             ndcg=tuple(ndcg_at_k),
             map=tuple(map_at_k),
         )
-        self.show_progress_bar, self.batch_size = show_progress_bar, batch_size
+        self.show_progress_bar, self.skip_own_id = show_progress_bar, skip_own_id
+        self.options = EncodeOptions(
+            batch_size=batch_size, show_progress_bar=show_progress_bar, max_active_dims=max_active_dims
+        )
         self.name = name
         self.write_csv, self.write_predictions = write_csv, write_predictions
-        self.max_active_dims = max_active_dims
         self.score_functions = None if score_functions is None else dict(score_functions)
         self.main_score_function = _name_of(main_score_function)
         if self.score_functions is not None:
@@ -119,6 +135,8 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         stem = f"Information-Retrieval_evaluation_{name}" if name else "Information-Retrieval_evaluation"
         self.csv_file, self.predictions_file = f"{stem}_results.csv", f"{stem}_predictions.jsonl"
         self.sparsity_stats: dict[str, float] = {}
+        self.costs: dict[str, float] = {}
+        self.active_terms: dict[str, ActiveTerms] = {}
         self._measured: list[str] = []  # the score functions that the primary metric was chosen from
 
     def __call__(  # house: peer signature
@@ -146,16 +164,9 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         Raises:
             ValueError: If the main score function is not there, or the corpus has another number of embeddings.
         """
-        logger.info("Information retrieval on %s%s:", self.name or "a corpus", _moment(epoch, steps))
+        call = Call(output_path, epoch, steps)
+        announce(self, call)
         scores = self.compute_all_metrics(model, corpus_model, corpus_embeddings, output_path)
-        if output_path is not None and self.write_csv:
-            headers = [column for function in scores for column in self.cutoffs.columns(function)]
-            values = [value for function in scores.values() for value in self.cutoffs.row(function)]
-            append_row(
-                Path(output_path) / self.csv_file,
-                ["epoch", "steps", *headers, *self.sparsity_stats],
-                [epoch, steps, *values, *self.sparsity_stats.values()],
-            )
         self._choose_primary(scores)
         metrics = {
             f"{function}_{metric.replace('@k', f'@{k}')}": value
@@ -163,11 +174,11 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             for metric, by_k in by_metric.items()
             for k, value in by_k.items()
         }
-        metrics = self.prefix_name_to_metrics({**metrics, **self.sparsity_stats}, self.name)
-        for metric, value in metrics.items():
-            logger.info("%s: %.4f", metric, value)
-        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
-        return metrics
+        columns: dict[str, float] = {}
+        for function, by_metric in scores.items():
+            columns |= zip(self.cutoffs.columns(function), self.cutoffs.row(by_metric), strict=True)
+        sparsity = self.sparsity_stats
+        return report(self, model, call, metrics | sparsity, columns | sparsity, costs=self.costs)
 
     def compute_all_metrics(
         self,
@@ -179,21 +190,55 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         """Measure a model without a row of results; arguments as in :meth:`__call__`.
 
         Returns:
-            By score function, by metric (``ndcg@k``) and by k. Active terms are kept in ``sparsity_stats``.
+            By score function, by metric (``ndcg@k``) and by k. Active terms are kept in ``sparsity_stats``, costs in
+            ``costs``.
         """
-        functions = self._functions_of(model)
-        rankings = self._rank(model, model if corpus_model is None else corpus_model, corpus_embeddings, functions)
-        by_rank = sorted(self.corpus_ids)
-        results = {
-            name: [[by_rank[rank] for rank in ranking.positions.tolist()] for ranking in found]
-            for name, found in rankings.items()
-        }
+        runs = self.search(model, corpus_model, corpus_embeddings)
         if output_path is not None and self.write_predictions:
-            for name, found in rankings.items():
+            for name, run in runs.items():
                 path = Path(output_path) / self.predictions_file.replace(".jsonl", f"_{name}.jsonl")
-                write_json_lines(path, map(_prediction, self.queries_ids, self.queries, results[name], found))
-        relevant = [self.relevant_docs[query] for query in self.queries_ids]
-        return {name: self.cutoffs.measure(results[name], relevant) for name in sorted(functions)}
+                write_json_lines(path, map(_prediction, self.queries_ids, self.queries, run.values()))
+        relevant = list(self.relevant_docs.values())
+        return {name: self.cutoffs.measure(list(map(list, runs[name].values())), relevant) for name in sorted(runs)}
+
+    def search(
+        self,
+        model: RetrievalModel,
+        corpus_model: RetrievalModel | None = None,
+        corpus_embeddings: Embeddings | None = None,
+    ) -> dict[str, dict[str, dict[str, float]]]:
+        """Rank the corpus for every query; arguments as in :meth:`__call__`.
+
+        Returns:
+            By score function a run: by id of the query the scores of its best documents by id, best first.
+        """
+        queries = self._embed(model.encode_query, self.queries, self.query_prompt_name, self.query_prompt)
+        ranking = CorpusRanking(
+            queries,
+            self.corpus_ids,
+            self._functions_of(model),
+            top_k=self.cutoffs.deepest + self.skip_own_id,
+            named=self.score_functions is None,
+        )
+        encoder = model if corpus_model is None else corpus_model
+        encoded = None if corpus_embeddings is None else as_sparse(corpus_embeddings)
+        if encoded is not None and len(encoded) != len(self.corpus):
+            raise ValueError(f"there must be {len(self.corpus)} corpus_embeddings, got {len(encoded)}")
+        starts = range(0, len(self.corpus), self.corpus_chunk_size)
+        for start in tqdm(starts, desc="Corpus Chunks", disable=not self.show_progress_bar):
+            chunk = slice(start, start + self.corpus_chunk_size)
+            ranking.add(
+                self._embed(encoder.encode_document, self.corpus[chunk], self.corpus_prompt_name, self.corpus_prompt)
+                if encoded is None
+                else encoded[chunk]
+            )
+        self.active_terms = {"query": ranking.query_terms, "corpus": ranking.corpus_terms}
+        self.sparsity_stats, self.costs = ranking.sparsity(), ranking.costs()
+        without = self.queries_ids if self.skip_own_id else None
+        return {
+            name: dict(zip(self.queries_ids, ranking.documents(name, without), strict=True))
+            for name in ranking.rankings
+        }
 
     def _functions_of(self, model: RetrievalModel) -> dict[str, ScoreFunction]:
         """Return the score functions of this call by name."""
@@ -211,67 +256,10 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
                 f"main_score_function must be one of {sorted(functions)}, got {self.main_score_function!r}"
             )
 
-    def _rank(
-        self,
-        model: RetrievalModel,
-        corpus_model: RetrievalModel,
-        corpus_embeddings: Embeddings | None,
-        functions: Mapping[str, ScoreFunction],
-    ) -> dict[str, list[Ranking]]:
-        """Rank the corpus for every query, chunk by chunk; a document's position is the place of its id when sorted."""
-        queries = self._embed(model.encode_query, self.queries, self.query_prompt_name, self.query_prompt)
-        encoded = None if corpus_embeddings is None else _as_sparse(corpus_embeddings)
-        if encoded is not None and len(encoded) != len(self.corpus):
-            raise ValueError(f"there must be {len(self.corpus)} corpus_embeddings, got {len(encoded)}")
-        place = np.empty(len(self.corpus), dtype=np.int64)
-        place[sorted(range(len(self.corpus)), key=self.corpus_ids.__getitem__)] = np.arange(len(self.corpus))
-        best = {name: [EMPTY] * len(self.queries) for name in functions}
-        corpus_terms = ActiveTerms()
-        starts = range(0, len(self.corpus), self.corpus_chunk_size)
-        for start in tqdm(starts, desc="Corpus Chunks", disable=not self.show_progress_bar):
-            chunk = slice(start, start + self.corpus_chunk_size)
-            documents = (
-                self._embed(
-                    corpus_model.encode_document, self.corpus[chunk], self.corpus_prompt_name, self.corpus_prompt
-                )
-                if encoded is None
-                else encoded[chunk]
-            )
-            corpus_terms.add(documents)
-            order = np.argsort(place[chunk])
-            sorted_documents, places = documents[torch.from_numpy(order)], place[chunk][order]
-            for name, function in functions.items():
-                similarity = name if self.score_functions is None else None
-                found = rank_all(queries, sorted_documents, self.cutoffs.deepest, function, similarity)
-                moved = [Ranking(places[ranking.positions], ranking.scores) for ranking in found]
-                best[name] = [merge(*pair, self.cutoffs.deepest) for pair in zip(best[name], moved, strict=True)]
-        self._note_terms(queries, corpus_terms)
-        return best
-
     def _embed(
         self, encode: Callable[..., Embeddings], texts: list[str], prompt_name: str | None, prompt: str | None
     ) -> SparseEmbeddings:
-        return _as_sparse(
-            encode(
-                texts,
-                prompt_name=prompt_name,
-                prompt=prompt,
-                batch_size=self.batch_size,
-                show_progress_bar=self.show_progress_bar,
-                max_active_dims=self.max_active_dims,
-            )
-        )
-
-    def _note_terms(self, queries: SparseEmbeddings, corpus_terms: ActiveTerms) -> None:
-        query_terms = ActiveTerms()
-        query_terms.add(queries)
-        self.sparsity_stats = {
-            "query_active_dims": query_terms.active_dims,
-            "query_sparsity_ratio": query_terms.sparsity_ratio,
-            "corpus_active_dims": corpus_terms.active_dims,
-            "corpus_sparsity_ratio": corpus_terms.sparsity_ratio,
-            "avg_flops": query_terms.flops(corpus_terms),
-        }
+        return self.options.embed(encode, texts, {"prompt_name": prompt_name, "prompt": prompt})
 
     def _choose_primary(self, scores: Mapping[str, Scores]) -> None:
         """Choose the primary metric in the first call, and again if a model brings another similarity."""
@@ -284,27 +272,15 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
         """Return the settings that belong into a model card."""
-        names = ("query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name", "max_active_dims")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        names = ("query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
+        prompts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**prompts, **self.options.settings()}
 
 
 def _name_of(function: str | SimilarityFunction | None) -> str | None:
     return function.value if isinstance(function, SimilarityFunction) else function
 
 
-def _as_sparse(embeddings: Embeddings) -> SparseEmbeddings:
-    rows = as_embeddings(embeddings)
-    return SparseEmbeddings.from_dense(rows) if isinstance(rows, Tensor) else rows
-
-
-def _prediction(query_id: str, query: str, documents: Sequence[str], ranking: Ranking) -> dict[str, object]:
-    hits = zip(documents, ranking.scores.tolist(), strict=True)
-    results = [{"corpus_id": document, "score": score} for document, score in hits]
+def _prediction(query_id: str, query: str, run: Mapping[str, float]) -> dict[str, object]:
+    results = [{"corpus_id": document, "score": score} for document, score in run.items()]
     return {"query_id": query_id, "query": query, "results": results}
-
-
-def _moment(epoch: float, steps: int) -> str:
-    """Say when in training this is."""
-    if epoch == -1:
-        return ""
-    return f" after epoch {epoch}" if steps == -1 else f" in epoch {epoch} after {steps} steps"

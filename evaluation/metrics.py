@@ -1,12 +1,12 @@
 """Measures of one ranking, from the ids it has and the ids that are relevant; knows no model and no scores.
 
-In all of them ``ranked`` holds document ids, best first, ``relevant`` is not empty, relevance is yes or no, and only
-the first ``k`` documents count.
+In all of them ``ranked`` holds document ids, best first, ``relevant`` is not empty, and only the first ``k`` documents
+count. Relevance is yes or no but for nDCG, where ``relevant`` may also be positive grades by id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import log2
 
 
@@ -31,16 +31,22 @@ def reciprocal_rank_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashab
     return 1 / next(ranks, float("inf"))
 
 
-def ndcg_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
+def ndcg_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable] | Mapping[Hashable, float], k: int) -> float:
     r"""Return the discounted gain as a share of the best possible one.
 
-    .. math:: \frac{\sum_{r \le k,\ d_r \text{ relevant}} 1 / \log_2(r + 1)}
-                   {\sum_{r \le \min(k, |\text{relevant}|)} 1 / \log_2(r + 1)}
+    .. math:: \frac{\sum_{r \le k} g(d_r) / \log_2(r + 1)}{\sum_{r \le k} g^*_r / \log_2(r + 1)}
+
+    where the gain of a document is its grade, 1 without grades, and :math:`g^*` are all grades, the best first. This is
+    the nDCG of ``trec_eval`` and of BEIR; others take :math:`2^g - 1` for the gain.
 
     Source: Järvelin and Kekäläinen, 2002, https://doi.org/10.1145/582415.582418.
     """
-    gain = sum(1 / log2(rank + 1) for rank, document in enumerate(ranked[:k], start=1) if document in relevant)
-    return gain / sum(1 / log2(rank + 1) for rank in range(1, min(k, len(relevant)) + 1))
+    grades: Mapping[Hashable, float] = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1.0)
+    gain: float = sum(
+        grades[document] / log2(rank + 1) for rank, document in enumerate(ranked[:k], 1) if document in grades
+    )
+    best = sorted(grades.values(), reverse=True)[:k]
+    return gain / sum(grade / log2(rank + 1) for rank, grade in enumerate(best, 1))
 
 
 def average_precision_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:

@@ -7,6 +7,7 @@ peer, and metrics can only be compared if both do. The order is by falling score
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,24 +48,41 @@ def rank_all(
     function: ScoreFunction,
     name: str | None = None,
 ) -> list[Ranking]:
-    """Find the best documents of every query.
-
-    Dot products and cosines of weights that are not negative come from an index; anything else is scored block by
-    block.
+    """Find the best documents of every query; arguments as in :func:`searcher`.
 
     Args:
         queries: (N, V).
         documents: (M, V).
         top_k: Most documents of a ranking.
+        function: Scores all rows with all rows.
+        name: The model's name of the similarity.
+    """
+    return searcher(queries, documents, function, name)(top_k)
+
+
+def searcher(
+    queries: SparseEmbeddings, documents: SparseEmbeddings, function: ScoreFunction, name: str | None = None
+) -> Callable[[int], list[Ranking]]:
+    """Get ready to find the best documents of every query.
+
+    Dot products and cosines of weights that are not negative come from an index, which is built now; anything else is
+    scored block by block.
+
+    Args:
+        queries: (N, V).
+        documents: (M, V).
         function: Scores all rows with all rows: torch sparse tensors (N, V) and (M, V) to (N, M).
         name: The model's name of the similarity, if the function is the model's.
+
+    Returns:
+        Finds that many documents for each query.
     """
     kind = _indexable(function, name)
     if kind is None or bool((queries.values() < 0).any()) or bool((documents.values() < 0).any()):
-        return _rank_by_blocks(queries, documents, top_k, function)
+        return lambda top_k: _rank_by_blocks(queries, documents, top_k, function)
     if kind is SimilarityFunction.COSINE:
-        return _rank_by_index(_normalized(queries), _normalized(documents), top_k)
-    return _rank_by_index(queries, documents, top_k)
+        return partial(_rank_by_index, _normalized(queries), SparseIndex.build(_normalized(documents)))
+    return partial(_rank_by_index, queries, SparseIndex.build(documents))
 
 
 def merge(first: Ranking, second: Ranking, top_k: int) -> Ranking:
@@ -92,17 +110,13 @@ def _normalized(embeddings: SparseEmbeddings) -> sparse.csr_array:
     return scaled
 
 
-def _rank_by_index(
-    queries: SparseEmbeddings | sparse.csr_array, documents: SparseEmbeddings | sparse.csr_array, top_k: int
-) -> list[Ranking]:
-    num_documents = int(documents.shape[0])
-    found = SparseIndex.build(documents).search_arrays(queries, top_k)
+def _rank_by_index(queries: SparseEmbeddings | sparse.csr_array, index: SparseIndex, top_k: int) -> list[Ranking]:
+    length = min(top_k, len(index))
+    found = index.search_arrays(queries, top_k)
     rankings = []
     for begin, end in zip(found.offsets, found.offsets[1:], strict=False):
         ranking = Ranking(found.positions[begin:end], found.scores[begin:end])
-        if end - begin < min(top_k, num_documents):
-            ranking = _with_rest(ranking, min(top_k, num_documents))
-        rankings.append(ranking)
+        rankings.append(_with_rest(ranking, length) if end - begin < length else ranking)
     return rankings
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,12 @@ def small_model() -> GivenModel:
 
 
 def small_evaluator(**options: object) -> SparseInformationRetrievalEvaluator:
-    settings: dict[str, Any] = options
+    settings: dict[str, Any] = {"allow_unknown": True} | options  # d9 is not in the corpus
     return SparseInformationRetrievalEvaluator(QUERIES, CORPUS, ANSWERS, **settings)
+
+
+def without_time(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.endswith("milliseconds_per_query")}
 
 
 def test_by_hand(tmp_path: Path) -> None:
@@ -61,7 +66,9 @@ def test_by_hand(tmp_path: Path) -> None:
         "dev_corpus_active_dims": 1.5,
         "dev_corpus_sparsity_ratio": 0.5,
         "dev_avg_flops": 1 / 2 * 2 / 4 + 2 / 2 * 2 / 4,  # shares of queries and documents, term by term
+        "dev_postings_per_query": ((2 + 2) + 2) / 2,  # two documents have the first term, two the second
     }
+    assert found.pop("dev_milliseconds_per_query") > 0
     assert found == pytest.approx(expected)
     assert list(found) == list(expected)
     assert evaluator.primary_metric == "dev_dot_ndcg@3"
@@ -139,7 +146,7 @@ def test_the_chunk_size_changes_nothing(similarity: str) -> None:
     queries, corpus, answers = large_case()
     model = random_model([*queries.values(), *corpus.values()], similarity_fn_name=similarity)
     results = [
-        SparseInformationRetrievalEvaluator(queries, corpus, answers, corpus_chunk_size=size)(model)
+        without_time(SparseInformationRetrievalEvaluator(queries, corpus, answers, corpus_chunk_size=size)(model))
         for size in (1, 17, 150, 50000)
     ]
     assert all(result == pytest.approx(results[0], abs=1e-12) for result in results)
@@ -156,7 +163,7 @@ def test_the_index_ranks_as_the_scores_do(name: str, function: ScoreFunction, mo
     monkeypatch.setattr(ranking, "_indexable", lambda function, name: None)
     monkeypatch.setattr(ranking, "MAX_BLOCK_SCORES", 300)  # two queries at a time
     by_blocks = SparseInformationRetrievalEvaluator(queries, corpus, answers, score_functions={name: function})(model)
-    assert by_index == pytest.approx(by_blocks, abs=1e-12)
+    assert without_time(by_index) == pytest.approx(without_time(by_blocks), abs=1e-12)
 
 
 def test_negative_weights_are_scored_block_by_block() -> None:
@@ -168,10 +175,11 @@ def test_negative_weights_are_scored_block_by_block() -> None:
 
 def test_encoded_corpora_of_any_kind() -> None:
     rows = torch.stack([torch.tensor(ROWS[text]) for text in CORPUS.values()])
-    expected = small_evaluator()(small_model())
+    expected = without_time(small_evaluator()(small_model()))
     for embeddings in (rows, rows.to_sparse(), SparseEmbeddings.from_dense(rows)):
         model = small_model()
-        assert small_evaluator(corpus_chunk_size=3)(model, corpus_embeddings=embeddings) == pytest.approx(expected)
+        found = small_evaluator(corpus_chunk_size=3)(model, corpus_embeddings=embeddings)
+        assert without_time(found) == pytest.approx(expected)
         assert [call["kind"] for call in model.calls] == ["query"]
     with pytest.raises(ValueError, match="there must be 4 corpus_embeddings, got 3"):
         small_evaluator()(small_model(), corpus_embeddings=rows[:3])
@@ -238,16 +246,98 @@ def test_bm25_is_a_model_like_any_other() -> None:
     ("options", "message"),
     [
         ({"relevant_docs": {}}, "got 0 such queries of 3"),
-        ({"corpus": {}}, "and 0 documents"),
+        ({"relevant_docs": {"q1": {"d2": 0, "d1": -1}}}, "got 0 such queries of 3"),
+        ({"relevant_docs": {"q1": {"d2"}, "q9": {"d2"}}}, "names the unknown query 'q9'"),
+        ({"relevant_docs": {"q2": {"d1", "d9"}}}, "of query 'q2' names the unknown document 'd9'"),
+        ({"relevant_docs": {"q2": {"d1": float("nan")}}}, "document 'd1' of query 'q2' has nan"),
+        ({"queries": {}}, "names the unknown query 'q1'"),
+        ({"queries": {}, "allow_unknown": True}, "got 0 such queries of 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"corpus": {}, "allow_unknown": True}, "and 0 documents"),
         ({"corpus_chunk_size": 0}, "corpus_chunk_size must be at least 1"),
         ({"ndcg_at_k": []}, "ndcg_at_k must not be empty"),
         ({"mrr_at_k": [0]}, "every k must be"),
     ],
 )
 def test_bad_options_are_refused_at_construction(options: dict[str, Any], message: str) -> None:
-    settings = {"queries": QUERIES, "corpus": CORPUS, "relevant_docs": ANSWERS} | options
+    settings = {"queries": QUERIES, "corpus": CORPUS, "relevant_docs": {"q1": {"d2"}}} | options
     with pytest.raises(ValueError, match=message):
         SparseInformationRetrievalEvaluator(**settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"relevant_docs": [("q1", "d2")]}, "relevant_docs must be a dict by query, got list"),
+        ({"relevant_docs": {"q1": "d2"}}, "query 'q1' has 'd2' \\(str\\)"),
+        ({"relevant_docs": {"q1": 3}}, "query 'q1' has 3 \\(int\\)"),
+        ({"relevant_docs": {"q1": {"d2": "2"}}}, "document 'd2' of query 'q1' has '2'"),
+        ({"corpus": {**CORPUS, "d7": None}}, "corpus must hold texts, 'd7' has None"),
+        ({"queries": {"q1": float("nan")}}, "queries must hold texts, 'q1' has nan"),
+    ],
+)
+def test_what_is_of_another_type_is_named(options: dict[str, Any], message: str) -> None:
+    settings = {"queries": QUERIES, "corpus": CORPUS, "relevant_docs": {"q1": {"d2"}}} | options
+    with pytest.raises(TypeError, match=message):
+        SparseInformationRetrievalEvaluator(**settings)
+
+
+def test_grades_are_gains() -> None:
+    answers = {"q1": {"d2": 3, "d3": 1, "d4": 0}, "q2": {"d1": -2, "d3": 2}}
+    evaluator = SparseInformationRetrievalEvaluator(QUERIES, CORPUS, answers, ndcg_at_k=[1, 2, 10])
+    found = evaluator(small_model())
+    # q1: d1 d3 d2 d4, grades 0 1 3 0; q2: d2 d3 d1 d4, grades 0 2 0 0
+    first_at_10 = (1 / log2(3) + 3 / 2) / (3 + 1 / log2(3))
+    assert found["dot_ndcg@1"] == 0
+    assert found["dot_ndcg@2"] == pytest.approx((1 / log2(3) / (3 + 1 / log2(3)) + 1 / log2(3)) / 2)
+    assert found["dot_ndcg@10"] == pytest.approx((first_at_10 + 1 / log2(3)) / 2)
+    assert found["dot_recall@3"] == 1.0
+    assert found["dot_mrr@10"] == 0.5
+    as_sets = SparseInformationRetrievalEvaluator(QUERIES, CORPUS, {"q1": ["d2", "d3"], "q2": {"d3"}})(small_model())
+    for metric in ("accuracy@1", "precision@3", "recall@10", "mrr@10", "map@100"):
+        assert as_sets[f"dot_{metric}"] == found[f"dot_{metric}"]
+
+
+def test_a_document_with_the_id_of_its_query_is_left_out() -> None:
+    corpus = {**CORPUS, "q1": "one"}  # the query itself, which is nearest to it
+    model = small_model()
+    for chunk in (1, 5):
+        options: dict[str, Any] = {"accuracy_at_k": [1], "map_at_k": [], "precision_recall_at_k": [4], "mrr_at_k": [4]}
+        options |= {"ndcg_at_k": [4], "corpus_chunk_size": chunk}
+        plain, skipping = (
+            SparseInformationRetrievalEvaluator(
+                QUERIES, corpus, {"q1": {"d2"}, "q2": {"q1"}}, skip_own_id=skip, **options
+            )
+            for skip in (False, True)
+        )
+        assert list(plain.search(model)["dot"]["q1"]) == ["d1", "d3", "q1", "d2"]
+        run = skipping.search(model)["dot"]
+        assert list(run["q1"]) == ["d1", "d3", "d2", "d4"]
+        assert list(run["q2"]) == ["d2", "d3", "q1", "d1"]  # found by others
+        assert run["q1"] == {"d1": 3.0, "d3": 3.0, "d2": 1.0, "d4": 0.0}
+        assert skipping(model)["dot_mrr@4"] == pytest.approx((1 / 3 + 1 / 3) / 2)
+
+
+def test_costs_are_those_of_the_index() -> None:
+    queries, corpus, answers = large_case()
+    model = random_model([*queries.values(), *corpus.values()], density=0.2)
+    found = SparseInformationRetrievalEvaluator(queries, corpus, answers, corpus_chunk_size=40)(model)
+    documents = torch.stack([model.rows[text] for text in corpus.values()]) > 0
+    asked = torch.stack([model.rows[text] for text in queries.values()]) > 0
+    postings = (asked.float() @ documents.float().T).sum(dim=1)  # entries that a query's terms meet
+    assert found["postings_per_query"] == pytest.approx(float(postings.mean()))
+    assert found["avg_flops"] * len(corpus) == pytest.approx(found["postings_per_query"])
+    assert 0 < found["milliseconds_per_query"] < 1000
+
+
+def test_recall_deep_down() -> None:
+    queries, corpus, answers = large_case()
+    model = random_model([*queries.values(), *corpus.values()])
+    evaluator = SparseInformationRetrievalEvaluator(queries, corpus, answers, precision_recall_at_k=[100, 1000])
+    found = evaluator(model)
+    assert found["dot_recall@1000"] == 1.0  # everything is ranked
+    assert 0.5 < found["dot_recall@100"] < 1.0
+    assert evaluator.active_terms["query"].num_rows == 20
 
 
 def test_progress_and_log(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -51,6 +51,16 @@ def test_the_best_ranking_scores_one_and_the_empty_one_zero(metric: object) -> N
     assert metric([], RELEVANT, 3) == 0
 
 
+def test_grades_are_the_gains_of_ndcg() -> None:
+    grades = {"b": 3.0, "d": 1.0, "x": 2.0}
+    expected = (3 / log2(3) + 1 / log2(5)) / (3 + 2 / log2(3) + 1 / 2)
+    assert ndcg_at_k(RANKED, grades, 10) == pytest.approx(expected)
+    assert ndcg_at_k(RANKED, grades, 2) == pytest.approx((3 / log2(3)) / (3 + 2 / log2(3)))
+    assert ndcg_at_k(RANKED, dict.fromkeys(RELEVANT, 2.0), 4) == pytest.approx(ndcg_at_k(RANKED, RELEVANT, 4))
+    for metric in (accuracy_at_k, precision_at_k, recall_at_k, reciprocal_rank_at_k, average_precision_at_k):
+        assert metric(RANKED, grades, 4) == metric(RANKED, RELEVANT, 4)
+
+
 def cutoffs(**changes: tuple[int, ...]) -> Cutoffs:
     return Cutoffs(**({"accuracy": (1,), "precision_recall": (2, 5), "mrr": (10,), "ndcg": (4,), "map": ()} | changes))
 

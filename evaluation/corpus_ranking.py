@@ -1,0 +1,100 @@
+"""The best documents of a corpus that comes chunk by chunk, and what finding them costs; knows ids, no texts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.evaluation.active_terms import ActiveTerms
+from sparse_encoder.evaluation.ranking import EMPTY, Ranking, ScoreFunction, merge, searcher
+
+
+class CorpusRanking:
+    """Rank the documents of a corpus for queries, under several score functions; equal scores are in order of the ids.
+
+    Args:
+        queries: (N, V).
+        ids: Of all documents of the corpus; they can be sorted.
+        functions: By name.
+        top_k: Most documents of a ranking.
+        named: Whether the names of the functions are those of similarities.
+    """
+
+    def __init__(
+        self,
+        queries: SparseEmbeddings,
+        ids: Sequence[str],
+        functions: Mapping[str, ScoreFunction],
+        *,
+        top_k: int,
+        named: bool,
+    ) -> None:
+        self.queries = queries
+        self.query_terms, self.corpus_terms = ActiveTerms(), ActiveTerms()
+        self.query_terms.add(queries)
+        self.seconds = 0.0
+        self.rankings = {name: [EMPTY] * len(queries) for name in functions}
+        self._ids, self._functions, self._top_k, self._named = ids, functions, top_k, named
+        self._by_place = sorted(range(len(ids)), key=ids.__getitem__)
+        self._place = np.empty(len(ids), dtype=np.int64)
+        self._place[self._by_place] = np.arange(len(ids))
+        self._done = 0
+
+    def add(self, documents: SparseEmbeddings) -> None:
+        """Rank the next documents of the corpus among those before, (M, V)."""
+        chunk = slice(self._done, self._done + len(documents))
+        self._done = chunk.stop
+        self.corpus_terms.add(documents)
+        order = np.argsort(self._place[chunk])
+        places = self._place[chunk][order]
+        in_order = documents if (np.diff(order) == 1).all() else documents[torch.from_numpy(order)]
+        for name, function in self._functions.items():
+            search = searcher(self.queries, in_order, function, name if self._named else None)
+            started = time.perf_counter()
+            found = search(self._top_k)
+            self.seconds += time.perf_counter() - started
+            moved = [Ranking(places[ranking.positions], ranking.scores) for ranking in found]
+            pairs = zip(self.rankings[name], moved, strict=True)
+            self.rankings[name] = [merge(best, rival, self._top_k) for best, rival in pairs]
+
+    def documents(self, name: str, without: Sequence[Hashable] | None = None) -> list[dict[str, float]]:
+        """Return the scores of the documents found for each query, best first.
+
+        Args:
+            name: Of the score function.
+            without: An id for each query that it must not find; one more document was then asked for than is returned.
+        """
+        runs = []
+        for row, ranking in enumerate(self.rankings[name]):
+            ids = [self._ids[self._by_place[place]] for place in ranking.positions.tolist()]
+            run = dict(zip(ids, ranking.scores.tolist(), strict=True))
+            if without is not None:
+                kept = [document for document in run if document != without[row]][: self._top_k - 1]
+                run = {document: run[document] for document in kept}
+            runs.append(run)
+        return runs
+
+    def sparsity(self) -> dict[str, float]:
+        """Return the mean number of active terms of queries and documents, and what follows from it, by name."""
+        return {
+            "query_active_dims": self.query_terms.active_dims,
+            "query_sparsity_ratio": self.query_terms.sparsity_ratio,
+            "corpus_active_dims": self.corpus_terms.active_dims,
+            "corpus_sparsity_ratio": self.corpus_terms.sparsity_ratio,
+            "avg_flops": self.query_terms.flops(self.corpus_terms),
+        }
+
+    def costs(self) -> dict[str, float]:
+        """Return what a query costs: the postings of its terms, and the milliseconds of a search.
+
+        The time is that of this evaluation: all queries at once, under every score function, without encoding and
+        indexing.
+        """
+        return {
+            "postings_per_query": self.query_terms.flops(self.corpus_terms) * self.corpus_terms.num_rows,
+            "milliseconds_per_query": 1000 * self.seconds / len(self.queries),
+        }

@@ -15,6 +15,9 @@ from sparse_encoder.checkpoint import LoadError
 class Collection:
     """What a search is measured with.
 
+    For an evaluator in a training: ``SparseInformationRetrievalEvaluator(collection.queries, collection.corpus,
+    collection.qrels, skip_own_id=collection.skip_own_id, allow_unknown=collection.allow_unknown)``.
+
     Raises:
         ValueError: If there are no documents, no queries or no judgements, or a judgement names a query or a document
             that is not there.
@@ -53,11 +56,6 @@ class Collection:
     def judged_queries(self) -> dict[str, str]:
         """The queries that have judgements, in their order."""
         return {query: text for query, text in self.queries.items() if query in self.qrels}
-
-    @property
-    def relevant_docs(self) -> dict[str, set[str]]:
-        """Ids of the relevant documents by query, for evaluators that do not know grades."""
-        return {query: {name for name, grade in grades.items() if grade > 0} for query, grades in self.qrels.items()}
 
 
 def load_collection(

@@ -1,0 +1,133 @@
+"""What pruning costs in quality and saves in postings, without encoding again. Knows no model; draws nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.evaluation.collection_search import DEPTH, SearchCost, search_collection, search_cost
+from sparse_encoder.evaluation.encoded_collection import EncodedCollection
+from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, check_metric, means, measure_run
+from sparse_encoder.search import SparseIndex
+from sparse_encoder.search.pruning import Pruning
+
+SIDES = ("documents", "queries", "both")
+_COST_TITLES = {
+    "query_terms": ("terms/query", "{:.1f}"),
+    "document_terms": ("terms/document", "{:.1f}"),
+    "avg_flops": ("FLOPS", "{:.3f}"),
+    "postings_per_query": ("postings/query", "{:.0f}"),
+    "num_postings": ("postings", "{:d}"),
+    "index_megabytes": ("index MB", "{:.2f}"),
+    "search_ms_per_query": ("ms/query", "{:.3f}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedResult:
+    """One row of a sweep."""
+
+    pruning: Pruning
+    """What was done to the vectors."""
+    metrics: dict[str, float]
+    """Means over the judged queries."""
+    cost: SearchCost
+    """What a search costs then."""
+
+    def as_dict(self) -> dict[str, Any]:  # plain values
+        """Return the row for files."""
+        return {"pruning": str(self.pruning), **self.metrics, **asdict(self.cost)}
+
+
+def sweep(
+    encoded: EncodedCollection,
+    prunings: Iterable[Pruning],
+    *,
+    side: str = "documents",
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    top_k: int = DEPTH,
+) -> Iterator[PrunedResult]:
+    """Prune, index, search and measure, once for each pruning.
+
+    Args:
+        encoded: The vectors.
+        prunings: The ways to prune, each of the vectors as they are.
+        side: What is pruned: ``documents``, ``queries`` or ``both``.
+        metrics: As for :func:`~sparse_encoder.evaluation.run_metrics.measure_run`.
+        top_k: Length of rankings.
+
+    Yields:
+        The rows, in the order of the prunings.
+
+    Raises:
+        ValueError: If a metric or side is unknown, or a weight is negative.
+    """
+    if side not in SIDES:
+        raise ValueError(f"unknown side {side!r}; choose from {sorted(SIDES)}")
+    for metric in metrics:
+        check_metric(metric)
+    ids = encoded.document_ids
+    for pruning in prunings:
+        documents = encoded.documents if side == "queries" else pruning(encoded.documents)
+        queries = encoded.queries if side == "documents" else pruning(encoded.queries)
+        index = SparseIndex.build(documents, ids)
+        run = search_collection(index, queries, encoded, top_k=top_k)
+        cost = search_cost(index, queries, documents, eight_bits=pruning.eight_bits and side != "queries")
+        yield PrunedResult(pruning, means(measure_run(run, encoded.collection.qrels, metrics)), cost)
+
+
+def default_prunings(embeddings: SparseEmbeddings) -> list[Pruning]:
+    """Choose what to try: nothing, 8 bits, five of each kind, and two of them with 8 bits.
+
+    Args:
+        embeddings: What is to be pruned; thresholds are quantiles of its weights, in two digits.
+    """
+    weights = embeddings.values().float()
+    weights = weights[weights != 0].abs().sort().values
+    quantiles = (
+        [float(weights[int(share * len(weights))]) for share in (0.1, 0.3, 0.5, 0.7, 0.9)] if len(weights) else []
+    )
+    texts = [
+        "none",
+        "uint8",
+        *(f"top_k={k}" for k in (16, 32, 64, 128, 256)),
+        *(f"ratio={ratio}" for ratio in (0.05, 0.1, 0.2, 0.3, 0.4)),
+        *(f"mass={mass}" for mass in (0.6, 0.7, 0.8, 0.9, 0.95)),
+        *dict.fromkeys(f"threshold={quantile:.2g}" for quantile in quantiles),
+        "top_k=64+uint8",
+        "mass=0.9+uint8",
+    ]
+    return [Pruning.parse(text) for text in texts]
+
+
+def csv_table(rows: Sequence[PrunedResult]) -> str:
+    """Write the rows of a sweep as CSV with a line of names."""
+    text = io.StringIO()
+    table = [row.as_dict() for row in rows]
+    writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def markdown_table(rows: Sequence[PrunedResult]) -> str:
+    """Write the rows of a sweep as a Markdown table that is also aligned as text."""
+    lines = [["pruning", *rows[0].metrics, *(title for title, _ in _COST_TITLES.values())]]
+    for row in rows:
+        figures = [f"{value:.4f}" for value in row.metrics.values()]
+        costs = [form.format(getattr(row.cost, name)) for name, (_, form) in _COST_TITLES.items()]
+        lines.append([str(row.pruning), *figures, *costs])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    padded = [
+        [
+            cell.ljust(width) if not place else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    ]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (padded[0], rule, *padded[1:]))

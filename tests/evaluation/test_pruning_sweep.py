@@ -1,0 +1,136 @@
+"""Sweeps over prunings: rows that can be checked by hand, tables, and the plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import struct
+import sys
+
+import pytest
+import torch
+from evaluation_helpers import random_model
+
+from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.evaluation.collections import Collection
+from sparse_encoder.evaluation.encoded_collection import EncodedCollection, Encoding, encode_collection
+from sparse_encoder.evaluation.pruning import PrunedResult, csv_table, default_prunings, markdown_table, sweep
+from sparse_encoder.evaluation.pruning_plot import plot_sweep
+from sparse_encoder.search.pruning import Pruning
+
+
+def collection(num_documents: int = 40, num_queries: int = 6) -> Collection:
+    return Collection(
+        name="random",
+        corpus={f"d{number}": f"document {number}" for number in range(num_documents)},
+        queries={f"q{number}": f"query {number}" for number in range(num_queries)},
+        qrels={f"q{number}": {f"d{number}": 2, f"d{number + 7}": 1} for number in range(num_queries)},
+    )
+
+
+def encoded() -> EncodedCollection:
+    texts = collection()
+    return encode_collection(
+        random_model([*texts.corpus.values(), *texts.queries.values()], density=0.6), texts, Encoding()
+    )
+
+
+def parsed(*texts: str) -> list[Pruning]:
+    return [Pruning.parse(text) for text in texts]
+
+
+def test_less_is_kept_and_touched_the_harder_one_prunes() -> None:
+    vectors = encoded()
+    rows = list(sweep(vectors, parsed("none", "top_k=4", "top_k=2", "top_k=1")))
+    assert [str(row.pruning) for row in rows] == ["none", "top_k=4", "top_k=2", "top_k=1"]
+    for name in ("document_terms", "num_postings", "postings_per_query", "avg_flops", "index_megabytes"):
+        values = [getattr(row.cost, name) for row in rows]
+        assert values == sorted(values, reverse=True)
+        assert values[0] > values[-1]
+    assert rows[-1].cost.num_postings == 40
+    assert rows[0].cost.num_postings == vectors.documents.nnz
+    assert len({row.cost.query_terms for row in rows}) == 1
+    assert rows[0].metrics["nDCG@10"] != rows[-1].metrics["nDCG@10"]
+
+
+def test_a_row_is_what_measuring_the_pruned_vectors_gives() -> None:
+    vectors = encoded()
+    pruned = EncodedCollection(
+        collection=vectors.collection, documents=vectors.documents.top_k(2), queries=vectors.queries
+    )
+    (row,) = sweep(vectors, parsed("top_k=2"))
+    (expected,) = sweep(pruned, parsed("none"))
+    assert row.metrics == expected.metrics
+    assert row.cost.num_postings == expected.cost.num_postings
+
+
+def test_the_side_that_is_pruned() -> None:
+    vectors = encoded()
+    of = {side: next(sweep(vectors, parsed("top_k=1"), side=side)) for side in ("documents", "queries", "both")}
+    whole = next(sweep(vectors, parsed("none")))
+    terms = {side: (row.cost.query_terms, row.cost.document_terms) for side, row in of.items()}
+    assert terms == {
+        "documents": (whole.cost.query_terms, 1.0),
+        "queries": (1.0, whole.cost.document_terms),
+        "both": (1.0, 1.0),
+    }
+    with pytest.raises(ValueError, match=r"unknown side 'left'; choose from \['both', 'documents', 'queries'\]"):
+        next(sweep(vectors, parsed("none"), side="left"))
+    with pytest.raises(ValueError, match="unknown metric 'ndcg'"):
+        next(sweep(vectors, parsed("none"), metrics=["ndcg"]))
+
+
+def test_8_bits_make_the_index_smaller_and_change_little() -> None:
+    whole, small, queries = (
+        next(sweep(encoded(), parsed(text), side=side))
+        for text, side in (("none", "documents"), ("uint8", "documents"), ("uint8", "queries"))
+    )
+    assert small.cost.num_postings == whole.cost.num_postings
+    assert whole.cost.index_megabytes - small.cost.index_megabytes == pytest.approx(3e-6 * whole.cost.num_postings)
+    assert queries.cost.index_megabytes == whole.cost.index_megabytes
+    assert small.metrics["Recall@1000"] == whole.metrics["Recall@1000"]
+
+
+def test_the_default_prunings_have_every_kind() -> None:
+    chosen = default_prunings(SparseEmbeddings.from_dense(torch.linspace(0.01, 1, 100).reshape(4, 25)))
+    assert {pruning.name for pruning in chosen} == {None, "top_k", "ratio", "mass", "threshold"}
+    assert [str(pruning) for pruning in chosen if pruning.name == "threshold"] == [
+        f"threshold={value}" for value in (0.11, 0.31, 0.51, 0.71, 0.91)
+    ]
+    assert len(set(chosen)) == len(chosen)
+    assert not [pruning for pruning in default_prunings(SparseEmbeddings.empty(3)) if pruning.name == "threshold"]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[PrunedResult]:
+    vectors = encoded()
+    return list(sweep(vectors, default_prunings(vectors.documents), metrics=["nDCG@10", "MAP"]))
+
+
+def test_tables(rows: list[PrunedResult]) -> None:
+    table = list(csv.DictReader(io.StringIO(csv_table(rows))))
+    assert [row["pruning"] for row in table] == [str(row.pruning) for row in rows]
+    assert [float(row["MAP"]) for row in table] == [row.metrics["MAP"] for row in rows]
+    assert [int(row["num_postings"]) for row in table] == [row.cost.num_postings for row in rows]
+    lines = markdown_table(rows).splitlines()
+    assert len(lines) == len(rows) + 2
+    assert len(set(map(len, lines))) == 1
+    cells = [cell.strip() for cell in lines[2].strip("| ").split("|")]
+    assert cells[:3] == ["none", f"{rows[0].metrics['nDCG@10']:.4f}", f"{rows[0].metrics['MAP']:.4f}"]
+    assert lines[0].count("|") == lines[1].count("|") == 2 + len(table[0]) - 1
+
+
+def test_the_plot_is_a_png_of_its_size(rows: list[PrunedResult]) -> None:
+    pytest.importorskip("matplotlib")
+    image = plot_sweep(rows, "nDCG@10", title="random")
+    assert image.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", image[16:24]) == (1440, 600)
+    assert plot_sweep(rows[:2], "nDCG@10", title="random") != image
+    with pytest.raises(ValueError, match=r"no values of 'P@3' to plot, but of \['MAP', 'nDCG@10'\]"):
+        plot_sweep(rows, "P@3", title="random")
+
+
+def test_without_matplotlib(rows: list[PrunedResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"a plot needs matplotlib: pip install 'sparse-encoder\[plot\]'"):
+        plot_sweep(rows, "nDCG@10", title="random")

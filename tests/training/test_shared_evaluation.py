@@ -67,11 +67,21 @@ def work(rank: int, folder: str) -> dict[str, Any]:
     return {"together": together, "encoded": encoded, "calls": calls, "errors": errors, "plain": plain}
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_masked_language_model(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> list[dict[str, Any]]:
+    return in_processes(work, ranks=RANKS, folder=folder)
+
+
 @pytest.mark.slow
-def test_the_first_process_evaluates_and_all_encode(tmp_path: Path) -> None:
-    write_masked_language_model(tmp_path / "model")
-    results = in_processes(work, ranks=RANKS, folder=tmp_path)
-    model = SparseEncoder(str(tmp_path / "model"))
+def test_the_first_process_evaluates_and_all_encode(folder: Path, results: list[dict[str, Any]]) -> None:
+    model = SparseEncoder(str(folder / "model"))
     texts = mixed_texts(23)
     expected = {
         "rows": model.encode(texts).to_dense(),
@@ -90,9 +100,8 @@ def test_the_first_process_evaluates_and_all_encode(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_errors_reach_all_processes(tmp_path: Path) -> None:
-    write_masked_language_model(tmp_path / "model")
-    first, second = (each["errors"] for each in in_processes(work, ranks=RANKS, folder=tmp_path))
+def test_errors_reach_all_processes(results: list[dict[str, Any]]) -> None:
+    first, second = (each["errors"] for each in results)
     assert first == second
     assert first[0] == "ValueError: no metric in 0"
     assert first[1].startswith("ValueError: batch_size must be")

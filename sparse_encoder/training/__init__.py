@@ -23,10 +23,17 @@ from sparse_encoder.training.outputs import EvalPrediction
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.trainer import SparseEncoderTrainer
+from sparse_encoder.training.tuning import (
+    BestRun,
+    default_compute_objective,
+    default_hp_space_optuna,
+    default_hp_space_ray,
+)
 
 __all__ = [
     "ActiveTerms",
     "AdamW",
+    "BestRun",
     "CallbackHandler",
     "CodeCarbonCallback",
     "DataCollatorWithPadding",
@@ -45,8 +52,8 @@ __all__ = [
     "SparseEncoderDataCollator",
     "SparseEncoderTrainer",
     "SparseEncoderTrainingArguments",
-    "SpladeRegularizerWeightSchedulerCallback",
     "SparsityMonitorCallback",
+    "SpladeRegularizerWeightSchedulerCallback",
     "TensorBoardCallback",
     "TrainOutput",
     "Trainer",
@@ -55,5 +62,8 @@ __all__ = [
     "TrainerState",
     "TrainingArguments",
     "WandbCallback",
+    "default_compute_objective",
     "default_data_collator",
+    "default_hp_space_optuna",
+    "default_hp_space_ray",
 ]

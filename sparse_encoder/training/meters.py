@@ -66,7 +66,8 @@ def sums_in(tables: Tables) -> Sums:
 def own_tables(of_all: Sequence[Tables], accelerator: Accelerator) -> Tables:
     """Return what this process goes on from; if there were more or fewer processes, the first one takes all."""
     if len(of_all) == accelerator.num_processes:
-        return of_all[accelerator.process_index]
+        own: Tables = of_all[accelerator.process_index]
+        return own
     return [table for tables in of_all for table in tables] if accelerator.is_main_process else []
 
 

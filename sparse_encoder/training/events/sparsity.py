@@ -100,6 +100,8 @@ class SparsityMonitorCallback(TrainerCallback):
     ) -> None:
         """Begin to watch the model."""
         self._release()
+        self._told.clear()
+        self.history.clear()
         if model is not None:
             self._stop_ids = self._find_stop_ids(model)
             self._hook = model.register_forward_hook(self._watch)

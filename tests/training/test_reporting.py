@@ -210,7 +210,7 @@ def test_a_run_is_written_to_tensorboard(tmp_path: Path, writers: list[Writer]) 
 def test_a_trainer_reports_to_what_its_settings_name(tmp_path: Path, writers: list[Writer]) -> None:
     run = trainer(tmp_path, num_train_epochs=1, report_to="tensorboard", callbacks=[TrainerCallback])
     names = [type(each).__name__ for each in run.callback_handler.callbacks]
-    assert names[3:5] == ["TensorBoardCallback", "TrainerCallback"]  # behind flow, weights and monitor, before one's own
+    assert names[3:5] == ["TensorBoardCallback", "TrainerCallback"]  # behind flow, weights, monitor; before own ones
     run.train()
     assert [name for name, *_ in writers[0].scalars].count("train/document_regularizer_weight") == 4
 

@@ -135,30 +135,50 @@ def _to_length_1(rows: SparseEmbeddings) -> SparseEmbeddings:
     return scaled
 
 
-def save_encoded(encoded: EncodedCollection, model: FingerprintedModel, settings: Encoding, folder: Path) -> None:
+def identity_of(collection: Collection, model: FingerprintedModel, settings: Encoding) -> dict[str, Any]:
+    """Return what vectors depend on, as plain values.
+
+    Args:
+        collection: The texts.
+        model: The model; a model may take note of its own size when it first encodes, so ask before that.
+        settings: How texts are encoded; what changes no vector is left out.
+    """
+    digest = hashlib.sha256()
+    queries = collection.judged_queries  # which lie in their own order, documents always by falling id
+    for names, texts in ((sorted(collection.corpus), collection.corpus), (list(queries), queries)):
+        for name in names:
+            for part in (name, texts[name]):
+                raw = part.encode("utf-8", "surrogatepass")
+                digest.update(len(raw).to_bytes(8, "little") + raw)
+        digest.update(b"\xff")
+    return {
+        "model": model.fingerprint,
+        "similarity": model.similarity_fn_name,
+        "collection": digest.hexdigest(),
+        "max_active_dims": settings.max_active_dims,
+    }
+
+
+def save_encoded(encoded: EncodedCollection, identity: Mapping[str, Any], folder: Path) -> None:
     """Write the vectors, and what they were made of.
 
     Args:
-        encoded: What :func:`encode_collection` made of these.
-        model: The model.
-        settings: The settings.
+        encoded: The vectors.
+        identity: What :func:`identity_of` says.
         folder: Made if it does not exist.
     """
     with staged_folder(folder) as stage:
         encoded.documents.save(stage / _DOCUMENTS)
         encoded.queries.save(stage / _QUERIES)
-        write_json(stage / _IDENTITY, _identity(encoded.collection, model, settings))
+        write_json(stage / _IDENTITY, identity)
 
 
-def load_encoded(
-    collection: Collection, model: FingerprintedModel, settings: Encoding, folder: Path
-) -> EncodedCollection | None:
+def load_encoded(collection: Collection, identity: Mapping[str, Any], folder: Path) -> EncodedCollection | None:
     """Read vectors that :func:`save_encoded` wrote.
 
     Args:
         collection: The texts.
-        model: The model.
-        settings: The settings; those that change no vector may differ.
+        identity: What :func:`identity_of` says now.
         folder: Where.
 
     Returns:
@@ -172,31 +192,13 @@ def load_encoded(
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
     stored = read_json_object(folder / _IDENTITY)
-    expected = _identity(collection, model, settings)
-    for name in expected:
-        if stored.get(name) != expected[name]:
+    for name, expected in identity.items():
+        if stored.get(name) != expected:
             raise ConfigError(
-                f"the vectors are of another {name.replace('_', ' ')}: {stored.get(name)!r}, not {expected[name]!r}",
+                f"the vectors are of another {name.replace('_', ' ')}: {stored.get(name)!r}, not {expected!r}",
                 path=folder / _IDENTITY,
                 field=name,
                 hint="Choose another folder, or remove this one",
             )
     documents, queries = (SparseEmbeddings.load(folder / name) for name in (_DOCUMENTS, _QUERIES))
     return EncodedCollection(collection=collection, documents=documents, queries=queries)
-
-
-def _identity(collection: Collection, model: FingerprintedModel, settings: Encoding) -> Mapping[str, Any]:
-    """Return what vectors depend on, as plain values."""
-    digest = hashlib.sha256()
-    for texts in (collection.corpus, collection.judged_queries):
-        for name in sorted(texts):
-            for part in (name, texts[name]):
-                raw = part.encode("utf-8", "surrogatepass")
-                digest.update(len(raw).to_bytes(8, "little") + raw)
-        digest.update(b"\xff")
-    return {
-        "model": model.fingerprint,
-        "similarity": model.similarity_fn_name,
-        "collection": digest.hexdigest(),
-        "max_active_dims": settings.max_active_dims,
-    }

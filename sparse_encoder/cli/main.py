@@ -12,9 +12,11 @@ from sparse_encoder import __version__
 from sparse_encoder.checkpoint import LoadError
 
 COMMANDS = {
+    "evaluate": "measure a model on a collection of documents, queries and judgements, and what a search costs",
+    "prune-sweep": "measure ways to prune a model's vectors: quality, postings and size, encoding once",
     "quickstart": "train a small encoder on the docstrings of this machine, measure it against BM25, and search",
 }
-"""What each command does, by name; ``sparse_encoder.cli.NAME`` is imported when it is called."""
+"""What each command does, by name; ``sparse_encoder.cli.NAME`` is imported when it is called, with _ for -."""
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -52,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (LoadError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, ValueError) as error:
         print(f"sparse-encoder {options.command}: {error}", file=sys.stderr)
         return USER_ERROR
+    except ImportError as error:
+        if error.name is not None:  # not one of ours, which say what to install
+            raise
+        print(f"sparse-encoder {options.command}: {error}", file=sys.stderr)
+        return USER_ERROR
     return 0
 
 
@@ -70,7 +77,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _module(name: str) -> Command:
-    return import_module(f"sparse_encoder.cli.{name}")
+    return import_module(f"sparse_encoder.cli.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from sparse_encoder.evaluation.encoded_collection import (
     EncodedCollection,
     Encoding,
     encode_collection,
+    identity_of,
     load_encoded,
     save_encoded,
 )
@@ -111,27 +112,39 @@ def test_vectors_come_back_and_others_are_refused(tmp_path: Path) -> None:
     bm25 = BM25().fit(DOCUMENTS.values())
     settings = Encoding(max_active_dims=3)
     folder = tmp_path / "new" / "vectors"
-    assert load_encoded(SMALL, bm25, settings, folder) is None
+    identity = identity_of(SMALL, bm25, settings)
+    assert load_encoded(SMALL, identity, folder) is None
     encoded = encode_collection(bm25, SMALL, settings)
-    save_encoded(encoded, bm25, settings, folder)
-    again = load_encoded(SMALL, bm25, replace(settings, batch_size=7), folder)
+    save_encoded(encoded, identity, folder)
+    again = load_encoded(SMALL, identity_of(SMALL, bm25, replace(settings, batch_size=7)), folder)
     assert again is not None
     assert again.documents.equal(encoded.documents)
     assert again.queries.equal(encoded.queries)
     changed = replace(SMALL, corpus={**DOCUMENTS, "d5": "another text"})
-    for case, reason in (
-        ((changed, bm25, settings), "of another collection"),
-        ((SMALL, BM25(k1=2).fit(DOCUMENTS.values()), settings), "of another model"),
-        ((SMALL, bm25, Encoding()), "of another max active dims: 3, not None"),
+    for collection, encoder, how, reason in (
+        (changed, bm25, settings, "of another collection"),
+        (SMALL, BM25(k1=2).fit(DOCUMENTS.values()), settings, "of another model"),
+        (SMALL, bm25, Encoding(), "of another max active dims: 3, not None"),
     ):
         with pytest.raises(ConfigError, match=reason):
-            load_encoded(*case, folder)
+            load_encoded(collection, identity_of(collection, encoder, how), folder)
     (folder / "documents.safetensors").write_bytes(b"damaged")
     with pytest.raises(LoadError):
-        load_encoded(SMALL, bm25, settings, folder)
+        load_encoded(SMALL, identity, folder)
     (folder / "encoded.json").write_text(json.dumps([]))
     with pytest.raises(ConfigError, match="must hold a JSON object"):
-        load_encoded(SMALL, bm25, settings, folder)
+        load_encoded(SMALL, identity, folder)
+
+
+def test_texts_cannot_be_moved_about_behind_the_identity() -> None:
+    bm25 = BM25().fit(DOCUMENTS.values())
+    one = replace(SMALL, corpus={**DOCUMENTS, "d6": "ab"})
+    other = replace(SMALL, corpus={**DOCUMENTS, "d6a": "b"})
+    assert identity_of(one, bm25, Encoding()) != identity_of(other, bm25, Encoding())
+    reordered = replace(SMALL, corpus=dict(reversed(DOCUMENTS.items())))
+    assert identity_of(reordered, bm25, Encoding()) == identity_of(SMALL, bm25, Encoding())
+    reordered = replace(SMALL, queries=dict(reversed(QUERIES.items())))  # rows of vectors are in this order
+    assert identity_of(reordered, bm25, Encoding()) != identity_of(SMALL, bm25, Encoding())
 
 
 def test_vectors_of_something_else() -> None:

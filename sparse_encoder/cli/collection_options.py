@@ -1,0 +1,120 @@
+"""What the commands that measure a model on a collection have in common: options, opening, encoding once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparse_encoder.evaluation.collections import Collection, load_collection
+from sparse_encoder.evaluation.encoded_collection import (
+    EncodedCollection,
+    Encoding,
+    encode_collection,
+    identity_of,
+    load_encoded,
+    save_encoded,
+)
+from sparse_encoder.model import SparseEncoder
+from sparse_encoder.search import BM25
+
+BM25_NAME = "bm25"
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What is measured, with what."""
+
+    model: SparseEncoder | BM25
+    model_name: str
+    collection: Collection
+    split: str | None
+
+    @property
+    def title(self) -> str:
+        """Name both, and their sizes."""
+        split = "" if self.split is None else f" ({self.split})"
+        return (
+            f"{self.model_name} on {self.collection.name}{split}: {len(self.collection.corpus)} documents, "
+            f"{len(self.collection.judged_queries)} judged queries"
+        )
+
+
+def add_collection_options(parser: argparse.ArgumentParser) -> None:
+    """Say which options both commands have."""
+    parser.add_argument("model", metavar="MODEL", help=f"folder or hub id of a SparseEncoder, or {BM25_NAME}")
+    parser.add_argument(
+        "collection", metavar="COLLECTION", help="folder in the layout of BEIR, NanoBEIR or TREC, or ir_datasets id"
+    )
+    texts = parser.add_argument_group("collection")
+    texts.add_argument("--split", help="which queries and judgements; BEIR: test")
+    texts.add_argument(
+        "--allow-unknown", action="store_true", help="judgements may name unknown documents, which are never found"
+    )
+    encoding = parser.add_argument_group("encoding")
+    encoding.add_argument("--batch-size", type=int, default=32, metavar="N")
+    encoding.add_argument("--dtype", choices=DTYPES, help="of the model's weights")
+    encoding.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator if there is one")
+    encoding.add_argument("--max-active-dims", type=int, metavar="N", help="most active terms of a text")
+    encoding.add_argument(
+        "--embeddings", type=Path, metavar="DIR", help="keep the vectors here, and take them from here if they fit"
+    )
+
+
+def open_both(options: argparse.Namespace) -> Evaluated:
+    """Read the collection and open the model.
+
+    Raises:
+        ValueError: If an option does not fit.
+        FileNotFoundError: If one is not there.
+    """
+    collection = load_collection(options.collection, split=options.split, allow_unknown=options.allow_unknown)
+    return Evaluated(_open_model(options, collection), options.model, collection, options.split)
+
+
+def _open_model(options: argparse.Namespace, collection: Collection) -> SparseEncoder | BM25:
+    if options.model == BM25_NAME:
+        for name in ("dtype", "device"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} is for models, {BM25_NAME} has none")
+        return BM25().fit(collection.corpus.values())
+    model_kwargs = None if options.dtype is None else {"dtype": options.dtype}
+    return SparseEncoder(options.model, device=options.device, model_kwargs=model_kwargs)
+
+
+def encode(evaluated: Evaluated, options: argparse.Namespace) -> EncodedCollection:
+    """Encode the collection with a progress bar, or take the vectors that were kept.
+
+    Raises:
+        ValueError: If a number is out of range, or kept vectors are of something else.
+    """
+    settings = Encoding(batch_size=options.batch_size, max_active_dims=options.max_active_dims, show_progress_bar=True)
+    if options.embeddings is None:
+        return encode_collection(evaluated.model, evaluated.collection, settings)
+    identity = identity_of(evaluated.collection, evaluated.model, settings)
+    kept = load_encoded(evaluated.collection, identity, options.embeddings)
+    if kept is not None:
+        print(f"vectors from {options.embeddings}")
+        return kept
+    encoded = encode_collection(evaluated.model, evaluated.collection, settings)
+    save_encoded(encoded, identity, options.embeddings)
+    return encoded
+
+
+def new_output(folder: Path | None, names: Sequence[str]) -> Path | None:
+    """Find out before the work whether the results may be written.
+
+    Args:
+        folder: Where; ``None`` writes nothing.
+        names: Of the files that will be written; those of an earlier run are replaced.
+
+    Raises:
+        FileExistsError: If the folder is a file, or holds anything else.
+    """
+    if folder is not None and folder.exists():
+        strays = sorted({path.name for path in folder.iterdir()} - set(names)) if folder.is_dir() else [folder.name]
+        if strays:
+            raise FileExistsError(f"{folder} holds something else than results ({strays[0]}); choose another --output")
+    return folder

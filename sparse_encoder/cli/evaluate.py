@@ -1,0 +1,104 @@
+"""``sparse-encoder evaluate MODEL COLLECTION``: how well a model finds what is relevant, and what that costs."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from sparse_encoder.checkpoint import write_json
+from sparse_encoder.cli.collection_options import Evaluated, add_collection_options, encode, new_output, open_both
+from sparse_encoder.cli.figures import comparison_table, figures_table
+from sparse_encoder.cli.measuring import milliseconds_per_query
+from sparse_encoder.evaluation.collection_search import SearchCost, search_collection, search_cost
+from sparse_encoder.evaluation.encoded_collection import EncodedCollection
+from sparse_encoder.evaluation.run_metrics import PerQuery, means, measure_run
+from sparse_encoder.evaluation.significance import Comparison, compare
+from sparse_encoder.evaluation.trec_files import Run, check_names, read_run, write_run
+from sparse_encoder.search import SparseIndex
+
+RESULTS, RUN = "results.json", "run.trec"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which options there are."""
+    add_collection_options(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help=f"write {RESULTS} and {RUN}, the rankings in TREC's form, into DIR"
+    )
+    parser.add_argument(
+        "--baseline", type=Path, metavar="RUN", help="run file in TREC's form to compare with, by two paired tests"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read, encode, search, measure, compare and write.
+
+    Raises:
+        ValueError: If an option is out of range or the collection cannot be measured.
+        FileNotFoundError: If a model, a collection or a run is not there.
+        FileExistsError: If the output folder holds other files.
+    """
+    output = new_output(options.output, (RESULTS, RUN))
+    baseline = None if options.baseline is None else read_run(options.baseline)
+    evaluated = open_both(options)
+    if output is not None:
+        check_names(list(evaluated.collection.judged_queries), "the id of a query")
+        check_names(list(evaluated.collection.corpus), "the id of a document")
+    encoded = encode(evaluated, options)
+    index = SparseIndex.build(encoded.documents, encoded.document_ids)
+    found = search_collection(index, encoded.queries, encoded)
+    values = measure_run(found, encoded.collection.qrels)
+    cost = search_cost(index, encoded.queries, encoded.documents)
+    both = milliseconds_per_query(evaluated.model, index, list(encoded.collection.judged_queries.values()))
+    compared = _compare(baseline, values, encoded)
+    print(f"\n{evaluated.title}\n")
+    print(figures_table(means(values), cost, both))
+    if compared:
+        print(f"\nagainst {options.baseline}; p-values adjusted to {len(compared)} metrics (Holm)\n")
+        print(comparison_table(compared))
+    if output is not None:
+        _write(output, evaluated, found, results(values, cost, both, compared))
+
+
+def results(
+    values: PerQuery, cost: SearchCost, milliseconds: float, compared: dict[str, Comparison]
+) -> dict[str, object]:
+    """Return what is known as plain values.
+
+    Args:
+        values: By metric and query.
+        cost: Of searches.
+        milliseconds: To encode and search one query.
+        compared: With a baseline, by metric; empty without one.
+    """
+    found: dict[str, object] = {
+        "metrics": means(values),
+        "cost": {**asdict(cost), "ms_per_query": milliseconds},
+        "per_query": values,
+    }
+    if compared:
+        found["baseline"] = {
+            metric: {**each._asdict(), "difference": each.difference} for metric, each in compared.items()
+        }
+    return found
+
+
+def _compare(baseline: Run | None, values: PerQuery, encoded: EncodedCollection) -> dict[str, Comparison]:
+    """Compare with another run, in which strange queries or none of ours are a mistake."""
+    if baseline is None:
+        return {}
+    judged = encoded.collection.qrels
+    if not baseline.keys() & judged.keys():
+        raise ValueError("the baseline has no query that the collection has judgements for; is it of another one?")
+    if len(judged) < 2:
+        raise ValueError("a comparison needs at least two judged queries")
+    return compare(measure_run(baseline, judged), values)
+
+
+def _write(output: Path, evaluated: Evaluated, found: Run, results: dict[str, object]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    write_run(output / RUN, found)
+    about = {"model": evaluated.model_name, "collection": evaluated.collection.name, "split": evaluated.split}
+    write_json(output / RESULTS, {**about, **results})
+    print(f"\nwritten: {output / RESULTS} and {output / RUN}")

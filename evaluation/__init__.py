@@ -7,6 +7,7 @@ from sparse_encoder.evaluation.binary_classification import SparseBinaryClassifi
 from sparse_encoder.evaluation.embedding_similarity import SparseEmbeddingSimilarityEvaluator
 from sparse_encoder.evaluation.information_retrieval import SparseInformationRetrievalEvaluator
 from sparse_encoder.evaluation.mse import SparseMSEEvaluator
+from sparse_encoder.evaluation.nano_beir_evaluator import SparseNanoBEIREvaluator
 from sparse_encoder.evaluation.reciprocal_rank_fusion import ReciprocalRankFusionEvaluator
 from sparse_encoder.evaluation.reranking import SparseRerankingEvaluator
 from sparse_encoder.evaluation.sequential import SequentialEvaluator
@@ -25,6 +26,7 @@ __all__ = [
     "SparseEvaluator",
     "SparseInformationRetrievalEvaluator",
     "SparseMSEEvaluator",
+    "SparseNanoBEIREvaluator",
     "SparseRerankingEvaluator",
     "SparseTranslationEvaluator",
     "SparseTripletEvaluator",

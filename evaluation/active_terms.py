@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,19 @@ class ActiveTerms:
             raise ValueError(f"embeddings must have one width, got {len(self.rows_by_term)} and {len(counts)}")
         self.rows_by_term = self.rows_by_term + counts if self.num_rows else counts
         self.num_rows += embeddings.shape[0]
+
+    @classmethod
+    def of_all(cls, parts: Sequence[ActiveTerms]) -> ActiveTerms:
+        """Join counts of different rows.
+
+        Raises:
+            ValueError: If they are of different numbers of terms.
+        """
+        widths = sorted({len(part.rows_by_term) for part in parts})
+        if len(widths) != 1:
+            raise ValueError(f"counts must be of the same terms, got {widths}")
+        counts: NDArray[np.int64] = np.sum([part.rows_by_term for part in parts], axis=0)
+        return cls(sum(part.num_rows for part in parts), counts)
 
     @property
     def active_dims(self) -> float:

@@ -74,6 +74,16 @@ class Cutoffs:
         """Return the values of these columns."""
         return [scores[name][k] for _, name, k in self._order()]
 
+    def column_metrics(self, function: str) -> list[str]:
+        """Name the metrics of these columns."""
+        return [f"{function}_{name.replace('@k', f'@{k}')}" for _, name, k in self._order()]
+
+    def metric_names(self, function: str) -> list[str]:
+        """Name the metrics of one score function in the order of :meth:`measure`."""
+        order = ("accuracy@k", "precision@k", "recall@k", "ndcg@k", "mrr@k", "map@k")
+        found = sorted(self._order(), key=lambda column: order.index(column[1]))
+        return [f"{function}_{name.replace('@k', f'@{k}')}" for _, name, k in found]
+
     def _order(self) -> list[tuple[str, str, int]]:
         """List title, metric and k of each column."""
         both = (("Precision", "precision@k"), ("Recall", "recall@k"))

@@ -137,7 +137,7 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         self.sparsity_stats: dict[str, float] = {}
         self.costs: dict[str, float] = {}
         self.active_terms: dict[str, ActiveTerms] = {}
-        self._measured: list[str] = []  # the score functions that the primary metric was chosen from
+        self.measured_functions: list[str] = []  # of the last call
 
     def __call__(  # house: peer signature
         self,
@@ -175,8 +175,8 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             for k, value in by_k.items()
         }
         columns: dict[str, float] = {}
-        for function, by_metric in scores.items():
-            columns |= zip(self.cutoffs.columns(function), self.cutoffs.row(by_metric), strict=True)
+        for function in sorted(scores):
+            columns |= zip(self.cutoffs.columns(function), self.cutoffs.row(scores[function]), strict=True)
         sparsity = self.sparsity_stats
         return report(self, model, call, metrics | sparsity, columns | sparsity, costs=self.costs)
 
@@ -199,7 +199,7 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
                 path = Path(output_path) / self.predictions_file.replace(".jsonl", f"_{name}.jsonl")
                 write_json_lines(path, map(_prediction, self.queries_ids, self.queries, run.values()))
         relevant = list(self.relevant_docs.values())
-        return {name: self.cutoffs.measure(list(map(list, runs[name].values())), relevant) for name in sorted(runs)}
+        return {name: self.cutoffs.measure(list(map(list, runs[name].values())), relevant) for name in runs}
 
     def search(
         self,
@@ -263,11 +263,11 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
 
     def _choose_primary(self, scores: Mapping[str, Scores]) -> None:
         """Choose the primary metric in the first call, and again if a model brings another similarity."""
-        if self.primary_metric is not None and self._measured == list(scores):
+        if self.primary_metric is not None and self.measured_functions == list(scores):
             return
-        self._measured = list(scores)
+        self.measured_functions = list(scores)
         k = max(self.cutoffs.ndcg)
-        name = self.main_score_function or max(scores, key=lambda function: scores[function]["ndcg@k"][k])
+        name = self.main_score_function or max(sorted(scores), key=lambda function: scores[function]["ndcg@k"][k])
         self.primary_metric = f"{name}_ndcg@{k}"
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card

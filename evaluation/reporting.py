@@ -83,7 +83,7 @@ def report(
         append_row(path, ["epoch", "steps", *columns], [call.epoch, call.steps, *columns.values()])
     found = evaluator.prefix_name_to_metrics(metrics, evaluator.name)
     evaluator.store_metrics_in_model_card_data(model, found, call.epoch, call.steps)
-    found |= evaluator.prefix_name_to_metrics(costs or {}, evaluator.name)
+    found = found | evaluator.prefix_name_to_metrics(costs or {}, evaluator.name)  # the card may keep the first
     for metric, value in found.items():
         logger.info("%s: %.4f", metric, value)
     return found

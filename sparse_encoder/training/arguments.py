@@ -137,7 +137,7 @@ class TrainingArguments:
     include_for_metrics: list[str] = field(default_factory=list)
     """What ``compute_metrics`` gets beside predictions and labels: ``inputs``, ``loss``."""
     batch_eval_metrics: bool = False
-    """Call ``compute_metrics`` for every batch, and with ``compute_result=True`` for the last."""
+    """Call ``compute_metrics`` for every batch, with tensors, and with ``compute_result=True`` for the last."""
     eval_accumulation_steps: int | None = None
     """Batches of predictions that stay on the device before they move to the CPU; ``None`` moves them at the end."""
     eval_do_concat_batches: bool = True

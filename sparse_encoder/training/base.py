@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -36,12 +36,13 @@ from sparse_encoder.training.optimization.schedules import build_scheduler
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.trainer_facts import OptimizerRecipe, TrainerFacts, present
 from sparse_encoder.training.trainer_files import TrainerFiles
+from sparse_encoder.training.trainer_steps import TrainerSteps
 from sparse_encoder.training.trainer_tuning import TrainerTuning
 
 Callbacks = Sequence[TrainerCallback | type[TrainerCallback]]
 
 
-class TrainerBase(TrainerFacts, TrainerFiles, TrainerTuning):
+class TrainerBase(TrainerFacts, TrainerFiles, TrainerSteps, TrainerTuning):
     """Own what every run needs and answer for it.
 
     Args:
@@ -115,10 +116,6 @@ class TrainerBase(TrainerFacts, TrainerFiles, TrainerTuning):
     @abstractmethod
     def get_test_dataloader(self, test_dataset: object) -> DataLoader[Batch]:
         """Return the batches of a dataset to predict on."""
-
-    @abstractmethod
-    def loss_and_terms(self, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
-        """Return the loss of a batch as ``loss``, and its terms by name."""
 
     @abstractmethod
     def evaluation_loop(  # house: peer signature

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from sparse_encoder.training.base import TrainerBase
 
 
+EVALUATION, PREDICTION = "Evaluation", "Prediction"
+"""What a loop over a dataset is for, as it is told."""
+
+
 class EvalLoopOutput(NamedTuple):
     """What came of going through a dataset."""
 
@@ -78,7 +82,7 @@ def predict_dataset(
     started = time.perf_counter()
     loader = trainer.get_test_dataloader(test_dataset)
     trainer.callback_handler.context["eval_dataloader"] = loader
-    output = _loop(trainer, loader, ignore_keys, prefix)
+    output = _loop(trainer, loader, PREDICTION, ignore_keys, prefix)
     metrics = {**output.metrics, **_speed(prefix, output, time.perf_counter() - started)}
     trainer.fire("on_predict", {"metrics": metrics})
     return PredictionOutput(output.predictions, output.label_ids, metrics)
@@ -106,7 +110,8 @@ class RowCount:
     def __init__(self, loader: DataLoader[Batch], accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.seen = 0
-        self._in_all = len(loader.dataset) if isinstance(loader.dataset, Sized) else None
+        dataset = getattr(loader, "dataset", None)  # a trainer's own kind of loader need not have one
+        self._in_all = len(dataset) if isinstance(dataset, Sized) else None
 
     def take(self, size: int) -> Turn:
         """Count the rows of a turn; all processes must call this.
@@ -194,16 +199,16 @@ def _go_through(trainer: TrainerBase, dataset: object, ignore_keys: list[str] | 
         return EvalLoopOutput(None, None, {}, 0, 0, {})
     loader = trainer.get_eval_dataloader(dataset)
     trainer.callback_handler.context["eval_dataloader"] = loader
-    return _loop(trainer, loader, ignore_keys, prefix)
+    return _loop(trainer, loader, EVALUATION, ignore_keys, prefix)
 
 
 def _loop(
-    trainer: TrainerBase, loader: DataLoader[Batch], ignore_keys: list[str] | None, prefix: str
+    trainer: TrainerBase, loader: DataLoader[Batch], description: str, ignore_keys: list[str] | None, prefix: str
 ) -> EvalLoopOutput:
     """Run the trainer's loop; a lack of memory in it is no reason for smaller training batches."""
     try:
         with evaluating(trainer):
-            return trainer.evaluation_loop(loader, prefix, None, ignore_keys, prefix)
+            return trainer.evaluation_loop(loader, description, None, ignore_keys, prefix)
     except RuntimeError as error:
         if trainer.args.auto_find_batch_size and should_reduce_batch_size(error):
             size = trainer.args.per_device_eval_batch_size

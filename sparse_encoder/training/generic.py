@@ -25,7 +25,7 @@ from sparse_encoder.training.data.columns import keep_columns, lengths_of
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint
 from sparse_encoder.training.data.loaders import LoaderSettings, build_loader
 from sparse_encoder.training.data.padding import DataCollatorWithPadding, default_data_collator
-from sparse_encoder.training.evaluating import EvalLoopOutput
+from sparse_encoder.training.evaluating import PREDICTION, EvalLoopOutput
 from sparse_encoder.training.outputs import (
     LossFunction,
     count_labels,
@@ -114,7 +114,6 @@ class Trainer(TrainerBase):
         self.data_collator: Callable[[Any], Batch] = (
             self._default_collator() if data_collator is None else data_collator
         )
-        self._num_items: Tensor | None = None  # labels of the update that is computed
         self.use_model(self.model)
         self.add_model_card_callback(type(self.args)("unused").to_dict())
         self.fire("on_init_end")
@@ -129,7 +128,8 @@ class Trainer(TrainerBase):
         """Take another model in the place of the present one."""
         super().use_model(model)
         if self.args.gradient_checkpointing:
-            self.model.gradient_checkpointing_enable(**self.args.mapping("gradient_checkpointing_kwargs"))
+            options = self.args.mapping("gradient_checkpointing_kwargs")
+            self.model.gradient_checkpointing_enable(*([options] if options else []))
 
     def compute_loss(
         self,
@@ -168,13 +168,13 @@ class Trainer(TrainerBase):
     def loss_and_terms(self, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch as ``loss``; in 16 bits if the settings say so."""
         with self.args.autocast(self.accelerator.device):
-            loss = self.compute_loss(model, inputs, num_items_in_batch=self._num_items)
+            loss = self.compute_loss(model, dict(inputs), num_items_in_batch=self.num_items)
         assert isinstance(loss, Tensor)
         return {"loss": loss.float()}
 
     def loss_shares(self, batches: Sequence[Batch]) -> list[float]:
         """Count the labels of an update, for a loss that is divided by them; return what losses are multiplied by."""
-        self._num_items = None
+        self.num_items = None
         if not self._divides_by_labels() or not self.label_names:
             return super().loss_shares(batches)
         labels = [batch[self.label_names[0]] for batch in batches if self.label_names[0] in batch]
@@ -184,9 +184,9 @@ class Trainer(TrainerBase):
         processes = self.accelerator.num_processes
         if self.args.average_tokens_across_devices and processes > 1:
             count = self.accelerator.gather(count.reshape(1).to(self.accelerator.device)).sum()
-            self._num_items = count
+            self.num_items = count
             return [float(processes)] * len(batches)  # processes average their gradients
-        self._num_items = count
+        self.num_items = count
         return [1.0] * len(batches)
 
     def prediction_step(
@@ -208,17 +208,17 @@ class Trainer(TrainerBase):
             The loss, None without labels; logits, a tensor or a tuple of them; labels likewise.
         """
         has_labels = bool(self.label_names) and all(name in inputs for name in self.label_names)
-        self._num_items = None
+        labels = tuple(inputs[name] for name in self.label_names) if has_labels else None
+        self.num_items = None
         with torch.no_grad(), self.args.autocast(self.accelerator.device):
             loss: Tensor | None = None
             if has_labels:
-                computed = self.compute_loss(model, inputs, return_outputs=True)
+                computed = self.compute_loss(model, dict(inputs), return_outputs=True)
                 loss, outputs = computed[0].detach().float(), computed[1]
             else:
                 outputs = model(**inputs)
         if prediction_loss_only:
             return loss, None, None
-        labels = tuple(inputs[name] for name in self.label_names) if has_labels else None
         logits = without_loss(outputs, has_loss=has_labels and self.compute_loss_func is None, ignore=ignore_keys)
         return loss, logits, labels[0] if labels is not None and len(labels) == 1 else labels
 
@@ -231,8 +231,14 @@ class Trainer(TrainerBase):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Go through a dataset: its mean loss, and metrics of its predictions if there is ``compute_metrics``."""
-        only_loss = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
-        return predict_batches(self, dataloader, only_loss, ignore_keys, metric_key_prefix)
+        return predict_batches(
+            self,
+            dataloader,
+            ignore_keys,
+            metric_key_prefix,
+            only_loss=self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only,
+            for_outputs=description == PREDICTION,
+        )
 
     def eval_sets(self, eval_dataset: object) -> dict[str | None, object]:
         """Return the datasets to evaluate by name; a single one has None as its name.
@@ -346,7 +352,7 @@ class Trainer(TrainerBase):
         """Return the columns that hold labels.
 
         Raises:
-            ValueError: If the model takes no labels and nothing else computes a loss.
+            ValueError: If there is something to train on, the model takes no labels, and nothing else computes a loss.
         """
         if self.args.label_names is not None:
             return list(self.args.label_names)
@@ -354,7 +360,8 @@ class Trainer(TrainerBase):
         found = [name for name in names if "label" in name or name in _SPANS]
         if found or self.compute_loss_func is not None:
             return found or ["labels"]
-        if any(parameter == "return_loss" for parameter in names):
+        has_own_loss = "return_loss" in names or type(self).compute_loss is not Trainer.compute_loss
+        if has_own_loss or self.train_dataset is None:
             return []
         raise ValueError(
             f"the forward of {type(self.model).__name__} takes no labels, so it cannot return a loss; train a model "

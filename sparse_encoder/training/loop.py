@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from sparse_encoder.training.checkpoints.folders import checkpoint_path
 from sparse_encoder.training.checkpoints.saving import RunFiles, mark_as_trained
@@ -30,10 +29,10 @@ from sparse_encoder.training.data.loaders import epoch_lengths_of, length_of, sk
 from sparse_encoder.training.devices import wrap_model
 from sparse_encoder.training.events.stateful import collect_states, restore_states
 from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merge_sums, own_tables, sums_in
+from sparse_encoder.training.micro_batches import MicroBatches
 from sparse_encoder.training.optimization.groups import learning_rates_of, non_embedding_parameters
 from sparse_encoder.training.optimization.guard import GuardedUpdate
-from sparse_encoder.training.randomness import MODEL_STREAM, seed_everything
-from sparse_encoder.training.replicas import Replicas
+from sparse_encoder.training.optimization.schedules import takes_metric
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.steps import plan_steps, steps_of
 from sparse_encoder.training.tuning.trials import trial_facts
@@ -103,7 +102,7 @@ class TrainingRun:
         self.flops_per_token = _FLOPS_PER_PARAMETER * non_embedding_parameters(trainer.model)
         mark_as_trained(trainer.model)
         trainer.model_wrapped = wrap_model(trainer.model, args)
-        self.replicas = Replicas(trainer.accelerator, trainer.objective, self._losses)
+        self.micro_batches = MicroBatches(trainer, self.guard)
 
     def run(self) -> TrainOutput:
         """Train to the end; returns updates done, mean loss and speed."""
@@ -157,7 +156,8 @@ class TrainingRun:
 
     def _read(self, epoch: int, batches_done: int) -> Iterator[list[Batch]]:
         """Yield the batches of each update that is left of an epoch."""
-        for part in (self.loader, self.loader.batch_sampler, self.loader.dataset):
+        loader: Any = self.loader  # a trainer's own kind need not have these
+        for part in (loader, getattr(loader, "batch_sampler", None), getattr(loader, "dataset", None)):
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(epoch)
@@ -174,20 +174,18 @@ class TrainingRun:
         assert trainer.optimizer is not None and trainer.lr_scheduler is not None
         trainer.control.should_log = trainer.control.should_evaluate = trainer.control.should_save = False
         trainer.fire("on_step_begin")
-        computations = [partial(self._losses, batch, index) for index, batch in enumerate(batches)]
+        computations = [partial(self.micro_batches.losses, batch, index) for index, batch in enumerate(batches)]
         shares = trainer.loss_shares(batches)
         with trainer.update_context(computations):
             for index, batch in enumerate(batches):
                 is_last = index == len(batches) - 1
-                with self.replicas.averaging(last=is_last):
-                    losses = self.replicas.losses_of(batch, index)
-                    trainer.accelerator.backward(self.guard.scale(losses["loss"] * shares[index]))
+                losses = self.micro_batches.train_on(batch, index, shares[index], is_last=is_last)
                 factor = shares[index] * len(batches)  # 1 for losses that are means over their micro-batch
                 self.meter.add({name: value * factor for name, value in losses.items()}, weight=1 / len(batches))
                 self._count(batch)
                 if not is_last:
                     trainer.fire("on_substep_end")
-        self.replicas.finish()
+        self.micro_batches.finish()
         self.grad_norm = self.guard.clip()
         trainer.fire("on_pre_optimizer_step")
         has_moved = self.guard.step(self.grad_norm)
@@ -197,13 +195,6 @@ class TrainingRun:
             trainer.lr_scheduler.step()
         trainer.objective.zero_grad(set_to_none=True)
         trainer.optimizer.zero_grad(set_to_none=True)
-
-    def _losses(self, batch: Batch, index: int) -> dict[str, Tensor]:
-        """Return the loss of a micro-batch and its terms; the same every time, whatever was computed in between."""
-        trainer = self.trainer
-        rank = trainer.accelerator.process_index
-        seed_everything(trainer.args.seed, MODEL_STREAM, trainer.state.global_step, rank, index)
-        return trainer.loss_and_terms(trainer.model_wrapped, batch)
 
     def _count(self, batch: Batch) -> None:
         """Count the rows, tokens and operations of a micro-batch."""
@@ -372,8 +363,3 @@ class TrainingRun:
             is_world_process_zero=self.trainer.is_world_process_zero(),
             **trial_facts(self.trainer),
         )
-
-
-def takes_metric(schedule: object) -> bool:
-    """Return whether a schedule goes by the metric of evaluations, not by updates."""
-    return isinstance(schedule, ReduceLROnPlateau) or getattr(schedule, "takes_metric", False) is True

@@ -21,7 +21,7 @@ class EvalPrediction:
     """What ``compute_metrics`` gets; it unpacks into predictions and labels, and what else was asked for."""
 
     predictions: Any
-    """Arrays, nested as the model's outputs are."""
+    """Arrays, nested as the model's outputs are; with ``batch_eval_metrics`` tensors, as all parts are."""
     label_ids: Any
     """Arrays of labels; ``-100`` where there is none."""
     inputs: Any = None

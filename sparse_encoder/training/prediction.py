@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,15 +53,30 @@ class Collected:
 
 
 def predict_batches(
-    trainer: Trainer, loader: DataLoader[Batch], only_loss: bool, ignore_keys: list[str] | None, prefix: str
+    trainer: Trainer,
+    loader: DataLoader[Batch],
+    ignore_keys: list[str] | None,
+    prefix: str,
+    *,
+    only_loss: bool,
+    for_outputs: bool,
 ) -> EvalLoopOutput:
-    """Go through a dataset; see :meth:`Trainer.evaluation_loop`."""
+    """Go through a dataset; see :meth:`Trainer.evaluation_loop`.
+
+    Args:
+        trainer: Whose model predicts.
+        loader: The batches of this process.
+        ignore_keys: Outputs of the model that are left out.
+        prefix: In front of every metric.
+        only_loss: Leave out all outputs, unless metrics need them.
+        for_outputs: Keep the outputs even if metrics are computed batch by batch.
+    """
     args = trainer.args
     only_loss = only_loss and trainer.compute_metrics is None
     parts = {name: Collected(args.eval_accumulation_steps) for name in ("losses", "logits", "labels", "inputs")}
     batch_metrics: dict[str, float] = {}
-    count, num_batches, last = RowCount(loader, trainer.accelerator), 0, _length(loader) - 1
-    for batch in loader:
+    count, num_batches = RowCount(loader, trainer.accelerator), 0
+    for batch, is_last in with_end(loader):
         loss, logits, labels = trainer.prediction_step(trainer.model, batch, only_loss, ignore_keys)
         size = _size(batch)
         turn = count.take(size)
@@ -75,14 +90,24 @@ def predict_batches(
         }
         found = {name: _cut(_gathered(trainer, value, turn.sizes), turn.rows) for name, value in found.items()}
         if args.batch_eval_metrics and trainer.compute_metrics is not None:
-            prediction = _prediction(trainer, {name: to_arrays(value) for name, value in found.items()})
-            batch_metrics = trainer.compute_metrics(prediction, compute_result=num_batches == last)
-            found = {"losses": found["losses"]}
+            batch_metrics = trainer.compute_metrics(_prediction(trainer, found), compute_result=is_last)
+            found = found if for_outputs else {"losses": found["losses"]}
         for name, value in found.items():
             parts[name].add(value)
         num_batches += 1
         trainer.fire("on_prediction_step")
     return _output(trainer, parts, batch_metrics, count.seen, num_batches, prefix)
+
+
+def with_end(batches: Iterable[Batch]) -> Iterator[tuple[Batch, bool]]:
+    """Yield batches, each with whether it is the last; a stream is read one batch ahead to know."""
+    before: Batch | None = None
+    for batch in batches:
+        if before is not None:
+            yield before, False
+        before = batch
+    if before is not None:
+        yield before, True
 
 
 def to_arrays(value: Any) -> Any:  # noqa: ANN401  (a nest of tensors)
@@ -121,7 +146,7 @@ def _output(
         name: (joined_nests(each) if whole or name == "losses" else each) if each else None
         for name, each in batches.items()
     }
-    metrics = dict(batch_metrics)
+    metrics = dict(batch_metrics or {})  # a metric function that only counts returns nothing
     if trainer.compute_metrics is not None and not trainer.args.batch_eval_metrics and joined["logits"] is not None:
         metrics = dict(trainer.compute_metrics(_prediction(trainer, joined)))
     losses: Any = joined["losses"]  # an array, if there are labels
@@ -167,13 +192,6 @@ def _cut(value: Any, rows: int) -> Any:  # noqa: ANN401  (a nest of tensors)
     if isinstance(value, tuple):
         return tuple(_cut(each, rows) for each in value)
     return value[:rows] if isinstance(value, Tensor) and value.ndim else value
-
-
-def _length(loader: DataLoader[Batch]) -> int:
-    try:
-        return len(loader)
-    except TypeError:  # a stream has no length, and no last batch that is known
-        return 0
 
 
 def _size(batch: Batch) -> int:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparse_encoder.checkpoint import CheckpointError, read_json_object, write_json
+
+_MAX_BYTES = 1_000_000_000
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -77,6 +81,24 @@ class TrainerState:
                 "in the trainer's state"
             )
         return cls(**{**values, "log_history": read_spelled(values["log_history"])})
+
+    def save_to_json(self, json_path: str | Path) -> None:
+        """Write it as a checkpoint's ``trainer_state.json`` has it."""
+        write_json(Path(json_path), self.to_dict())
+
+    @classmethod
+    def load_from_json(cls, json_path: str | Path) -> TrainerState:
+        """Read what :meth:`save_to_json` wrote.
+
+        Raises:
+            CheckpointError: If it cannot be read, or a key is missing or unknown.
+        """
+        path = Path(json_path)
+        values = read_json_object(path, max_bytes=_MAX_BYTES, error=CheckpointError)
+        try:
+            return cls.from_dict(values)
+        except ValueError as reason:
+            raise CheckpointError(str(reason), path=path) from reason
 
 
 def spelled(value: Any) -> Any:  # noqa: ANN401  (numbers, and lists and dicts of them)

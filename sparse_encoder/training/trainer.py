@@ -36,6 +36,7 @@ from sparse_encoder.training.objectives import (
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.trainer_data import TrainerData
 from sparse_encoder.training.trainer_facts import OptimizerRecipe
+from sparse_encoder.training.trainer_steps import NumItems
 
 if TYPE_CHECKING:
     from sparse_encoder.model import SparseEncoder
@@ -197,7 +198,7 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
         return SparseEncoderDataCollator(model.preprocess, router_mapping=routes, prompts=args.prompts)
 
     def compute_loss(
-        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: None = None
+        self, model: nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: NumItems = None
     ) -> Tensor | tuple[Tensor, dict[str, Any]]:
         """Return the loss of a batch; terms by name are added up, and kept in ``loss_terms`` for the log.
 
@@ -229,7 +230,10 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
         """Return the loss of a batch as ``loss``, and its terms by name; in 16 bits if the settings say so."""
         self.loss_terms = {}
         with self.args.autocast(self.accelerator.device):
-            loss = self.compute_loss(model, inputs)
+            if self.num_items is None:
+                loss = self.compute_loss(model, dict(inputs))
+            else:  # which is refused
+                loss = self.compute_loss(model, dict(inputs), num_items_in_batch=self.num_items)
         assert isinstance(loss, Tensor)
         return {"loss": loss, **self.loss_terms}
 

@@ -14,6 +14,7 @@ from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.card.callback import ModelCardCallback
 from sparse_encoder.training.card.create import CardOptions, create_model_card
 from sparse_encoder.training.checkpoints.snapshot import ARGUMENTS, write_state
+from sparse_encoder.training.checkpoints.weights import write_module
 from sparse_encoder.training.events.protocol import CallbackHandler
 from sparse_encoder.training.hub import HubPublisher
 from sparse_encoder.training.sharding import whole
@@ -54,8 +55,6 @@ class TrainerFiles:
             output_dir: By default ``args.output_dir``.
             _internal_call: Whether the trainer itself calls, which pushes by its own rules.
 
-        Raises:
-            TypeError: If the model has no ``save_pretrained``.
         """
         folder = Path(str(self.args.output_dir if output_dir is None else output_dir))
         with whole(self.model, keep=self.state.is_world_process_zero):
@@ -178,12 +177,14 @@ class TrainerFiles:
         callback.on_init_end(self.args, self.state, self.control, **self.callback_handler.context, trainer=self)
 
     def _write_model(self, folder: Path) -> None:
-        """Write the model, and what turns texts into its inputs unless that is the model's own."""
-        save = getattr(self.model, "save_pretrained", None)
-        if save is None:
-            raise TypeError(f"a model to be saved needs save_pretrained(folder), {type(self.model).__name__} has none")
-        save(str(folder))
+        """Write the model, in its own way if it has one, and what turns texts into inputs unless that is its own."""
+        if hasattr(self.model, "save_pretrained"):
+            self.model.save_pretrained(str(folder))
+        else:
+            write_module(folder, self.model)
         processor = self.processing_class
+        if processor is None:  # a collator that makes tokens has it
+            processor = getattr(getattr(self, "data_collator", None), "tokenizer", None)
         if processor is not getattr(self.model, "tokenizer", None) and hasattr(processor, "save_pretrained"):
             processor.save_pretrained(str(folder))
         if not hasattr(self.model, "model_card_data"):

@@ -313,7 +313,7 @@ class Bare(nn.Module):
 
 def test_what_cannot_be_trained_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="forward of Bare takes no labels"):
-        Trainer(Bare(), arguments(tmp_path))
+        Trainer(Bare(), arguments(tmp_path), train_dataset=rows(4))
     with pytest.raises(RuntimeError, match="needs a model"):
         Trainer(args=arguments(tmp_path))
     with pytest.raises(ValueError, match="args must be TrainingArguments, got dict"):

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from sparse_encoder.checkpoint import CheckpointError, read_json_object, read_safetensors, write_json, write_safetensors
 from sparse_encoder.training.sharding import shared_out_state
+from sparse_encoder.training.state import read_spelled, spelled
 
 TENSORS, OPTIONS, SCHEDULE = "optimizer.safetensors", "optimizer.json", "scheduler.json"
 _MAX_BYTES = 100_000_000
@@ -69,7 +70,7 @@ def write_optimizer(
         "tensors": sorted(tensors),
     }
     write_json(folder / OPTIONS, checked_state(options, "optimizer"))
-    write_json(folder / SCHEDULE, checked_state(scheduler.state_dict(), "scheduler"))
+    write_json(folder / SCHEDULE, checked_state(spelled(scheduler.state_dict()), "scheduler"))
 
 
 def read_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, names: Sequence[str]) -> None:
@@ -99,7 +100,7 @@ def read_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, name
     if missing := sorted(set(scheduler.state_dict()) - set(schedule)):
         raise CheckpointError("is missing; is it another schedule?", path=folder / SCHEDULE, field=missing[0])
     optimizer.load_state_dict(shared_out_state({"state": state, "param_groups": options["groups"]}, optimizer))
-    scheduler.load_state_dict(schedule)
+    scheduler.load_state_dict(read_spelled(schedule))
 
 
 def _check_groups(saved: list[dict[str, Any]], optimizer: Optimizer, path: Path) -> None:  # options of several types

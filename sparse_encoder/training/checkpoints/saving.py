@@ -50,6 +50,7 @@ from sparse_encoder.training.checkpoints.snapshot import (
     write_scaler,
     write_state,
 )
+from sparse_encoder.training.checkpoints.weights import with_other_names
 from sparse_encoder.training.sharding import load_whole, whole, whole_state
 
 if TYPE_CHECKING:
@@ -256,8 +257,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     if isinstance(model, PretrainedModel):  # its files have the names of other libraries
         load_whole(model, type(model).from_pretrained(folder).state_dict())
         return
-    if not isinstance(model, nn.Sequential):
-        load_whole(model, read_tensors(folder))
+    if not isinstance(model, nn.Sequential) or not hasattr(model, "save_pretrained"):
+        load_whole(model, with_other_names(model, read_tensors(folder)))
         return
     saved = load_modules(folder)
     if len(saved) != len(model):

@@ -190,7 +190,7 @@ def read_scaler(folder: Path, scaler: Stateful | None) -> None:
 
 def write_state(folder: Path, state: TrainerState) -> None:
     """Write the state and the log."""
-    write_json(folder / STATE, state.to_dict())
+    state.save_to_json(folder / STATE)
 
 
 def read_state(folder: Path) -> TrainerState:
@@ -199,11 +199,7 @@ def read_state(folder: Path) -> TrainerState:
     Raises:
         CheckpointError: If the file is damaged.
     """
-    values = read_json_object(folder / STATE, max_bytes=_MAX_BYTES, error=CheckpointError)
-    try:
-        return TrainerState.from_dict(values)
-    except ValueError as reason:
-        raise CheckpointError(str(reason), path=folder / STATE) from reason
+    return TrainerState.load_from_json(folder / STATE)
 
 
 def own_tensors(loss: nn.Module, model: nn.Module) -> dict[str, Tensor]:

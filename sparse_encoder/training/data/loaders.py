@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -153,8 +154,11 @@ def length_of(loader: DataLoader[Batch]) -> int | None:
 def skip_batches(loader: DataLoader[Batch], count: int) -> DataLoader[Batch]:
     """Return a loader of one pass without its first batches, as :func:`accelerate.skip_first_batches` does.
 
-    The rows that are left out of a stream are read, but not tokenized.
+    The rows that are left out of a stream are read, but not tokenized. Of a loader of another kind than torch's, which
+    a trainer may have of its own, the first batches are read too.
     """
+    if not isinstance(loader, DataLoader):
+        return islice(loader, count, None)
     stream = loader.dataset
     if not isinstance(stream, BatchStream):
         return skip_first_batches(loader, count)  # type: ignore[no-any-return]
@@ -178,7 +182,7 @@ def epoch_lengths_of(loader: DataLoader[Batch], num_epochs: int) -> list[int] | 
     length = length_of(loader)
     if length is None:
         return None
-    shared = loader.batch_sampler
+    shared = getattr(loader, "batch_sampler", None)  # which a trainer's own kind of loader need not have
     if not isinstance(shared, SharedBatches):
         return [length] * num_epochs
     return [shared.share_of(each) for each in epoch_lengths(shared.batches_of_all, num_epochs)]

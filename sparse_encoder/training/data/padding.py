@@ -18,15 +18,18 @@ _FILLERS = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
 Row = Mapping[str, Any]  # numbers and lists of them; texts are left out
 
 
-def default_data_collator(features: Sequence[Row]) -> Batch:
+def default_data_collator(features: Sequence[Row], return_tensors: str = "pt") -> Batch:
     """Stack the columns of some rows; ``label`` and ``label_ids`` become ``labels``.
 
     Args:
         features: Rows with the columns of the first; values of a column have one shape. Texts and None are left out.
+        return_tensors: ``"pt"``: tensors of torch.
 
     Raises:
-        ValueError: If values of a column differ in shape.
+        ValueError: If values of a column differ in shape, or other tensors are asked for.
     """
+    if return_tensors != "pt":
+        raise ValueError(f"return_tensors must be 'pt', got {return_tensors!r}")
     return {_name(column): _stacked(column, features) for column in _numeric(features)}
 
 

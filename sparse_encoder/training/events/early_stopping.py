@@ -73,12 +73,25 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
                 logger.warning("early stopping looks for %s, which is not among %s", name, sorted(metrics))
                 self._missing_told = True
             return
-        if self._improves(metrics[name], state.best_metric, greater_is_better=bool(args.greater_is_better)):
+        self.check_metric_value(args, state, control, metrics[name])
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+    def check_metric_value(
+        self, args: Arguments, state: TrainerState, control: TrainerControl, metric_value: float
+    ) -> None:
+        """Count an evaluation that is no improvement; override it for another notion of one.
+
+        Args:
+            args: Say whether greater is better.
+            state: Has the best value before this evaluation.
+            control: Not used here.
+            metric_value: Of this evaluation.
+        """
+        if self._improves(metric_value, state.best_metric, greater_is_better=bool(args.greater_is_better)):
             self.early_stopping_patience_counter = 0
         else:
             self.early_stopping_patience_counter += 1
-        if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            control.should_training_stop = True
 
     def state(self) -> dict[str, Any]:  # as ExportableState says
         """Return what a checkpoint keeps."""

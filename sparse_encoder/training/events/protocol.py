@@ -168,6 +168,17 @@ class CallbackHandler:
                 return self.callbacks.pop(index)
         return None
 
+    add_callback, pop_callback = add, pop  # as the trainer's methods are called
+
+    def remove_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
+        """Take out an instance, or the first of a class or its subclasses, if there is one."""
+        self.pop(callback)
+
+    @property
+    def callback_list(self) -> str:
+        """The names of the callbacks' classes, one to a line."""
+        return "\n".join(type(callback).__name__ for callback in self.callbacks)
+
     def fire(
         self,
         event: str,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR
 
 from sparse_encoder.training.optimization.metric_schedules import (
     METRIC_SCHEDULES,
@@ -289,8 +289,15 @@ def build_scheduler(optimizer: Optimizer, args: ScheduleSettings, max_steps: int
 
 
 def takes_metric(schedule: object) -> bool:
-    """Return whether a schedule is stepped with the metric of each evaluation, not once per update."""
-    return bool(getattr(schedule, "takes_metric", False)) or isinstance(schedule, ReduceLROnPlateau)
+    """Return whether a schedule is stepped with the metric of each evaluation, not once per update.
+
+    That is one that says so, or whose ``step`` cannot be called without an argument, as torch's ``ReduceLROnPlateau``.
+    """
+    if getattr(schedule, "takes_metric", False) is True:
+        return True
+    step = getattr(schedule, "step", None)
+    parameters = inspect.signature(step).parameters.values() if step is not None else ()
+    return any(each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
 
 
 def _after_warmup(course: Course, factor: Factor) -> Factor:

@@ -4,12 +4,13 @@ Active terms a are compared with an aim that wanders, at most PACE per update, f
 target, and waits for an encoder that is farther behind than LEAD. All in log space, once per update:
 
     e = log(a / aim), smoothed over a few updates
-    z <- z + INTEGRAL * clamp(e + LOOK_AHEAD * (change of log a per update), -1, 1)
+    z <- z + INTEGRAL * clamp(e + LOOK_AHEAD * (change of log a per update), -FALL, 1)
     weight = exp(z + PROPORTIONAL * clamp(e, -1, 1))
 
 The sum z begins where the weighted penalty is START times the ranking loss, so that no scale has to be known. It goes
-by where active terms will be in LOOK_AHEAD updates, and stops where the penalty is CEILING times the ranking loss: more
-moves no encoder faster, but it fills the averages of an optimizer, and silences terms for good.
+by where active terms will be in LOOK_AHEAD updates. It stops where the penalty is CEILING times the ranking loss: more
+moves no encoder faster, but it fills the averages of an optimizer, and silences terms for good. And it stops at FLOOR
+times the ranking loss while there are more terms than the target, from where it is soon back.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ from sparse_encoder.losses.checks import check_positive
 
 START = 0.1
 CEILING = 2.0
+FLOOR = 0.01
 PACE = 0.01
 LEAD = 0.5
 INTEGRAL = 0.05
+FALL = 2.0
 PROPORTIONAL = 2.0
 LOOK_AHEAD = 10.0
 SMOOTHING = 0.8
 """Share of the old number of active terms in the smoothed one."""
+MEMORY = 0.98
+"""The same of the ranking loss."""
 RANGE = math.log(1e8)
 """How far z may go from where it began."""
 FEWEST = 1e-3
@@ -64,7 +69,7 @@ class SparsityTarget(nn.Module):
     """Smoothed."""
     log_aim: Tensor
     ranking_scale: Tensor
-    """The largest ranking loss so far."""
+    """Smoothed."""
 
     def __init__(self, target_dims: float) -> None:
         super().__init__()
@@ -103,8 +108,8 @@ class SparsityTarget(nn.Module):
     def _adapt(self, active: Tensor, ranking: Tensor, penalty: Tensor) -> None:
         """Move aim and weight by what one update shows."""
         is_first = self.updates == 0
-        scale = torch.maximum(self.ranking_scale, ranking.abs()).clamp(min=TINIEST)
-        ceiling = (CEILING * scale / penalty.clamp(min=TINIEST)).log()
+        scale = torch.where(is_first, ranking.abs(), torch.lerp(ranking.abs(), self.ranking_scale, MEMORY))
+        ceiling = (CEILING * scale.clamp(min=TINIEST) / penalty.clamp(min=TINIEST)).log()
         start = ceiling + math.log(START / CEILING)
         measured = active.clamp(min=FEWEST).log()
         smoothed = torch.where(is_first, measured, torch.lerp(measured, self.log_active, SMOOTHING))
@@ -117,6 +122,7 @@ class SparsityTarget(nn.Module):
         self.log_aim.copy_(aim)
         self.origin.copy_(torch.where(is_first, start, self.origin))
         z = torch.where(is_first, start, self.log_weight)
-        z = z + INTEGRAL * (self._error() + LOOK_AHEAD * change).clamp(-1, 1)
+        z = z + INTEGRAL * (self._error() + LOOK_AHEAD * change).clamp(-FALL, 1)
+        z = torch.where(active > self.target_dims, torch.maximum(z, ceiling + math.log(FLOOR / CEILING)), z)
         self.log_weight.copy_(torch.minimum(z, ceiling).clamp(self.origin - RANGE, self.origin + RANGE))
         self.updates += 1

@@ -1,0 +1,284 @@
+"""A weight that finds its own way: by hand, over many updates, in SpladeLoss, in a trainer and its checkpoints."""
+
+from __future__ import annotations
+
+import ast
+import math
+import random
+import sys
+import sysconfig
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from training_helpers import pairs, tiny_encoder
+
+from sparse_encoder.losses import (
+    CachedSpladeLoss,
+    FlopsLoss,
+    SparseMultipleNegativesRankingLoss,
+    SparsityTarget,
+    SpladeLoss,
+)
+from sparse_encoder.losses import sparsity_target as settings
+from sparse_encoder.training import SparseEncoderTrainer, SparseEncoderTrainingArguments, TrainerCallback
+
+
+def rows(active: int, width: int = 40) -> Tensor:
+    """Return two rows with that many active terms."""
+    weights = torch.zeros(2, width)
+    weights[:, :active] = 1.0
+    return weights.requires_grad_()
+
+
+def test_the_first_weights_by_hand() -> None:
+    target = SparsityTarget(10)
+    penalty, ranking = torch.tensor(4.0), torch.tensor(2.0)
+    first = target(penalty, rows(20), ranking)
+    # The aim has gone one step from 20 towards 10; the weighted penalty was to begin at START times the ranking loss.
+    error = settings.PACE
+    z = math.log(settings.START * 2.0 / 4.0) + settings.INTEGRAL * error
+    assert first.item() == pytest.approx(4.0 * math.exp(z + settings.PROPORTIONAL * error), rel=1e-5)
+    second = target(penalty, rows(16), ranking)
+    measured = settings.SMOOTHING * math.log(20) + (1 - settings.SMOOTHING) * math.log(16)
+    error = measured - (math.log(20) - 2 * settings.PACE)
+    z += settings.INTEGRAL * max(-settings.FALL, error + settings.LOOK_AHEAD * (measured - math.log(20)))
+    assert second.item() == pytest.approx(4.0 * math.exp(z + settings.PROPORTIONAL * error), rel=1e-4)
+    assert int(target.updates) == 2
+
+
+def test_the_penalty_has_a_gradient_and_the_weight_has_none() -> None:
+    weights = rows(20)
+    target = SparsityTarget(10)
+    penalty = FlopsLoss(nn.Identity()).compute_loss_from_embeddings(weights)
+    target(penalty, weights, torch.tensor(2.0, requires_grad=True)).backward()
+    assert weights.grad is not None
+    torch.testing.assert_close(weights.grad[:, :20], target.weight * torch.ones(2, 20))
+    assert [name for name, _ in target.named_parameters()] == []
+
+
+def test_evaluations_use_the_weight_and_leave_it() -> None:
+    target = SparsityTarget(10)
+    target(torch.tensor(4.0), rows(20), torch.tensor(2.0))
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with torch.no_grad():
+        found = target(torch.tensor(3.0), rows(5), torch.tensor(7.0))
+    assert found.item() == pytest.approx(3.0 * target.weight.item())
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_the_weight_stops_where_more_would_do_nothing() -> None:
+    target = SparsityTarget(10)
+    for _ in range(600):
+        weighted = target(torch.tensor(4.0), rows(40), torch.tensor(2.0))
+    highest = settings.CEILING * 2.0 * math.exp(settings.PROPORTIONAL * settings.LEAD)
+    assert weighted.item() == pytest.approx(highest, rel=1e-3)
+    for _ in range(100):  # and it is down again in no time
+        weighted = target(torch.tensor(4.0), rows(5), torch.tensor(2.0))
+    assert weighted.item() < 0.1
+
+
+@pytest.mark.parametrize(("active", "penalty", "ranking"), [(0, 0.0, 2.0), (40, 4.0, 0.0), (0, 0.0, 0.0)])
+def test_nothing_to_go_by_is_no_nan(active: int, penalty: float, ranking: float) -> None:
+    target = SparsityTarget(10)
+    for _ in range(3):
+        weighted = target(torch.tensor(penalty), rows(active), torch.tensor(ranking))
+    assert weighted.isfinite()
+    assert all(value.isfinite().all() for value in target.state_dict().values())
+
+
+def test_a_saved_state_goes_on_as_if_nothing_had_been() -> None:
+    straight, again = SparsityTarget(10), SparsityTarget(10)
+    for step in range(5):
+        straight(torch.tensor(4.0), rows(30 - step), torch.tensor(2.0))
+    again.load_state_dict(straight.state_dict())
+    for target in (straight, again):
+        target(torch.tensor(3.0), rows(20), torch.tensor(2.0))
+    assert torch.equal(straight.weight, again.weight)
+
+
+@pytest.mark.parametrize("dims", [0, -3, math.nan, math.inf])
+def test_a_target_that_is_none_is_refused(dims: float) -> None:
+    with pytest.raises(ValueError, match="target of active terms must be > 0"):
+        SparsityTarget(dims)
+
+
+def splade(model: nn.Module, **options: Any) -> SpladeLoss:  # noqa: ANN401  (settings)
+    return SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "needs a document_regularizer_weight or, in its place, target_document_dims"),
+        ({"query_regularizer_weight": 0.1}, "needs a document_regularizer_weight"),
+        ({"document_regularizer_weight": 0.1, "target_document_dims": 9}, "document.* exclude each other"),
+        (
+            {"target_document_dims": 9, "query_regularizer_weight": 0.1, "target_query_dims": 9},
+            "query_regularizer_weight and target_query_dims exclude each other",
+        ),
+        (
+            {"target_document_dims": 9, "target_query_dims": 9, "use_document_regularizer_only": True},
+            "nothing for a query regularizer",
+        ),
+    ],
+)
+def test_contradictions_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        splade(nn.Identity(), **options)
+
+
+def test_model_card_settings() -> None:
+    loss = splade(nn.Identity(), target_document_dims=9, query_regularizer_weight=0.25)
+    assert loss.get_config_dict() == {
+        "loss": loss.loss,
+        "query_regularizer_weight": 0.25,
+        "target_document_dims": 9.0,
+    }
+    cached = CachedSpladeLoss(nn.Identity(), loss.loss, target_document_dims=9, target_query_dims=4)
+    assert cached.get_config_dict()["target_query_dims"] == 4.0
+    assert list(cached.weights_in_use()) == ["document_regularizer_weight", "query_regularizer_weight"]
+
+
+def trainer(folder: Path, **options: Any) -> SparseEncoderTrainer:  # noqa: ANN401  (settings)
+    model = tiny_encoder()
+    arguments: dict[str, Any] = {
+        "per_device_train_batch_size": 4,
+        "max_steps": 6,
+        "logging_steps": 1,
+        "logging_first_step": True,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    args = SparseEncoderTrainingArguments(str(folder), **arguments, **options)
+    loss = splade(model, target_document_dims=5, query_regularizer_weight=0.01)
+    return SparseEncoderTrainer(model, args, pairs(24), loss=loss)
+
+
+class Rows(TrainerCallback):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, *_: object, logs: dict[str, float] | None = None, **context: object) -> None:
+        self.rows.append(dict(logs or {}))
+
+    def weights(self, kind: str) -> list[float]:
+        return [row[f"{kind}_regularizer_weight"] for row in self.rows if "loss" in row]
+
+
+def test_a_trainer_logs_saves_and_resumes_the_weight_and_schedules_only_the_other(tmp_path: Path) -> None:
+    straight, logged = trainer(tmp_path / "straight", save_strategy="steps", save_steps=3), Rows()
+    straight.add_callback(logged)
+    straight.train()
+    found = logged.weights("document")
+    assert len(set(found)) == 6
+    assert all(weight > 0 for weight in found)  # no schedule takes it down to 0
+    assert logged.weights("query")[0] == 0
+    assert logged.weights("query")[-1] == 0.01
+    saved = load_file(tmp_path / "straight" / "checkpoint-3" / "loss.safetensors")
+    assert int(saved["document_target.updates"]) == 3
+    resumed, again = trainer(tmp_path / "resumed", save_strategy="no"), Rows()
+    resumed.add_callback(again)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-3"))
+    assert again.weights("document") == found[3:]
+    ours, theirs = resumed.model.state_dict(), straight.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_micro_batches_are_one_update(tmp_path: Path) -> None:
+    run = trainer(tmp_path, gradient_accumulation_steps=3, save_strategy="no")
+    run.train()
+    assert int(run.loss.document_target.updates) == 6
+
+
+Pairs = list[tuple[str, str]]
+
+
+def docstrings() -> Pairs:
+    """Names of functions of the standard library, with the first sentence said of them: a handful of words each."""
+    found = []
+    for name in sorted(sys.stdlib_module_names):
+        if name.startswith("_") or name in {"antigravity", "this", "idlelib", "lib2to3", "turtledemo"}:
+            continue
+        path = Path(sysconfig.get_path("stdlib")) / f"{name}.py"
+        if not path.is_file():
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and (said := ast.get_docstring(node)):
+                found.append((f"{name} {node.name.replace('_', ' ')}", said.split("\n\n")[0][:120]))
+    return found
+
+
+def prose() -> Pairs:
+    """Paragraphs of the language reference, the first dozen words of each with what follows: long documents."""
+    found = []
+    for topic in topics.values():
+        for paragraph in topic.split("\n\n"):
+            words = paragraph.split()
+            if len(words) >= 40:
+                found.append((" ".join(words[:12]), " ".join(words[12:40])))
+    return found
+
+
+class Words(nn.Module):
+    """Words, hashed to tokens and mixed with their mean, through a projection; the largest logit of each term."""
+
+    def __init__(self, width: int, terms: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(3000, width)
+        self.mix = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, terms)
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        is_word = (features["input_ids"] > 0).unsqueeze(2)  # (B, T, 1)
+        words = self.words(features["input_ids"]) * is_word
+        mean = words.sum(dim=1, keepdim=True) / is_word.sum(dim=1, keepdim=True)
+        logits = self.project(self.norm(words + self.mix(mean).tanh())).masked_fill(~is_word, -torch.inf)
+        return {"sentence_embedding": logits.amax(dim=1).relu().log1p()}
+
+
+def column(texts: list[str]) -> dict[str, Tensor]:
+    ids = [[zlib.crc32(word.encode()) % 2999 + 1 for word in text.lower().split()] for text in texts]
+    width = max(map(len, ids))
+    return {"input_ids": torch.tensor([row + [0] * (width - len(row)) for row in ids])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("read", "documents", "queries", "rate", "terms"), [(docstrings, 60, 40, 3e-3, 400), (prose, 90, 80, 1e-3, 600)]
+)
+def test_two_unlike_collections_reach_their_targets(
+    read: Callable[[], Pairs], documents: float, queries: float, rate: float, terms: int
+) -> None:
+    texts = read()
+    random.Random(0).shuffle(texts)
+    held_out, texts = texts[: len(texts) // 5], texts[len(texts) // 5 :]
+    model = Words(32, terms)
+    loss = splade(model, target_document_dims=documents, target_query_dims=queries)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    steps = 700
+    for step in range(steps):
+        batch = [texts[(step * 32 + row) % len(texts)] for row in range(32)]
+        torch.stack(list(loss([column(list(each)) for each in zip(*batch, strict=True)]).values())).sum().backward()
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, 2 * (1 - step / steps))
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        active = [
+            (model(column(list(each)))["sentence_embedding"] > 0).sum(dim=1).float().mean().item()
+            for each in zip(*held_out, strict=True)
+        ]
+    assert active[0] == pytest.approx(queries, rel=0.1)
+    assert active[1] == pytest.approx(documents, rel=0.1)

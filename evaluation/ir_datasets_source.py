@@ -21,6 +21,7 @@ def read_ir_dataset(name: str, *, allow_unknown: bool = False) -> Collection:
 
     Raises:
         ImportError: If ``ir_datasets`` is not installed.
+        FileNotFoundError: If it has not fetched the data yet, and cannot.
         ValueError: If it does not know the name, or the dataset lacks documents, queries or judgements, or has an id
             or a judgement twice.
     """
@@ -37,11 +38,17 @@ def read_ir_dataset(name: str, *, allow_unknown: bool = False) -> Collection:
     for what in ("docs", "queries", "qrels"):
         if not getattr(dataset, f"has_{what}")():
             raise ValueError(f"{name!r} of ir_datasets has no {what}; choose one of its parts that has them")
+    try:
+        corpus = _texts(dataset.docs_iter(), "doc_id", name)
+        queries = _texts(dataset.queries_iter(), "query_id", name)
+        qrels = _judgements(dataset.qrels_iter(), name)
+    except OSError as reason:  # also what its downloads raise
+        raise FileNotFoundError(f"ir_datasets cannot get {name!r}: {reason}") from reason
     return Collection(
         name=name,
-        corpus=_texts(dataset.docs_iter(), "doc_id", name),
-        queries=_texts(dataset.queries_iter(), "query_id", name),
-        qrels=_judgements(dataset.qrels_iter(), name),
+        corpus=corpus,
+        queries=queries,
+        qrels=qrels,
         skip_own_id=name.startswith(_BEIR),
         allow_unknown=allow_unknown,
     )

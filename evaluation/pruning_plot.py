@@ -76,11 +76,13 @@ def plot_sweep(rows: Sequence[PrunedResult], metric: str, *, title: str) -> byte
                         marker=style.marker,
                         markersize=11 if style.marker == "*" else 6,
                         markerfacecolor="white" if eight_bits else style.color,
-                        linestyle="none" if eight_bits else "-",
+                        linestyle="none" if eight_bits or len(chosen) == 1 else "-",
                         label=f"{style.label}, 8 bits" if eight_bits else style.label,
                     )
         axes.set_xlabel(label)
         axes.set_xscale("log" if all(cost(row) > 0 for row in rows) else "linear")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel(metric)
     figure.axes[0].legend(fontsize="small")

@@ -55,7 +55,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:  # Any: JS
     for number, line in numbered_lines(path):
         try:
             value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as reason:
+        except (ValueError, RecursionError) as reason:  # ValueError: syntax, or an integer of thousands of digits
             raise line_error(path, number, f"must be one JSON object: {reason}") from reason
         if not isinstance(value, dict):
             raise line_error(path, number, f"must be one JSON object, got {type(value).__name__}")
@@ -72,7 +72,7 @@ def text_field(value: dict[str, Any], names: tuple[str, ...], *, path: Path, num
         number: For the error.
 
     Raises:
-        LoadError: If it has none of them, or another type.
+        LoadError: If it has none of them, it has another type, or it holds half a character, as no text file can.
     """
     name = next((name for name in names if name in value), None)
     if name is None:
@@ -80,7 +80,10 @@ def text_field(value: dict[str, Any], names: tuple[str, ...], *, path: Path, num
     found = value[name]
     if isinstance(found, bool) or not isinstance(found, str | int):
         raise line_error(path, number, f"field {name!r} must be a text, got {type(found).__name__}")
-    return str(found)
+    text = str(found)
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise line_error(path, number, f"field {name!r} holds half of a surrogate pair")
+    return text
 
 
 def add_once(found: dict[str, str], name: str, text: str, *, path: Path, number: int) -> None:

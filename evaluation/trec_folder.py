@@ -179,7 +179,8 @@ def _xml_topics(path: Path, lines: list[tuple[int, str]], text: str) -> Iterator
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as reason:
-        raise line_error(path, lines[reason.position[0] - 1][0], f"must be XML: {reason}") from reason
+        place = min(reason.position[0], len(lines)) - 1
+        raise line_error(path, lines[place][0], f"must be XML: {reason}") from reason
     for place, topic in enumerate(root.iter("topic"), start=1):
         name = topic.get("number") or topic.get("id") or topic.get("num") or ""
         bodies = ("".join(topic.itertext()) if not len(topic) else topic.findtext(tag) for tag in _TEXT_TAGS)

@@ -72,6 +72,16 @@ def test_what_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
         load_collection("no/such")
 
 
+def test_data_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = FakeDataset(JUDGED)
+    monkeypatch.setattr(
+        dataset, "docs_iter", lambda: (_ for _ in ()).throw(ConnectionError("no network")), raising=False
+    )
+    serve(monkeypatch, far=dataset)
+    with pytest.raises(FileNotFoundError, match="ir_datasets cannot get 'far': no network"):
+        load_collection("far")
+
+
 def test_the_package_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
     ir_datasets = pytest.importorskip("ir_datasets")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparse_encoder.losses.angle import SparseAnglELoss, pairwise_angle_sim
+from sparse_encoder.losses.angle import SparseAnglELoss
 from sparse_encoder.losses.anti_zero import AntiZeroLoss
 from sparse_encoder.losses.approximate_ndcg import SparseApproxNDCGLoss
 from sparse_encoder.losses.base import EmbeddingLoss, LossValue, Regularizer, embed
@@ -66,5 +66,4 @@ __all__ = [
     "embed",
     "ensemble_scores",
     "min_max_per_query",
-    "pairwise_angle_sim",
 ]

@@ -5,39 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import checked_row_labels, exact_columns
 from sparse_encoder.losses.cosent import ordered_by_labels
-
-
-def pairwise_angle_sim(x: Tensor, y: Tensor) -> Tensor:
-    r"""Return the angle similarity of each row of ``x`` with the same row of ``y``.
-
-    With rows of length 1, whose first half is the real part and whose second half is the imaginary one,
-
-    .. math:: \Bigl| \sum_j x_j y_j + \sum_{j \le V/2} (x_{j + V/2} y_j - x_j y_{j + V/2}) \Bigr|
-
-    Source: Li and Li, 2023, https://arxiv.org/abs/2309.12871.
-
-    Args:
-        x: (B, V); an odd V is filled up with a column of zeros.
-        y: (B, V).
-
-    Returns:
-        Similarities, (B,).
-    """
-    if x.shape[1] % 2:
-        x, y = functional.pad(x, (0, 1)), functional.pad(y, (0, 1))
-    x, y = functional.normalize(x, dim=1), functional.normalize(y, dim=1)
-    (x_real, x_imaginary), (y_real, y_imaginary) = x.chunk(2, dim=1), y.chunk(2, dim=1)
-    turned = x_imaginary * y_real - x_real * y_imaginary  # (B, V / 2)
-    return ((x * y).sum(dim=1) + turned.sum(dim=1)).abs()
+from sparse_encoder.similarity import pairwise_angle_sim
 
 
 class SparseAnglELoss(EmbeddingLoss):
-    r"""Let pairs with higher labels be at higher angle similarities, :func:`pairwise_angle_sim`.
+    r"""Let pairs with higher labels have higher angle similarities.
+
+    With s of :func:`sparse_encoder.similarity.pairwise_angle_sim`,
 
     .. math:: \log \bigl( 1 + \sum_{y_i > y_j} \exp(\text{scale} \cdot (s_j - s_i)) \bigr)
 

@@ -87,6 +87,19 @@ def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     return _pairwise(lambda x, y: -(x - y).abs().sum(dim=-1), a, b)
 
 
+def pairwise_angle_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    r"""Return the angle similarity of each row of ``a`` with the same row of ``b``, (N,).
+
+    With rows x and y of length 1, whose first half is the real part and whose second half is the imaginary one, and a
+    column of zeros at the end if V is odd,
+
+    .. math:: \Bigl| \sum_j x_j y_j + \sum_{j \le V/2} (x_{j + V/2} y_j - x_j y_{j + V/2}) \Bigr|
+
+    Source: Li and Li, 2023, https://arxiv.org/abs/2309.12871.
+    """
+    return _pairwise(_angle, a, b)
+
+
 class SimilarityFunction(Enum):
     """Name the ways to compare embeddings; the values are what a saved model holds."""
 
@@ -261,6 +274,16 @@ def _dense_rows(matrix: SparseEmbeddings) -> Iterator[Tensor]:
     step = max(1, CHUNK_ELEMENTS // max(1, matrix.shape[1]))
     for start in range(0, matrix.shape[0], step):
         yield from matrix[start : start + step].to_dense().to(_widest(matrix.device))
+
+
+def _angle(x: Tensor, y: Tensor) -> Tensor:
+    """Compare two embeddings, (V,), or the rows of two matrices, (N, V), by angle."""
+    if x.shape[-1] % 2:
+        x, y = torch.nn.functional.pad(x, (0, 1)), torch.nn.functional.pad(y, (0, 1))
+    x, y = torch.nn.functional.normalize(x, dim=-1), torch.nn.functional.normalize(y, dim=-1)
+    (x_real, x_imaginary), (y_real, y_imaginary) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)
+    turned = x_imaginary * y_real - x_real * y_imaginary  # (N, V / 2)
+    return ((x * y).sum(dim=-1) + turned.sum(dim=-1)).abs()
 
 
 def _pairwise(function: Callable[[Tensor, Tensor], Tensor], a: Embeddings, b: Embeddings) -> Tensor:

@@ -96,6 +96,7 @@ HOMES = {
         "dot_score": "similarity",
         "euclidean_sim": "similarity",
         "manhattan_sim": "similarity",
+        "pairwise_angle_sim": "similarity",
         "pairwise_cos_sim": "similarity",
         "pairwise_dot_score": "similarity",
         "pairwise_euclidean_sim": "similarity",

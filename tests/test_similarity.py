@@ -127,3 +127,15 @@ def test_different_widths_are_refused() -> None:
 
 def test_integers_become_floats() -> None:
     assert similarity.dot_score(np.array([[1, 2]]), torch.tensor([[3, 4]])).tolist() == [[11.0]]
+
+
+@pytest.mark.parametrize("width", [6, 7])
+def test_angle_of_sparse_rows_is_that_of_dense_ones(width: int) -> None:
+    generator = torch.Generator().manual_seed(5)
+    a, b = (torch.rand(2, 4, width, generator=generator) - 0.5).relu().unbind()
+    dense = similarity.pairwise_angle_sim(a, b)
+    assert dense.shape == (4,)
+    torch.testing.assert_close(similarity.pairwise_angle_sim(SparseEmbeddings.from_dense(a), b), dense)
+    torch.testing.assert_close(similarity.pairwise_angle_sim(a[1], b[1]), dense[1])
+    by_hand = similarity.pairwise_angle_sim(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
+    assert by_hand.item() == pytest.approx(1.4)

@@ -110,7 +110,9 @@ def test_angle(scale: float) -> None:
 @pytest.mark.parametrize("width", [6, 7])
 def test_angle_similarity(width: int) -> None:
     x, y = torch.randn(2, BATCH, width, dtype=torch.float64).unbind()
-    torch.testing.assert_close(ours.pairwise_angle_sim(x, y), utilities.pairwise_angle_sim(x, y), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        similarity.pairwise_angle_sim(x, y), utilities.pairwise_angle_sim(x, y), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"loss_fct": nn.L1Loss(), "cos_score_transformation": nn.Sigmoid()}])

@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
     write_json(output / JSON, {**about, "side": options.side, "rows": [row.as_dict() for row in rows]})
     write_text(output / CSV, csv_table(rows))
     write_text(output / MARKDOWN, f"{evaluated.title}; pruned: {options.side}\n\n{markdown_table(rows)}")
+    (output / PLOT).unlink(missing_ok=True)  # an earlier sweep's
     if with_plot:
         write_bytes(output / PLOT, plot_sweep(rows, options.metric, title=evaluated.title))
     print(f"written to {output}")

@@ -88,6 +88,19 @@ def test_fewer_terms_and_another_type(place: Path, tmp_path: Path) -> None:
     assert (cost["query_terms"], cost["document_terms"], cost["num_postings"]) == (3.0, 3.0, 15)
 
 
+def test_texts_without_a_word(place: Path, tmp_path: Path) -> None:
+    folder = write_beir(tmp_path / "empty")
+    for file in ("corpus.jsonl", "queries.jsonl"):
+        rows = [json.loads(line) for line in (folder / file).read_text().splitlines()]
+        rows[0] = {"_id": rows[0]["_id"], "text": ""}
+        write_lines(folder / file, [json.dumps(row) for row in rows])
+    assert evaluate(place, "--output", str(tmp_path / "bm25"), model="bm25", collection=str(folder)) == 0
+    assert read_run(tmp_path / "bm25" / "run.trec").keys() == {"q2"}  # q1 has no words and finds nothing
+    per_query = json.loads((tmp_path / "bm25" / "results.json").read_text())["per_query"]
+    assert per_query["MAP"] == {"q1": 0.0, "q2": 1.0}
+    assert evaluate(place, collection=str(folder)) == 0
+
+
 def test_a_baseline(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate(place, "--output", str(tmp_path / "bm25"), model="bm25") == 0
     run = tmp_path / "bm25" / "run.trec"

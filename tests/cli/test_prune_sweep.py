@@ -52,7 +52,9 @@ def test_tables_without_a_plot(
         assert [row["pruning"] for row in csv.DictReader(file)] == list(rows)
     table = (tmp_path / "sweep.md").read_text().split("\n\n", 1)[1]
     assert table.strip() in capsys.readouterr().out
-    assert prune_sweep(place, *options, "--side", "both") == 0  # an earlier sweep is replaced
+    (tmp_path / "sweep.png").write_bytes(b"of an earlier sweep")
+    assert prune_sweep(place, *options, "--side", "both") == 0  # which is replaced
+    assert not (tmp_path / "sweep.png").exists()
     assert json.loads((tmp_path / "sweep.json").read_text())["rows"][1]["query_terms"] == 3.0
 
 

@@ -91,6 +91,12 @@ def test_8_bits_make_the_index_smaller_and_change_little() -> None:
     assert small.metrics["Recall@1000"] == whole.metrics["Recall@1000"]
 
 
+def test_nothing_may_be_left() -> None:
+    (row,) = sweep(encoded(), parsed("threshold=1000"))
+    assert set(row.metrics.values()) == {0.0}
+    assert (row.cost.num_postings, row.cost.postings_per_query, row.cost.document_terms) == (0, 0.0, 0.0)
+
+
 def test_the_default_prunings_have_every_kind() -> None:
     chosen = default_prunings(SparseEmbeddings.from_dense(torch.linspace(0.01, 1, 100).reshape(4, 25)))
     assert {pruning.name for pruning in chosen} == {None, "top_k", "ratio", "mass", "threshold"}
@@ -126,6 +132,8 @@ def test_the_plot_is_a_png_of_its_size(rows: list[PrunedResult]) -> None:
     assert image.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", image[16:24]) == (1440, 600)
     assert plot_sweep(rows[:2], "nDCG@10", title="random") != image
+    nothing = list(sweep(encoded(), parsed("none", "threshold=1000")))
+    assert plot_sweep(nothing, "nDCG@10", title="random").startswith(image[:8])  # no logarithm of 0
     with pytest.raises(ValueError, match=r"no values of 'P@3' to plot, but of \['MAP', 'nDCG@10'\]"):
         plot_sweep(rows, "P@3", title="random")
 

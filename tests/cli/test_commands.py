@@ -1,0 +1,41 @@
+"""What every command has from ``main``: a list, names with a dash, and mistakes told from our own."""
+
+from __future__ import annotations
+
+import re
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from sparse_encoder.cli import main as commands
+from sparse_encoder.cli.main import COMMANDS, main
+
+
+def test_all_commands_are_listed_and_have_their_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    assert list(COMMANDS) == sorted(COMMANDS)
+    for name in COMMANDS:
+        assert re.search(rf"^ +{name}\b", listed, flags=re.MULTILINE)
+        assert main([name, "--help"]) == 0
+        assert f"usage: sparse-encoder {name}" in capsys.readouterr().out
+    assert main(["evaluate"]) == 2
+    assert "MODEL, COLLECTION" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["prune-sweep", "evaluate"])
+def test_an_extra_that_is_missing_is_said_and_our_own_mistakes_are_not_hidden(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> None:
+        raise failure
+
+    fake = SimpleNamespace(add_arguments=lambda parser: None, run=fail)
+    monkeypatch.setitem(sys.modules, f"sparse_encoder.cli.{command.replace('-', '_')}", fake)
+    failure: Exception = ImportError("this needs that: pip install 'sparse-encoder[that]'")
+    assert commands.main([command]) == 2
+    assert capsys.readouterr().err == f"sparse-encoder {command}: {failure}\n"
+    failure = ModuleNotFoundError("No module named 'typo'", name="typo")
+    with pytest.raises(ModuleNotFoundError, match="typo"):
+        commands.main([command])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sparse_encoder.embeddings import SparseEmbeddings
@@ -26,8 +27,9 @@ class ActiveTerms:
         Raises:
             ValueError: If it has another number of terms than those before.
         """
-        terms = embeddings.col_indices()[embeddings.values() != 0].cpu().numpy()
-        counts = np.bincount(terms, minlength=embeddings.shape[1]).astype(np.int64)
+        terms, values = embeddings.col_indices(), embeddings.values()
+        used = terms if int(torch.count_nonzero(values)) == len(values) else terms[values != 0]
+        counts = _count(used.cpu().numpy(), embeddings.shape[1])
         if self.num_rows and len(counts) != len(self.rows_by_term):
             raise ValueError(f"embeddings must have one width, got {len(self.rows_by_term)} and {len(counts)}")
         self.rows_by_term = self.rows_by_term + counts if self.num_rows else counts
@@ -62,3 +64,14 @@ class ActiveTerms:
         It is the number of multiplications that a search costs per query and document.
         """
         return float(self.rows_by_term @ other.rows_by_term) / (self.num_rows * other.num_rows)
+
+
+def _count(terms: NDArray[np.int32], num_terms: int) -> NDArray[np.int64]:
+    """Count each term, (V), in blocks: numpy copies what it counts to integers of 64 bits."""
+    counts = np.zeros(num_terms, dtype=np.int64)
+    for start in range(0, len(terms), _BLOCK):
+        counts += np.bincount(terms[start : start + _BLOCK], minlength=num_terms)
+    return counts
+
+
+_BLOCK = 1 << 18

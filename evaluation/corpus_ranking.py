@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
-
-import numpy as np
-import torch
+from collections.abc import Mapping, Sequence
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.active_terms import ActiveTerms
@@ -18,7 +15,7 @@ class CorpusRanking:
 
     Args:
         queries: (N, V).
-        ids: Of all documents of the corpus; they can be sorted.
+        ids: Of all documents of the corpus, sorted.
         functions: By name.
         top_k: Most documents of a ranking.
         named: Whether the names of the functions are those of similarities.
@@ -36,32 +33,24 @@ class CorpusRanking:
         self.queries = queries
         self.query_terms, self.corpus_terms = ActiveTerms(), ActiveTerms()
         self.query_terms.add(queries)
-        self.seconds = 0.0
         self.rankings = {name: [EMPTY] * len(queries) for name in functions}
         self._ids, self._functions, self._top_k, self._named = ids, functions, top_k, named
-        self._by_place = sorted(range(len(ids)), key=ids.__getitem__)
-        self._place = np.empty(len(ids), dtype=np.int64)
-        self._place[self._by_place] = np.arange(len(ids))
-        self._done = 0
+        self._seconds = 0.0
 
     def add(self, documents: SparseEmbeddings) -> None:
         """Rank the next documents of the corpus among those before, (M, V)."""
-        chunk = slice(self._done, self._done + len(documents))
-        self._done = chunk.stop
+        done = self.corpus_terms.num_rows
         self.corpus_terms.add(documents)
-        order = np.argsort(self._place[chunk])
-        places = self._place[chunk][order]
-        in_order = documents if (np.diff(order) == 1).all() else documents[torch.from_numpy(order)]
         for name, function in self._functions.items():
-            search = searcher(self.queries, in_order, function, name if self._named else None)
+            search = searcher(self.queries, documents, function, name if self._named else None)
             started = time.perf_counter()
             found = search(self._top_k)
-            self.seconds += time.perf_counter() - started
-            moved = [Ranking(places[ranking.positions], ranking.scores) for ranking in found]
+            self._seconds += time.perf_counter() - started
+            moved = [Ranking(ranking.positions + done, ranking.scores) for ranking in found]
             pairs = zip(self.rankings[name], moved, strict=True)
             self.rankings[name] = [merge(best, rival, self._top_k) for best, rival in pairs]
 
-    def documents(self, name: str, without: Sequence[Hashable] | None = None) -> list[dict[str, float]]:
+    def documents(self, name: str, without: Sequence[str] | None = None) -> list[dict[str, float]]:
         """Return the scores of the documents found for each query, best first.
 
         Args:
@@ -70,11 +59,11 @@ class CorpusRanking:
         """
         runs = []
         for row, ranking in enumerate(self.rankings[name]):
-            ids = [self._ids[self._by_place[place]] for place in ranking.positions.tolist()]
+            ids = [self._ids[position] for position in ranking.positions.tolist()]
             run = dict(zip(ids, ranking.scores.tolist(), strict=True))
             if without is not None:
-                kept = [document for document in run if document != without[row]][: self._top_k - 1]
-                run = {document: run[document] for document in kept}
+                run.pop(without[row], None)
+                run = dict(list(run.items())[: self._top_k - 1])
             runs.append(run)
         return runs
 
@@ -96,5 +85,5 @@ class CorpusRanking:
         """
         return {
             "postings_per_query": self.query_terms.flops(self.corpus_terms) * self.corpus_terms.num_rows,
-            "milliseconds_per_query": 1000 * self.seconds / len(self.queries),
+            "milliseconds_per_query": 1000 * self._seconds / len(self.queries),
         }

@@ -41,7 +41,8 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         corpus: Texts by id.
         relevant_docs: Ids of the relevant documents by id of the query, or their grades by id, which are the gains of
             nDCG; a grade of 0 or less is not relevant. (The peer knows no grades.)
-        corpus_chunk_size: Documents that are encoded and searched at a time; it changes no result.
+        corpus_chunk_size: Documents that are encoded and searched at a time, in the order of their ids; it changes no
+            result.
         mrr_at_k: Ranks for the MRR, and so on.
         ndcg_at_k: At least one.
         accuracy_at_k: May be empty.
@@ -213,9 +214,10 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             By score function a run: by id of the query the scores of its best documents by id, best first.
         """
         queries = self._embed(model.encode_query, self.queries, self.query_prompt_name, self.query_prompt)
+        order = sorted(range(len(self.corpus)), key=self.corpus_ids.__getitem__)
         ranking = CorpusRanking(
             queries,
-            self.corpus_ids,
+            [self.corpus_ids[row] for row in order],
             self._functions_of(model),
             top_k=self.cutoffs.deepest + self.skip_own_id,
             named=self.score_functions is None,
@@ -226,12 +228,13 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             raise ValueError(f"there must be {len(self.corpus)} corpus_embeddings, got {len(encoded)}")
         starts = range(0, len(self.corpus), self.corpus_chunk_size)
         for start in tqdm(starts, desc="Corpus Chunks", disable=not self.show_progress_bar):
-            chunk = slice(start, start + self.corpus_chunk_size)
-            ranking.add(
-                self._embed(encoder.encode_document, self.corpus[chunk], self.corpus_prompt_name, self.corpus_prompt)
-                if encoded is None
-                else encoded[chunk]
-            )
+            rows = order[start : start + self.corpus_chunk_size]
+            if encoded is None:
+                texts = [self.corpus[row] for row in rows]
+                ranking.add(self._embed(encoder.encode_document, texts, self.corpus_prompt_name, self.corpus_prompt))
+            else:
+                in_order = rows == list(range(rows[0], rows[0] + len(rows)))
+                ranking.add(encoded[rows[0] : rows[0] + len(rows)] if in_order else encoded[rows])  # a view, or a copy
         self.active_terms = {"query": ranking.query_terms, "corpus": ranking.corpus_terms}
         self.sparsity_stats, self.costs = ranking.sparsity(), ranking.costs()
         without = self.queries_ids if self.skip_own_id else None

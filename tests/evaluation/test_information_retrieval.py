@@ -121,7 +121,7 @@ def test_every_option_reaches_the_model() -> None:
         {"kind": "query", "texts": ["one", "two"], "prompt": "ask: ", "prompt_name": "ask", **shared}
     ]
     document = {"kind": "document", "prompt": "text: ", "prompt_name": "text", **shared}
-    assert other.calls == [{**document, "texts": ["x", "y", "z"]}, {**document, "texts": ["far"]}]
+    assert other.calls == [{**document, "texts": ["y", "z", "x"]}, {**document, "texts": ["far"]}]  # by id
     assert found["query_active_dims"] == found["corpus_active_dims"] == 1.0
     assert evaluator.get_config_dict() == {
         "query_prompt": "ask: ",

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparse_encoder.training.events.reporting import tracker_names
 from sparse_encoder.training.optimization.optimizers import OPTIMIZERS, check_optimizer
 from sparse_encoder.training.optimization.schedules import check_schedule
 from sparse_encoder.training.sharding import read_sharding
@@ -23,13 +22,14 @@ STRATEGIES = {
     "hub_strategy": ("all_checkpoints", "checkpoint", "end", "every_save"),
     "on_save_error": ("stop", "warn"),
     "train_sampling_strategy": ("group_by_length", "random", "sequential"),
-    "include_num_input_tokens_seen": ("all", "no", "non_padding", True, False),
+    "include_num_input_tokens_seen": ("all", "no", "non_padding"),
     "log_level": ("critical", "debug", "error", "info", "passive", "warning"),
     "log_level_replica": ("critical", "debug", "error", "info", "passive", "warning"),
     "optim": OPTIMIZERS,
 }
 _ONLY = {
     "debug": "torch.autograd.detect_anomaly finds where a value stops being finite",
+    "ddp_broadcast_buffers": "each process keeps its own buffers, as in sentence-transformers",
     "local_rank": "the launcher says which process this is (torchrun, accelerate launch)",
     "skip_memory_metrics": "a profiler measures memory better; torch.profiler has one",
     "save_safetensors": "weights are saved in no other format",
@@ -98,7 +98,6 @@ def check_arguments(args: TrainingArguments) -> None:
             raise ValueError(f"unknown {name} {getattr(args, name)!r}; choose from {known}")
     check_schedule(args.lr_scheduler_type, args.mapping("lr_scheduler_kwargs"))
     check_optimizer(args)
-    tracker_names(args.report_to)
     for name, reason in _ONLY.items():
         only = type(args).__dataclass_fields__[name].default
         if getattr(args, name) not in (only, None):

@@ -8,7 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -17,6 +20,10 @@ import torch
 from accelerate import PartialState
 
 from sparse_encoder.training.argument_checks import check_arguments
+from sparse_encoder.training.argument_values import read_mapping
+from sparse_encoder.training.events.reporting import tracker_names
+
+logger = logging.getLogger(__name__)
 
 _LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
@@ -33,12 +40,13 @@ class TrainingArguments:
     """
 
     output_dir: str | None = None
-    """Folder of the checkpoints; ``None`` is ``trainer_output``."""
+    """Folder of the checkpoints, ``~`` is expanded; ``None`` is ``trainer_output``."""
     overwrite_output_dir: bool = False
     """Start a new run in a folder that holds another run's checkpoints."""
     do_train: bool = False
     """For scripts to read, as are the next three; a trainer does what its methods are called for."""
     do_eval: bool = False
+    """True if there is an ``eval_strategy``."""
     do_predict: bool = False
     resume_from_checkpoint: str | None = None
 
@@ -64,7 +72,7 @@ class TrainingArguments:
     warmup_ratio: float | None = None
     """Older name of a ratio in ``warmup_steps``; used when that is 0."""
     optim: str = "adamw_torch_fused"
-    optim_args: str | dict[str, Any] | None = None
+    optim_args: dict[str, Any] | str | None = None
     """Further options of the optimizer: ``"key=value,key=value"``."""
     weight_decay: float = 0.0
     adam_beta1: float = 0.9
@@ -97,6 +105,7 @@ class TrainingArguments:
     torch_compile: bool = False
     """Run the model through ``torch.compile``; giving one of the next two switches it on."""
     torch_compile_backend: str | None = None
+    """``None`` is ``inductor``."""
     torch_compile_mode: str | None = None
 
     logging_strategy: str = "steps"
@@ -115,8 +124,8 @@ class TrainingArguments:
     """Whether the first process of every machine counts as first for the log level."""
     include_num_input_tokens_seen: str | bool = "no"
     """Log the tokens that were trained on: ``all``, or ``non_padding``."""
-    report_to: str | list[str] | None = "none"
-    """Names of trackers that receive the log; ``all`` is every installed one."""
+    report_to: list[str] | str | None = "none"
+    """Names of trackers that receive the log, kept as a list; ``all`` is every installed one."""
     project: str = "sparse-encoder"
     """Project of the run in Weights & Biases."""
     run_name: str | None = None
@@ -185,6 +194,7 @@ class TrainingArguments:
     dataloader_drop_last: bool = False
     dataloader_num_workers: int = 0
     dataloader_pin_memory: bool = True
+    """False with ``use_cpu``."""
     dataloader_persistent_workers: bool = False
     dataloader_prefetch_factor: int | None = None
     dataloader_in_order: bool = True
@@ -201,12 +211,14 @@ class TrainingArguments:
     ddp_find_unused_parameters: bool | None = None
     """Whether a batch may leave out parameters; ``None``: only if gradients are not checkpointed."""
     ddp_bucket_cap_mb: int | None = None
+    ddp_broadcast_buffers: bool = False
+    """Only false: each process keeps its own buffers."""
     ddp_static_graph: bool | None = None
     ddp_backend: str | None = None
     ddp_timeout: int = 1800
     """Seconds that processes wait for each other."""
-    fsdp: str | bool | list[str] | None = None
-    """Shard parameters over processes: ``full_shard`` and its companions."""
+    fsdp: list[str] | str | None = None
+    """Shard parameters over processes: ``full_shard`` and its companions, or ``True`` for it alone."""
     fsdp_config: dict[str, Any] | str | None = None
 
     debug: str = ""
@@ -226,7 +238,7 @@ class TrainingArguments:
 
     def __post_init__(self) -> None:
         """Bring the values into one form and check them."""
-        self.output_dir = "trainer_output" if self.output_dir is None else str(self.output_dir)
+        self.output_dir = "trainer_output" if self.output_dir is None else os.path.expanduser(self.output_dir)
         self._take_older_names()
         for each in fields(self):
             setattr(self, each.name, plain(getattr(self, each.name)))
@@ -234,6 +246,13 @@ class TrainingArguments:
             setattr(self, name, read_mapping(name, getattr(self, name)))
         if self.torch_compile_backend is not None or self.torch_compile_mode is not None:
             self.torch_compile = True
+        if self.torch_compile and self.torch_compile_backend is None:
+            self.torch_compile_backend = "inductor"
+        self.report_to = tracker_names(self.report_to)
+        self.do_eval = self.do_eval or self.eval_strategy != "no"
+        self.dataloader_pin_memory = self.dataloader_pin_memory and not self.use_cpu
+        if isinstance(self.include_num_input_tokens_seen, bool):
+            self.include_num_input_tokens_seen = "all" if self.include_num_input_tokens_seen else "no"
         if self.eval_steps is None:
             self.eval_steps = self.logging_steps
         if self.metric_for_best_model is None and (self.load_best_model_at_end or self.save_strategy == "best"):
@@ -296,6 +315,29 @@ class TrainingArguments:
         """Whether the trainer moves the model; ``None`` lets the trainer decide."""
         return None
 
+    @property
+    def should_log(self) -> bool:
+        """Whether this process shows the log: the first one, of every machine with ``log_on_each_node``."""
+        return (self.local_process_index if self.log_on_each_node else self.process_index) == 0
+
+    @property
+    def should_save(self) -> bool:
+        """Whether this process writes: the first of all does."""
+        return self.process_index == 0
+
+    @contextmanager
+    def main_process_first(self, local: bool = True, desc: str = "work") -> Iterator[None]:
+        """Let one process do something, such as preparing data, before the others do it or find it done.
+
+        Args:
+            local: One of each machine; otherwise one of all.
+            desc: Told to the log, at the level ``debug``.
+        """
+        state = PartialState(cpu=self.use_cpu)
+        with state.local_main_process_first() if local else state.main_process_first():
+            logger.debug("process %d: %s", self.process_index, desc)
+            yield
+
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return the updates in which the learning rate rises, of a run of so many updates."""
         steps = self.warmup_steps
@@ -305,8 +347,7 @@ class TrainingArguments:
         """Return the level of the library's log in this process; ``None`` leaves it as it is."""
         if self.log_level == "passive":
             return None
-        first = self.local_process_index == 0 if self.log_on_each_node else self.process_index == 0
-        return _LOG_LEVELS[self.log_level if first else self.log_level_replica]
+        return _LOG_LEVELS[self.log_level if self.should_log else self.log_level_replica]
 
     def mapping(self, name: str) -> dict[str, Any]:  # values as the field says
         """Return a field that is a mapping; it may have been given as JSON or None."""
@@ -319,7 +360,7 @@ class TrainingArguments:
         """Return the settings as JSON can hold them: no classes or functions, and no tokens."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {
-            name: f"<{name.upper()}>" if name.endswith("_token") and value is not None else plain(value)
+            name: f"<{name.upper()}>" if name.endswith("_token") and value is not None else _as_json(value)
             for name, value in values.items()
             if not callable(value)
         }
@@ -352,13 +393,6 @@ def plain(value: Any) -> Any:  # noqa: ANN401  (any value of a field)
     return value.value if isinstance(value, Enum) else value
 
 
-def read_mapping(name: str, value: dict[str, Any] | str | None) -> dict[str, Any]:  # values as the field says
-    """Return a mapping from itself, from JSON, or from nothing."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as reason:
-            raise ValueError(f"{name} must be a dict or a JSON object, got {value!r}") from reason
-    if not isinstance(value, dict | None):
-        raise ValueError(f"{name} must be a dict or a JSON object, got {value!r}")
-    return {} if value is None else dict(value)
+def _as_json(value: Any) -> Any:  # noqa: ANN401  (as above)
+    """Return the value of an enum member, the name of a torch type, and anything else as it is."""
+    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else plain(value)

@@ -273,7 +273,7 @@ class TrainingRun:
         }
         state = self.trainer.state
         state.num_input_tokens_seen += self.tokens.take()
-        if self.trainer.args.include_num_input_tokens_seen not in ("no", False):
+        if self.trainer.args.include_num_input_tokens_seen != "no":
             logs["num_input_tokens_seen"] = state.num_input_tokens_seen
         self._check_skipped()
         self.progress.last_logged_step = self.trainer.state.global_step

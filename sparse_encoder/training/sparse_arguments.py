@@ -10,7 +10,8 @@ from typing import Any
 from torch.utils.data import BatchSampler
 
 from sparse_encoder.samplers import BatchSamplers, DefaultBatchSampler, MultiDatasetBatchSamplers
-from sparse_encoder.training.arguments import TrainingArguments, read_mapping
+from sparse_encoder.training.argument_values import read_mapping
+from sparse_encoder.training.arguments import TrainingArguments
 
 BatchSamplerFactory = Callable[..., BatchSampler]
 ByColumnOrDataset = dict[str, str | dict[str, str]]
@@ -46,7 +47,7 @@ class SparseEncoderTrainingArguments(TrainingArguments):
     """Losses of sparse encoders have no outputs, so this is always so."""
     remove_unused_columns: bool = False
     """Only false: no column is ever removed, here as in sentence-transformers, whose default says otherwise."""
-    prompts: str | ByColumnOrDataset | None = None
+    prompts: ByColumnOrDataset | str | None = None
     """Put in front of the texts of every column, or by column, by dataset, or by dataset and column."""
     batch_sampler: BatchSamplers | str | type[DefaultBatchSampler] | BatchSamplerFactory = BatchSamplers.BATCH_SAMPLER
     """A name, or a class or function called as :meth:`SparseEncoderTrainer.get_batch_sampler` is."""

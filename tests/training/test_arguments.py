@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from training_helpers import Anything
 
 from sparse_encoder.samplers import BatchSamplers, DefaultBatchSampler
-from sparse_encoder.training import SparseEncoderTrainingArguments
+from sparse_encoder.training import SparseEncoderTrainingArguments, TrainingArguments
 
 
 class Strategy(str, Enum):
@@ -55,7 +56,7 @@ DEFAULTS = {
     "router_mapping": {},
     "learning_rate_mapping": {},
     "batch_sampler": BatchSamplers.BATCH_SAMPLER,
-    "report_to": "none",
+    "report_to": [],
 }
 
 RANGES = [
@@ -239,3 +240,44 @@ def test_bf16_is_an_autocast(bf16: bool) -> None:
     left, right = torch.ones(2, 5), torch.ones(5, 3)
     with make(bf16=bf16).autocast(left.device):
         assert (left @ right).dtype == (torch.bfloat16 if bf16 else torch.float32)
+
+
+def test_values_take_the_form_that_scripts_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert make(output_dir="~/models").output_dir == "/home/somebody/models"
+    assert (make().do_eval, make(eval_strategy="steps").do_eval, make(do_eval=True).do_eval) == (False, True, True)
+    assert (make().torch_compile_backend, make(torch_compile=True).torch_compile_backend) == (None, "inductor")
+    assert (make().dataloader_pin_memory, make(use_cpu=True).dataloader_pin_memory) == (True, False)
+    assert [make(include_num_input_tokens_seen=each).include_num_input_tokens_seen for each in (True, False)] == [
+        "all",
+        "no",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("none", []), (None, []), (["none"], []), ("tensorboard", ["tensorboard"]), ([], [])]
+)
+def test_trackers_are_kept_as_a_list(given: Anything, kept: list[str]) -> None:
+    assert make(report_to=given).report_to == kept
+
+
+def test_types_of_torch_are_told_by_name() -> None:
+    @dataclass
+    class Own(TrainingArguments):
+        dtype: torch.dtype = torch.float32
+
+    assert Own("out", dtype=torch.bfloat16).to_dict()["dtype"] == "bfloat16"
+
+
+def test_the_only_process_logs_saves_and_goes_first(caplog: pytest.LogCaptureFixture) -> None:
+    args = make()
+    assert args.should_log and args.should_save
+    for local in (True, False):
+        with caplog.at_level("DEBUG"), args.main_process_first(local=local, desc="tokenizing"):
+            assert "process 0: tokenizing" in caplog.text
+
+
+def test_buffers_are_never_sent_around() -> None:
+    assert make(ddp_broadcast_buffers=False).ddp_broadcast_buffers is False
+    with pytest.raises(ValueError, match="ddp_broadcast_buffers must be False, got True: each process keeps its own"):
+        make(ddp_broadcast_buffers=True)

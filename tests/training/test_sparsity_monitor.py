@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from training_helpers import TinyEncoder, pairs, tiny_encoder, trainer
 
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss
+from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.training import SparsityMonitorCallback
 
 Anything = Any  # a setting or a context
@@ -87,6 +88,17 @@ def test_weight_on_stop_words_is_told(tmp_path: Path, caplog: pytest.LogCaptureF
     messages = warnings_of(caplog)
     assert len(messages) == 2
     assert "lies on stop words" in messages[0]
+
+
+def test_units_of_an_autoencoder_are_no_stop_words(tmp_path: Path) -> None:
+    model = Scripted(4, 4)
+    names = [*(f"term{i}" for i in range(17)), "the", "of"]  # more of them than the model has units
+    model.tokenizer = SimpleNamespace(get_vocab=lambda: {name: i for i, name in enumerate(names)})
+    model.autoencoder = SparseAutoEncoder(input_dim=3, hidden_dim=17, k=2)
+    monitor = SparsityMonitorCallback()
+    run(tmp_path, model, monitor, save_strategy="no").train()
+    assert {each.active for each in monitor.history} == {4.0}
+    assert {each.stop_word_mass for each in monitor.history} == {0.0}
 
 
 def test_the_model_is_watched_in_training_only_and_released(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.search.words import stop_words_of
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
@@ -221,7 +222,8 @@ class SparsityMonitorCallback(TrainerCallback):
     def _find_stop_ids(self, model: nn.Module) -> Tensor | None:
         """Return the terms of the vocabulary that are stop words; None if that cannot be known."""
         vocabulary: Any = getattr(getattr(model, "tokenizer", None), "get_vocab", None)  # of any tokenizer
-        if vocabulary is None or not self.stop_words:
+        has_terms = not any(isinstance(part, SparseAutoEncoder) for part in model.modules())  # which has units instead
+        if vocabulary is None or not self.stop_words or not has_terms:
             return None
         ids = sorted(number for term, number in vocabulary().items() if term.lower() in self.stop_words)
         return torch.tensor(ids) if ids else None

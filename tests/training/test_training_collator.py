@@ -110,6 +110,37 @@ def test_a_column_name_that_begins_another_is_kept_apart() -> None:
     assert [set(column) for column in columns] == [{"input_ids", "attention_mask"}] * 2
 
 
+@pytest.mark.parametrize("names", [("text", "text_input"), ("text_input", "text"), ("query", "query_token")])
+def test_a_column_name_that_looks_like_a_feature_is_kept_apart(names: tuple[str, str]) -> None:
+    collate = SparseEncoderDataCollator(
+        lambda texts, **_: {**Recorder()(texts, None, None), "token_type_ids": len(texts[0])}
+    )
+    batch = collate([{names[0]: "a", names[1]: "bb"}])
+    assert "column_features" not in batch
+    columns = split_columns(batch)
+    assert [column["token_type_ids"] for column in columns] == [1, 2]
+    assert [column["input_ids"][0, 0].item() for column in columns] == [1, 2]
+    assert [set(column) for column in columns] == [{"input_ids", "attention_mask", "token_type_ids"}] * 2
+
+
+def test_features_that_nobody_knows_are_told_by_the_batch() -> None:
+    def preprocess(texts: list[str], prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
+        return {"input_ids": torch.tensor([[len(texts[0])]]), "pair_extra": texts[0], "decoder_input_ids": texts[0]}
+
+    batch = SparseEncoderDataCollator(preprocess)([{"text": "a", "text_pair": "bb"}])
+    columns = split_columns(batch)
+    assert [column["pair_extra"] for column in columns] == ["a", "bb"]
+    assert [list(column) for column in columns] == [["input_ids", "pair_extra", "decoder_input_ids"]] * 2
+
+
+def test_two_features_of_one_name_make_no_batch() -> None:
+    def preprocess(texts: list[str], prompt: str | None = None, task: str | None = None) -> dict[str, Any]:
+        return {"input_ids": texts, "pair_input_ids": texts}
+
+    with pytest.raises(ValueError, match="two columns have a feature text_pair_input_ids; rename one of"):
+        SparseEncoderDataCollator(preprocess)([{"text": "a", "text_pair": "bb"}])
+
+
 def test_embeddings_in_the_place_of_texts_are_a_column() -> None:
     columns = split_columns({"a_sentence_embedding": 1, "b_input_ids": 2, "b_attention_mask": 3})
     assert columns == [{"sentence_embedding": 1}, {"input_ids": 2, "attention_mask": 3}]
@@ -118,6 +149,7 @@ def test_embeddings_in_the_place_of_texts_are_a_column() -> None:
 def test_rows_and_tokens_are_counted() -> None:
     batch = SparseEncoderDataCollator(Recorder())(ROWS)
     assert (num_texts(batch), num_tokens(batch)) == (3, 12)
+    assert num_tokens({"input_ids": torch.ones(3, 5), "labels": torch.ones(3, 5)}) == 15
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,17 @@ logger = logging.getLogger(__name__)
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 LABEL = "label"
 DATASET_NAME = "dataset_name"
+COLUMN_FEATURES = "column_features"
 _MARKERS = ("_input_ids", "_sentence_embedding")  # every column of a batch has one of these features
+_FEATURES = (
+    "attention_mask",
+    "input_ids",
+    "position_ids",
+    "prompt_length",
+    "sentence_embedding",
+    "task",
+    "token_type_ids",
+)
 _USUAL_ORDERS = (
     ("anchor", "positive", "negative"),
     ("question", "answer"),
@@ -80,28 +90,25 @@ class SparseEncoderDataCollator:
             batch[LABEL] = labels_of(features, label_column)
         prompts = prompts_for(self.prompts, batch.get(DATASET_NAME))
         tasks = tasks_for(self.router_mapping, batch.get(DATASET_NAME))
+        parts = {}
         for column in columns:
             prompt = prompts if isinstance(prompts, str) else prompts.get(column)
-            batch.update(self._preprocess(column, [row[column] for row in features], prompt, tasks.get(column)))
-        return batch
+            parts[column] = self._preprocess([row[column] for row in features], prompt, tasks.get(column))
+        return batch | _flat(parts)
 
     def _preprocess(
         self,
-        column: str,
         values: list[Any],  # texts or pairs of texts
         prompt: str | None,
         task: str | None,
     ) -> Batch:
-        """Return the features of one column under their names in the batch."""
+        """Return the features of one column."""
         max_length = self.max_length
         if isinstance(max_length, dict):
             max_length = None if task is None else max_length.get(task)
         limit = {} if max_length is None else {"max_length": max_length}
         features = self.preprocess_fn(values, prompt=prompt, task=task, **limit)
-        batch = {f"{column}_{key}": value for key, value in features.items()}
-        if task is not None:
-            batch[f"{column}_task"] = task
-        return batch
+        return {**features} if task is None else {**features, "task": task}
 
 
 def prompts_for(prompts: Prompts, dataset_name: str | None) -> str | ByColumn:
@@ -145,25 +152,53 @@ def tasks_for(router_mapping: Routes, dataset_name: str | None) -> ByColumn:
     return {} if found is None or isinstance(found, str) else found
 
 
+def _flat(parts: Mapping[str, Batch]) -> Batch:
+    """Return the features of all columns under their names in the batch.
+
+    Where names alone do not tell which column a feature is of, the batch says it under ``column_features``.
+
+    Raises:
+        ValueError: If features of two columns would have one name.
+    """
+    batch: Batch = {}
+    for column, features in parts.items():
+        for feature, value in features.items():
+            if f"{column}_{feature}" in batch:
+                raise ValueError(f"two columns have a feature {column}_{feature}; rename one of {list(parts)}")
+            batch[f"{column}_{feature}"] = value
+    names = {column: list(features) for column, features in parts.items()}
+    guessed = {column: list(features) for column, features in _guessed_columns(batch).items()}
+    return batch if guessed == names else {**batch, COLUMN_FEATURES: names}
+
+
 def split_columns(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the features of each column of a batch, in the order of the columns.
 
-    A key belongs to the longest column name it begins with, so ``text`` and ``text_pair`` stay apart. The name of the
-    dataset belongs to none.
+    A batch says under ``column_features`` which column has which, if that may be mistaken. Without it a key belongs to
+    the column that leaves the name of a known feature, else to the longest column it begins with, so ``text``,
+    ``text_pair`` and ``text_input`` stay apart. The name of the dataset belongs to none.
     """
+    named: Mapping[str, Sequence[str]] = batch.get(COLUMN_FEATURES) or {}
+    if not named:
+        return list(_guessed_columns(batch).values())
+    return [{feature: batch[f"{column}_{feature}"] for feature in features} for column, features in named.items()]
+
+
+def _guessed_columns(batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the features of each column by the names of the keys alone."""
     names = dict.fromkeys(key.removesuffix(marker) for key in batch for marker in _MARKERS if key.endswith(marker))
     columns: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in batch.items():
-        owners = [name for name in names if key.startswith(f"{name}_")]
+        owners = sorted((name for name in names if key.startswith(f"{name}_")), key=len, reverse=True)
         if owners and key != DATASET_NAME:
-            owner = max(owners, key=len)
+            owner = next((name for name in owners if key[len(name) + 1 :] in _FEATURES), owners[0])
             columns[owner][key[len(owner) + 1 :]] = value
-    return list(columns.values())
+    return columns
 
 
 def num_tokens(batch: Mapping[str, Any]) -> int:
     """Count the token positions of a batch, padding included."""
-    return sum(value.numel() for key, value in batch.items() if key.endswith("_input_ids"))
+    return sum(value.numel() for key, value in batch.items() if key == "input_ids" or key.endswith("_input_ids"))
 
 
 def num_texts(batch: Mapping[str, Any]) -> int:

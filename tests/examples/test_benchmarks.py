@@ -75,3 +75,10 @@ def test_one_worker_of_sampling(load: object) -> None:
     assert measured["first_s"] > 0
     assert measured["batches"] >= 4
     assert worker("sparse_encoder", ["40", "3", "plain"])["digest"] == measured["digest"]
+
+
+def test_both_workers_of_cosent_find_the_same(load: object) -> None:
+    worker = load("cosent").worker  # type: ignore[operator]
+    ours, matrix = (worker(library, ["50", "1"]) for library in ("sparse_encoder", "sentence_transformers"))
+    assert ours["loss"] == pytest.approx(matrix["loss"], rel=1e-5)
+    assert ours["gradient"] == pytest.approx(matrix["gradient"], rel=1e-4)

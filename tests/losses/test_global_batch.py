@@ -13,7 +13,17 @@ import torch.distributed as dist
 from distributed_helpers import in_processes
 from torch import Tensor, nn
 
-from sparse_encoder.losses import EmbeddingLoss, FlopsLoss, Regularizer, SparseMultipleNegativesRankingLoss, SpladeLoss
+from sparse_encoder.losses import (
+    AntiZeroLoss,
+    DFFlopsLoss,
+    EmbeddingLoss,
+    FlopsLoss,
+    JointFlopsLoss,
+    L1Loss,
+    Regularizer,
+    SparseMultipleNegativesRankingLoss,
+    SpladeLoss,
+)
 from sparse_encoder.losses.base import mean_of_rows
 from sparse_encoder.losses.global_batch import global_batch
 
@@ -84,6 +94,10 @@ OBJECTIVES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "shared": shared,
     "spread": spread,
     "alone": FlopsLoss,
+    "l1": L1Loss,
+    "anti-zero": AntiZeroLoss,
+    "document frequency": partial(DFFlopsLoss, alpha=0.6, beta=2.0, num_terms=VOCABULARY),
+    "joint": JointFlopsLoss,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_encoder import __version__
 from sparse_encoder.evaluation.collections import Collection, load_collection
 from sparse_encoder.evaluation.encoded_collection import (
     EncodedCollection,
@@ -31,6 +32,19 @@ class Evaluated:
     model_name: str
     collection: Collection
     split: str | None
+    fingerprint: str
+    """Of the model as it was opened."""
+
+    @property
+    def facts(self) -> dict[str, str | None]:
+        """Name both for files, and the version that measured them."""
+        return {
+            "library": f"sparse-encoder {__version__}",
+            "model": self.model_name,
+            "model_fingerprint": self.fingerprint,
+            "collection": self.collection.name,
+            "split": self.split,
+        }
 
     @property
     def title(self) -> str:
@@ -71,7 +85,8 @@ def open_both(options: argparse.Namespace) -> Evaluated:
         FileNotFoundError: If one is not there.
     """
     collection = load_collection(options.collection, split=options.split, allow_unknown=options.allow_unknown)
-    return Evaluated(_open_model(options, collection), options.model, collection, options.split)
+    model = _open_model(options, collection)
+    return Evaluated(model, options.model, collection, options.split, model.fingerprint)
 
 
 def _open_model(options: argparse.Namespace, collection: Collection) -> SparseEncoder | BM25:

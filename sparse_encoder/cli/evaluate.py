@@ -99,6 +99,5 @@ def _compare(baseline: Run | None, values: PerQuery, encoded: EncodedCollection)
 def _write(output: Path, evaluated: Evaluated, found: Run, results: dict[str, object]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     write_run(output / RUN, found)
-    about = {"model": evaluated.model_name, "collection": evaluated.collection.name, "split": evaluated.split}
-    write_json(output / RESULTS, {**about, **results})
+    write_json(output / RESULTS, {**evaluated.facts, **results})
     print(f"\nwritten: {output / RESULTS} and {output / RUN}")

@@ -58,8 +58,7 @@ def run(options: argparse.Namespace) -> None:
     if output is None:
         return
     output.mkdir(parents=True, exist_ok=True)
-    about = {"model": evaluated.model_name, "collection": evaluated.collection.name, "split": evaluated.split}
-    write_json(output / JSON, {**about, "side": options.side, "rows": [row.as_dict() for row in rows]})
+    write_json(output / JSON, {**evaluated.facts, "side": options.side, "rows": [row.as_dict() for row in rows]})
     write_text(output / CSV, csv_table(rows))
     write_text(output / MARKDOWN, f"{evaluated.title}; pruned: {options.side}\n\n{markdown_table(rows)}")
     (output / PLOT).unlink(missing_ok=True)  # an earlier sweep's

@@ -18,6 +18,7 @@ from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, means, measur
 from sparse_encoder.evaluation.significance import compare
 from sparse_encoder.evaluation.trec_files import read_run, write_run
 
+FACTS = ["library", "model", "model_fingerprint", "collection", "split"]
 COSTS = {
     "query_terms",
     "document_terms",
@@ -47,11 +48,12 @@ def test_a_model_in_a_folder(place: Path, tmp_path: Path, capsys: pytest.Capture
     assert evaluate(place, "--output", str(tmp_path / "out"), "--batch-size", "2", "--device", "cpu") == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     run = read_run(tmp_path / "out" / "run.trec")
-    assert list(results) == ["model", "collection", "split", "metrics", "cost", "per_query"]
+    assert list(results) == [*FACTS, "metrics", "cost", "per_query"]
     assert (results["collection"], results["split"]) == ("small", None)
     assert results["per_query"] == measure_run(run, QRELS)
     assert results["metrics"] == means(results["per_query"])
     assert results["cost"].keys() == COSTS
+    assert results["model_fingerprint"] == SparseEncoder(str(place / "model")).fingerprint
     assert run.keys() == QRELS.keys()
     model = SparseEncoder(str(place / "model"))
     documents = model.encode_document([DOCUMENTS[name] for name in DOCUMENTS])

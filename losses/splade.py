@@ -109,7 +109,7 @@ class SpladeLoss(EmbeddingLoss):
         base = self.loss.compute_loss_from_embeddings(embeddings, labels)
         losses = dict(base) if isinstance(base, dict) else {"base_loss": base}
         rows, weight = torch.cat(documents), self.document_regularizer_weight
-        ranking = torch.stack(list(losses.values())).sum()
+        ranking = list(losses.values())
         penalty = self.document_regularizer.compute_loss_from_embeddings(rows)
         losses["document_regularizer_loss"] = _weighted(penalty, weight, self.document_target, rows, ranking)
         weight = self.query_regularizer_weight
@@ -178,11 +178,11 @@ def _check_weight(kind: str, weight: float | None, target: float | None) -> None
 
 
 def _weighted(
-    penalty: Tensor, weight: float | None, target: SparsityTarget | None, rows: Tensor, ranking: Tensor
+    penalty: Tensor, weight: float | None, target: SparsityTarget | None, rows: Tensor, ranking: list[Tensor]
 ) -> Tensor:
     """Return the penalty of term weights, (N, V), times a weight that is given or finds its way to a target."""
     if target is not None:
-        weighted: Tensor = target(penalty, rows, ranking)
+        weighted: Tensor = target(penalty, rows, torch.stack([term.detach() for term in ranking]).sum())
         return weighted
     assert weight is not None
     return penalty * weight

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from distributed_helpers import in_processes
 from torch import Tensor, nn
 
 from sparse_encoder import losses
@@ -88,9 +90,9 @@ class QueryReader(Reader):
         return cos_sim(a, b)
 
 
-def columns(count: int) -> list[dict[str, Tensor]]:
+def columns(count: int, rows: int = ROWS) -> list[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, TOKENS, (count, ROWS, 4), generator=generator)
+    ids = torch.randint(1, TOKENS, (count, rows, 4), generator=generator)
     ids[:, 1, 2:] = 0
     return [{"input_ids": each, "attention_mask": (each > 0).long()} for each in ids]
 
@@ -262,6 +264,26 @@ def test_what_the_guide_finds_as_good_is_left_out(count: int, options: dict[str,
     model, guide = Bag(1), Bag(3)
     found = SparseGISTEmbedLoss(model, guide, **options)(columns(count))
     assert found.item() == pytest.approx(gist_by_loops(model, guide, count, options), rel=1e-9)
+
+
+def gathered(rank: int, folder: str) -> tuple[Tensor, Tensor | None]:
+    """Compute the loss and gradient of this rank's rows."""
+    model = Bag(1)
+    own = [{name: value[2 * rank : 2 * rank + 2] for name, value in column.items()} for column in columns(3, rows=4)]
+    loss = SparseGISTEmbedLoss(model, Bag(3), margin=0.2, contrast_anchors=False, gather_across_devices=True)
+    value = loss(own)
+    value.backward()
+    return value.detach(), model.words.weight.grad
+
+
+@pytest.mark.slow
+def test_processes_compare_with_the_documents_of_all(tmp_path: Path) -> None:
+    by_rank = in_processes(gathered, ranks=2, folder=tmp_path)
+    model = Bag(1)
+    expected = SparseGISTEmbedLoss(model, Bag(3), margin=0.2, contrast_anchors=False)(columns(3, rows=4))
+    expected.backward()
+    torch.testing.assert_close(torch.stack([value for value, _ in by_rank]).mean(), expected.detach())
+    torch.testing.assert_close(torch.stack([gradient for _, gradient in by_rank]).mean(dim=0), model.words.weight.grad)
 
 
 def test_an_unknown_strategy_is_refused() -> None:

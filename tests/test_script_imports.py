@@ -37,6 +37,10 @@ HOMES = {
         "ProportionalBatchSampler": "samplers.multi_dataset",
         "RoundRobinBatchSampler": "samplers.multi_dataset",
     },
+    "base.training_args": {
+        "BatchSamplers": "samplers.names",
+        "MultiDatasetBatchSamplers": "samplers.names",
+    },
     "callbacks": {
         "CodeCarbonCallback": "training.events.codecarbon",
         "DefaultFlowCallback": "training.events.flow",
@@ -57,7 +61,19 @@ HOMES = {
         "SpladeRegularizerWeightSchedulerCallback": "training.events.splade_weights",
     },
     "data_collator": {"SparseEncoderDataCollator": "training.data.collator"},
-    "evaluation": {"SequentialEvaluator": "evaluation.sequential", "SimilarityFunction": "similarity"},
+    "evaluation": {
+        "ReciprocalRankFusionEvaluator": "evaluation.reciprocal_rank_fusion",
+        "SequentialEvaluator": "evaluation.sequential",
+        "SimilarityFunction": "similarity",
+        "SparseBinaryClassificationEvaluator": "evaluation.binary_classification",
+        "SparseEmbeddingSimilarityEvaluator": "evaluation.embedding_similarity",
+        "SparseInformationRetrievalEvaluator": "evaluation.information_retrieval",
+        "SparseMSEEvaluator": "evaluation.mse",
+        "SparseNanoBEIREvaluator": "evaluation.nano_beir_evaluator",
+        "SparseRerankingEvaluator": "evaluation.reranking",
+        "SparseTranslationEvaluator": "evaluation.translation",
+        "SparseTripletEvaluator": "evaluation.triplet",
+    },
     "models": {
         "Asym": "modules.router",
         "Dense": "modules.dense",
@@ -162,3 +178,18 @@ PACKAGE = {
 def test_the_package_itself_has_the_name(name: str, home: str) -> None:
     assert name in sparse_encoder.__all__
     assert getattr(sparse_encoder, name) is getattr(import_module(f"sparse_encoder.{home}"), name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Adafactor", "AdamW", "get_constant_schedule", "get_cosine_schedule_with_warmup", "get_scheduler"),
+        *("get_linear_schedule_with_warmup", "get_polynomial_decay_schedule_with_warmup", "get_last_checkpoint"),
+        *("HubStrategy", "IntervalStrategy", "SaveStrategy", "set_seed", "default_data_collator"),
+        *("PredictionOutput", "TrainOutput", "CallbackHandler", "ExportableState", "GradientAccumulator"),
+    ],
+)
+def test_training_has_what_scripts_import_from_transformers(name: str) -> None:
+    training = import_module("sparse_encoder.training")
+    assert name in training.__all__
+    assert getattr(training, name).__name__ == name

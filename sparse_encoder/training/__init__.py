@@ -18,8 +18,27 @@ from sparse_encoder.training.events.splade_weights import SchedulerType, SpladeR
 from sparse_encoder.training.events.tensorboard import TensorBoardCallback
 from sparse_encoder.training.events.wandb import WandbCallback
 from sparse_encoder.training.generic import Trainer
-from sparse_encoder.training.optimization import AdamW, GradientAccumulator
+from sparse_encoder.training.optimization import (
+    Adafactor,
+    AdamW,
+    GradientAccumulator,
+    get_constant_schedule,
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_cosine_with_hard_restarts_schedule_with_warmup,
+    get_inverse_sqrt_schedule,
+    get_linear_schedule_with_warmup,
+    get_polynomial_decay_schedule_with_warmup,
+    get_scheduler,
+)
 from sparse_encoder.training.outputs import EvalPrediction
+from sparse_encoder.training.script_tools import (
+    HubStrategy,
+    IntervalStrategy,
+    SaveStrategy,
+    get_last_checkpoint,
+    set_seed,
+)
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
 from sparse_encoder.training.trainer import SparseEncoderTrainer
@@ -32,6 +51,7 @@ from sparse_encoder.training.tuning import (
 
 __all__ = [
     "ActiveTerms",
+    "Adafactor",
     "AdamW",
     "BestRun",
     "CallbackHandler",
@@ -44,10 +64,13 @@ __all__ = [
     "ExportableState",
     "GradientAccumulator",
     "HubPushCallback",
+    "HubStrategy",
+    "IntervalStrategy",
     "MetricCallback",
     "PredictionOutput",
     "PrinterCallback",
     "ProgressCallback",
+    "SaveStrategy",
     "SchedulerType",
     "SparseEncoderDataCollator",
     "SparseEncoderTrainer",
@@ -66,4 +89,14 @@ __all__ = [
     "default_data_collator",
     "default_hp_space_optuna",
     "default_hp_space_ray",
+    "get_constant_schedule",
+    "get_constant_schedule_with_warmup",
+    "get_cosine_schedule_with_warmup",
+    "get_cosine_with_hard_restarts_schedule_with_warmup",
+    "get_inverse_sqrt_schedule",
+    "get_last_checkpoint",
+    "get_linear_schedule_with_warmup",
+    "get_polynomial_decay_schedule_with_warmup",
+    "get_scheduler",
+    "set_seed",
 ]

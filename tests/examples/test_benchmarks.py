@@ -82,3 +82,16 @@ def test_both_workers_of_cosent_find_the_same(load: object) -> None:
     ours, matrix = (worker(library, ["50", "1"]) for library in ("sparse_encoder", "sentence_transformers"))
     assert ours["loss"] == pytest.approx(matrix["loss"], rel=1e-5)
     assert ours["gradient"] == pytest.approx(matrix["gradient"], rel=1e-4)
+
+
+def test_one_worker_of_evaluation(load: object, tmp_path: Path) -> None:
+    load("search")  # type: ignore[operator]
+    evaluation = load("retrieval_evaluation")  # type: ignore[operator]
+    evaluation.write_collection(tmp_path, 60, 9)
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("Linux counts the memory")
+    measured = evaluation.worker("sparse_encoder", [str(tmp_path)])
+    assert measured["seconds"] > 0
+    assert measured["dot_recall@10"] > 0.9  # half a query's terms are of its document
+    assert 150 < measured["corpus_active_dims"] < 250
+    assert measured["rows_bytes"] == 8 * round(60 * measured["corpus_active_dims"] + 9 * measured["query_active_dims"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sparse_encoder.training.arrays import as_array, concatenate
-from sparse_encoder.training.data.collator import Batch
+from sparse_encoder.training.data.collator import Batch, num_texts
 from sparse_encoder.training.evaluating import EvalLoopOutput, RowCount
 from sparse_encoder.training.outputs import IGNORED, EvalPrediction
 
@@ -78,7 +78,7 @@ def predict_batches(
     count, num_batches = RowCount(loader, trainer.accelerator), 0
     for batch, is_last in with_end(loader):
         loss, logits, labels = trainer.prediction_step(trainer.model, batch, only_loss, ignore_keys)
-        size = _size(batch)
+        size = num_texts(batch) or 1
         turn = count.take(size)
         if logits is not None and trainer.preprocess_logits_for_metrics is not None:
             logits = trainer.preprocess_logits_for_metrics(logits, labels)
@@ -192,11 +192,6 @@ def _cut(value: Any, rows: int) -> Any:  # noqa: ANN401  (a nest of tensors)
     if isinstance(value, tuple):
         return tuple(_cut(each, rows) for each in value)
     return value[:rows] if isinstance(value, Tensor) and value.ndim else value
-
-
-def _size(batch: Batch) -> int:
-    """Count the rows of a batch."""
-    return next((len(value) for value in batch.values() if isinstance(value, Tensor) and value.ndim), 1)
 
 
 def _number(value: Any) -> Any:  # noqa: ANN401  (a number of Python, numpy or torch)

@@ -144,6 +144,62 @@ def test_what_a_loss_has_of_its_own_is_resumed(tmp_path: Path) -> None:
         other.train(tmp_path / "straight" / "checkpoint-4")
 
 
+class Remembering(Learned):
+    """A loss with a buffer that is in no ``state_dict``, and as long as the batches so far."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.register_buffer("rows", torch.zeros(1), persistent=False)
+
+    def forward(self, features: Anything, labels: Anything = None) -> Anything:
+        self.rows = torch.cat([self.rows, self.rows[-1:] + 1])
+        return super().forward(features, labels) * (1 + self.rows[-1] / 100)
+
+
+def test_a_buffer_outside_of_the_state_dict_is_resumed_too(tmp_path: Path) -> None:
+    straight = run(tmp_path / "straight", loss=Remembering)
+    straight.train()
+    resumed = run(tmp_path / "resumed", loss=Remembering)
+    resumed.train(tmp_path / "straight" / "checkpoint-4")
+    assert resumed.loss.rows.tolist() == straight.loss.rows.tolist()
+    assert same(resumed.model, straight.model)
+
+
+class Pickled(Learned):
+    def get_extra_state(self) -> Anything:
+        return {"queue": []}
+
+
+def test_a_loss_whose_state_is_no_tensor_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="Pickled has get_extra_state.*save_strategy='no'"):
+        run(tmp_path, loss=Pickled).train()
+    assert run(tmp_path, loss=Pickled, save_strategy="no", max_steps=2).train().global_step == 2
+
+
+class Overshooting(nn.Module):
+    """Falls, and rises again, in a parameter of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.place = nn.Parameter(torch.zeros(()))
+
+    def forward(self, features: Anything, labels: Anything = None) -> Tensor:
+        return 0 * self.model(features[0])["sentence_embedding"].sum() + (self.place - 1).square()
+
+
+def test_the_best_model_comes_with_what_its_loss_had(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True, "learning_rate": 0.45}
+    options |= {"lr_scheduler_type": "constant", "warmup_steps": 0, "max_steps": 5, "save_total_limit": 1}
+    best = run(tmp_path / "all", loss=Overshooting, **options)
+    best.train()
+    losses = [row["eval_loss"] for row in best.state.log_history if "eval_loss" in row]
+    assert best.state.best_metric == min(losses) < losses[-1]
+    assert best.evaluate()["eval_loss"] == min(losses)
+    run(tmp_path / "model", loss=Overshooting, **options, save_only_model=True).train()
+    assert "the loss keeps its last weights" in caplog.text
+
+
 def test_a_checkpoint_holds_no_pickle(straight: SparseEncoderTrainer) -> None:
     checkpoint = Path(str(straight.args.output_dir)) / "checkpoint-2"
     assert sorted(path.name for path in checkpoint.iterdir()) == [
@@ -213,6 +269,8 @@ OTHER = [
     ({"learning_rate": 1e-3}, "learning_rate"),
     ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type"),
     ({"optim": "sgd"}, "optim"),
+    ({"max_grad_norm": 0.5}, "max_grad_norm"),
+    ({"bf16": True}, "bf16"),
 ]
 
 
@@ -229,6 +287,14 @@ def test_another_kind_of_run_is_refused_by_name(
 ) -> None:
     with pytest.raises(CheckpointError, match=f"field '{name}'"):
         with_settings(tmp_path, options).train(Path(str(straight.args.output_dir)) / "checkpoint-2")
+
+
+def test_options_of_the_optimizer_belong_to_the_run(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"optim": "adafactor", "max_steps": 2}
+    run(tmp_path / "old", **options, optim_args="clip_threshold=0.5").train()
+    with pytest.raises(CheckpointError, match="field 'optim_args'.*Give the old value"):
+        run(tmp_path / "other", **options).train(tmp_path / "old" / "checkpoint-1")
+    run(tmp_path / "same", **options, optim_args="clip_threshold=0.5").train(tmp_path / "old" / "checkpoint-1")
 
 
 @pytest.mark.parametrize(("options", "name"), OTHER[:6])

@@ -41,6 +41,8 @@ from sparse_encoder.training.checkpoints.snapshot import (
     STATE,
     Progress,
     Stateful,
+    check_loss_can_be_saved,
+    own_tensors,
     read_loss,
     read_run,
     read_scaler,
@@ -71,6 +73,9 @@ class RunFiles:
         trainer: Whose run it is.
         identity: Settings that must be the same when the run is resumed.
         scaler: Of the losses, for float16, if there is one.
+
+    Raises:
+        TypeError: If checkpoints are to be saved, and the loss has a state that they cannot hold.
     """
 
     def __init__(self, trainer: TrainerBase, identity: Mapping[str, Any], scaler: Stateful | None = None) -> None:
@@ -84,6 +89,8 @@ class RunFiles:
         order = [each for group in self.optimizer.param_groups for each in group["params"]]
         self.names = [names.get(id(parameter), f"#{index}") for index, parameter in enumerate(order)]
         self._written_bytes = 0  # the size of this run's last checkpoint
+        if trainer.args.save_strategy != "no" and not trainer.args.save_only_model:
+            check_loss_can_be_saved(trainer.objective, trainer.model)
 
     def save(self, progress: Progress) -> bool:
         """Write a checkpoint of the last update, and remove those that are too many.
@@ -229,17 +236,21 @@ class RunFiles:
         return progress
 
     def load_best(self) -> None:
-        """Give the model the weights of the best checkpoint.
+        """Give the model, and the loss, the weights of the best checkpoint.
 
         Raises:
             CheckpointError: If that checkpoint is damaged.
         """
-        best = self.trainer.state.best_model_checkpoint
+        trainer, best = self.trainer, self.trainer.state.best_model_checkpoint
         if best is None:
             logger.warning("no evaluation of this run has a checkpoint: the model keeps its last weights")
             return
         check_manifest(Path(best))
-        load_weights(self.trainer.model, Path(best))
+        load_weights(trainer.model, Path(best))
+        if (Path(best) / RUN).exists():
+            read_loss(Path(best), trainer.objective, trainer.model)
+        elif own_tensors(trainer.objective, trainer.model):
+            logger.warning("save_only_model=True: the loss keeps its last weights, the model has its best ones")
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

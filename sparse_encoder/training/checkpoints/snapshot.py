@@ -6,6 +6,7 @@ order of rows of the seed and the epoch, so their state is the number of updates
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -30,6 +31,7 @@ FORMAT = 1
 _MAX_BYTES = 1_000_000_000
 _OPTIMIZATION = (
     "optim",
+    "optim_args",
     "learning_rate",
     "learning_rate_mapping",
     "lr_scheduler_type",
@@ -39,8 +41,13 @@ _OPTIMIZATION = (
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
+    "max_grad_norm",
+    "label_smoothing_factor",
+    "average_tokens_across_devices",
+    "bf16",
+    "fp16",
 )
-"""Settings that a resumed run takes from the checkpoint, so that other values would have no effect."""
+"""Settings that decide how an update moves the weights; other values would have no effect, or bend the run."""
 
 
 @dataclass
@@ -50,6 +57,10 @@ class Progress:
     epoch: int = 0
     batches_done: int = 0
     """Batches of the epoch that are in the weights."""
+    epoch_stopped: bool = False
+    """Whether a callback has ended the epoch at this update."""
+    epoch_reported: bool = False
+    """Whether what belongs to the end of a pass over the data is done, here perhaps before its end."""
     epoch_ended: bool = False
     """Whether what belongs to the end of the epoch (evaluation, saving) is done too."""
     last_logged_step: int = 0
@@ -84,8 +95,10 @@ def data_identity(
 
 
 def optimization_identity(args: TrainingArguments) -> dict[str, Any]:
-    """Return the settings that a resumed run takes from its checkpoint."""
-    return {name: getattr(args, name) for name in _OPTIMIZATION}
+    """Return the settings that a resumed run must have as its checkpoint has them, in the form that JSON gives back."""
+    values = {name: getattr(args, name) for name in _OPTIMIZATION}
+    identity: dict[str, Any] = json.loads(json.dumps(values, default=str))  # settings of several types
+    return identity
 
 
 class Stateful(Protocol):
@@ -202,11 +215,32 @@ def read_state(folder: Path) -> TrainerState:
     return TrainerState.load_from_json(folder / STATE)
 
 
+def check_loss_can_be_saved(loss: nn.Module, model: nn.Module) -> None:
+    """Refuse a loss with a state that is no tensor.
+
+    Raises:
+        TypeError: If a module of the loss, beside those of the model, has ``get_extra_state``.
+    """
+    of_model = {id(part) for part in model.modules()}
+    for part in loss.modules():
+        if id(part) not in of_model and type(part).get_extra_state is not nn.Module.get_extra_state:
+            raise TypeError(
+                f"{type(part).__name__} has get_extra_state, which a checkpoint cannot hold; keep its state in "
+                "buffers, or train with save_strategy='no'"
+            )
+
+
 def own_tensors(loss: nn.Module, model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and saved buffers that a loss has beside its model's."""
+    """Return the parameters and buffers, also those left out of ``state_dict``, that a loss has beside its model's.
+
+    Raises:
+        TypeError: As :func:`check_loss_can_be_saved`.
+    """
+    check_loss_can_be_saved(loss, model)
     of_model = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    tensors = loss.state_dict(keep_vars=True)
-    return {name: tensor for name, tensor in tensors.items() if id(tensor) not in of_model}
+    tensors = {name: each for name, each in loss.state_dict(keep_vars=True).items() if isinstance(each, Tensor)}
+    tensors |= {name: each for name, each in loss.named_buffers() if name not in tensors}
+    return {name: each for name, each in tensors.items() if id(each) not in of_model}
 
 
 def write_loss(folder: Path, loss: nn.Module, model: nn.Module) -> None:
@@ -225,9 +259,12 @@ def read_loss(folder: Path, loss: nn.Module, model: nn.Module) -> None:
     saved = read_safetensors(folder / LOSS) if (folder / LOSS).exists() else {}
     if others := sorted(set(own) ^ set(saved)):
         raise CheckpointError(f"the loss has other tensors than the checkpoint's: {others[:10]}", path=folder / LOSS)
-    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    if wrong := sorted(name for name, shape in shapes.items() if tuple(saved[name].shape) != shape):
+    others = sorted(name for name, tensor in own.items() if saved[name].shape != tensor.shape)
+    if wrong := [name for name in others if name in loss.state_dict()]:
         raise CheckpointError("the loss has another shape than the checkpoint's", path=folder / LOSS, field=wrong[0])
+    for name in others:  # a buffer that state_dict leaves out may be as long as the last batch
+        owner, _, leaf = name.rpartition(".")
+        setattr(loss.get_submodule(owner), leaf, saved[name].to(own.pop(name).device))
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])

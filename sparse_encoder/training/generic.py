@@ -167,7 +167,7 @@ class Trainer(TrainerBase):
 
     def loss_and_terms(self, model: nn.Module, inputs: Batch) -> dict[str, Tensor]:
         """Return the loss of a batch as ``loss``; in 16 bits if the settings say so."""
-        with self.args.autocast(self.accelerator.device):
+        with self.compute_loss_context_manager():
             loss = self.compute_loss(model, dict(inputs), num_items_in_batch=self.num_items)
         assert isinstance(loss, Tensor)
         return {"loss": loss.float()}

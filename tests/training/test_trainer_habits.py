@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -122,9 +123,17 @@ class Doubling(Trainer):
     """Has a step of its own, on twice the loss."""
 
     def training_step(self, model: nn.Module, inputs: Anything, num_items_in_batch: Anything = None) -> Tensor:
-        loss = 2 * self.compute_loss(model, inputs) / self.args.gradient_accumulation_steps
+        with self.compute_loss_context_manager():
+            loss = 2 * self.compute_loss(model, inputs) / self.args.gradient_accumulation_steps
         self.accelerator.backward(loss)
         return loss.detach()
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_a_step_of_its_own_finds_the_precision_of_the_run(tmp_path: Path, bf16: bool, dtype: torch.dtype) -> None:
+    run = Trainer(Line(), arguments(tmp_path, bf16=bf16))
+    with run.compute_loss_context_manager():
+        assert (torch.ones(2, 3) @ torch.ones(3, 5)).dtype == dtype
 
 
 def losses_of(run: Trainer) -> list[float]:
@@ -386,3 +395,18 @@ def test_what_an_improvement_is_can_be_overridden(
     data = {"train_dataset": points(8), "eval_dataset": points(8)}
     run = Trainer(Line(), arguments(tmp_path, **options), callbacks=[kind(early_stopping_patience=2)], **data)
     assert run.train().global_step == steps
+
+
+class Stream(torch.utils.data.IterableDataset[dict[str, float]]):
+    """Points one after the other, as torch has streams."""
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        yield from points(8)
+
+
+def test_a_stream_of_torch_is_refused_with_the_way_to_one_that_is_taken(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="train_dataset is of the type Stream.*IterableDataset, whose from_generator"):
+        Trainer(Line(), arguments(tmp_path), train_dataset=Stream()).train()
+    floats = datasets.Features({"x": datasets.Value("float32"), "labels": datasets.Value("float32")})
+    stream = datasets.IterableDataset.from_generator(Stream().__iter__, features=floats)
+    assert Trainer(Line(), arguments(tmp_path), train_dataset=stream).train().global_step == 4

@@ -142,7 +142,10 @@ def readable(dataset: object, name: str) -> Any:  # noqa: ANN401  (anything with
     if isinstance(dataset, datasets.IterableDataset | str) or not hasattr(dataset, "__getitem__"):
         raise ValueError(f"{name} is of the type {kind}; give {SUPPORTED}")
     if not hasattr(dataset, "__len__"):
-        raise ValueError(f"{name} is of the type {kind}, which has no length; give {SUPPORTED}")
+        raise ValueError(
+            f"{name} is of the type {kind}, which has no length; give {SUPPORTED}; "
+            "a stream must be a datasets.IterableDataset, whose from_generator makes one of anything that yields dicts"
+        )
     if not len(dataset):
         raise ValueError(f"{name} has no rows")
     if is_listed(dataset):

@@ -44,17 +44,16 @@ class EncodeOptions:
             prompts: Its keywords ``prompt`` and ``prompt_name``, if any.
 
         Returns:
-            (N, V).
+            (N, V), on the CPU.
         """
-        return as_sparse(
-            encode(
-                texts,
-                **(prompts or {}),
-                batch_size=self.batch_size,
-                show_progress_bar=self.show_progress_bar,
-                max_active_dims=self.max_active_dims,
-            )
+        found = encode(
+            texts,
+            **(prompts or {}),
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            max_active_dims=self.max_active_dims,
         )
+        return as_sparse(found).cpu()
 
     def settings(self) -> dict[str, int]:
         """Return what of it belongs into a model card."""

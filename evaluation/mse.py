@@ -60,7 +60,7 @@ class SparseMSEEvaluator(BaseEvaluator):
         )
         self.csv_file = f"mse_evaluation_{name}_results.csv"
         self.primary_metric = "negative_mse"
-        self.source_embeddings = self.options.embed(teacher_model.encode, source).cpu()
+        self.source_embeddings = self.options.embed(teacher_model.encode, source)
 
     def __call__(
         self, model: EncodingModel, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -97,5 +97,5 @@ def mean_squared_error(a: SparseEmbeddings, b: SparseEmbeddings) -> float:
         raise ValueError(
             f"teacher and model must have the same terms and texts, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    difference = a.cpu().to_scipy() - b.cpu().to_scipy()
+    difference = a.to_scipy() - b.to_scipy()
     return float(np.square(difference.data.astype(np.float64)).sum()) / (a.shape[0] * a.shape[1])

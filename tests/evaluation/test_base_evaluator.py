@@ -19,7 +19,7 @@ class FixedTableEvaluator(BaseEvaluator):
             self.name = name
 
     def __call__(
-        self, model: object, output_path: str | None = None, epoch: int = -1, steps: int = -1
+        self, model: object, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> float | dict[str, float]:
         self.calls.append((model, output_path, epoch, steps))
         return self.result
@@ -73,3 +73,12 @@ def test_sequences_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="more than one FixedTableEvaluator is called 'dev'"):
         SequentialEvaluator([FixedTableEvaluator(1.0, name="dev"), FixedTableEvaluator(2.0, name="dev")])
     SequentialEvaluator([FixedTableEvaluator(1.0, name="dev"), FixedTableEvaluator(2.0, name="test")])
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    from sparse_encoder import evaluation
+
+    assert evaluation.__all__ == sorted(evaluation.__all__)
+    assert all(hasattr(evaluation, name) for name in evaluation.__all__)
+    evaluators = [name for name in evaluation.__all__ if name.endswith("Evaluator") and name.startswith("Sparse")]
+    assert len(evaluators) == 9  # eight of the peer's nine and the base; the ninth joins rankings

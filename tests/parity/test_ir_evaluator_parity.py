@@ -184,3 +184,33 @@ def test_an_encoded_corpus_and_the_card() -> None:
         expected, rel=1e-6, abs=1e-9
     )  # torch tensors of a peer's model
     assert model.model_card_data.metrics == pytest.approx(peer_model.model_card_data.metrics)  # type: ignore[attr-defined]
+
+
+def test_graded_searches_are_measured_as_by_ir_measures() -> None:
+    ir_measures = pytest.importorskip("ir_measures")
+    model = random_model([*QUERIES.values(), *CORPUS.values()], seed=4)
+    generator = torch.Generator().manual_seed(5)
+    qrels = {
+        query: {f"d{pick}": int(grade) for pick, grade in torch.randint(0, 130, (6, 2), generator=generator).tolist()}
+        for query in QUERIES
+    }
+    qrels = {query: {doc: grade % 4 for doc, grade in grades.items()} for query, grades in qrels.items()}
+    qrels = {query: grades for query, grades in qrels.items() if any(grades.values())}
+    evaluator = SparseInformationRetrievalEvaluator(
+        QUERIES, CORPUS, qrels, ndcg_at_k=[5, 10], precision_recall_at_k=[5, 100, 1000], mrr_at_k=[10, 1000]
+    )
+    found, run = evaluator(model), evaluator.search(model)["dot"]
+    ranks = {  # equal scores are ordered as here, by rising id
+        query: {doc: float(-rank) for rank, doc in enumerate(scores)} for query, scores in run.items()
+    }
+    names = {
+        **{f"nDCG@{k}": f"dot_ndcg@{k}" for k in (5, 10)},
+        **{f"P@{k}": f"dot_precision@{k}" for k in (5, 100)},
+        **{f"R@{k}": f"dot_recall@{k}" for k in (5, 100, 1000)},
+        **{f"RR@{k}": f"dot_mrr@{k}" for k in (10, 1000)},
+        **{f"Success@{k}": f"dot_accuracy@{k}" for k in (1, 5, 10)},
+    }
+    measures = [ir_measures.parse_measure(name) for name in names]
+    for measure, value in ir_measures.calc_aggregate(measures, qrels, ranks).items():
+        assert found[names[str(measure)]] == pytest.approx(value, abs=1e-6), measure
+    assert 0 < found["dot_ndcg@10"] < 1

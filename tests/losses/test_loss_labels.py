@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -23,13 +22,12 @@ def columns(count: int, seed: int = 0, batch: int = BATCH) -> list[Tensor]:
     return list((torch.rand(count, batch, VOCABULARY, generator=generator) - 0.4).relu().unbind())
 
 
-def build(name: str, **options: Any) -> Any:  # noqa: ANN401  (a loss with any settings)
-    return getattr(losses, name)(nn.Identity(), **options)
+MODEL = nn.Identity()
 
 
 def test_margin_mse_by_hand() -> None:
     query, positive, negative = torch.tensor([[[1.0, 2.0]], [[3.0, 1.0]], [[1.0, 0.0]]])
-    loss = build("SparseMarginMSELoss")
+    loss = losses.SparseMarginMSELoss(MODEL)
     # scores 5 and 1, margin 4; the teacher's 2.5
     assert loss.compute_loss_from_embeddings([query, positive, negative], torch.tensor([2.5])).item() == 1.5**2
     assert loss.compute_loss_from_embeddings([query, positive, negative], torch.tensor([[7.0, 4.0]])).item() == 1.0
@@ -37,7 +35,7 @@ def test_margin_mse_by_hand() -> None:
 
 def test_divergence_by_hand() -> None:
     query, first, second = torch.tensor([[[1.0]], [[2.0]], [[0.0]]])
-    loss = build("SparseDistillKLDivLoss", temperature=2.0)
+    loss = losses.SparseDistillKLDivLoss(MODEL, temperature=2.0)
     found = loss.compute_loss_from_embeddings([query, first, second], torch.tensor([[0.0, 2.0 * math.log(3.0)]]))
     student = math.e / (math.e + 1)  # softmax of (2, 0) / 2
     teacher = 0.25
@@ -46,7 +44,7 @@ def test_divergence_by_hand() -> None:
 
 
 def test_a_teacher_that_is_too_sure_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    loss = build("SparseDistillKLDivLoss", teacher_temperature=0.01)
+    loss = losses.SparseDistillKLDivLoss(MODEL, teacher_temperature=0.01)
     for _ in range(2):
         loss.compute_loss_from_embeddings(columns(3), torch.tensor([[0.0, 5.0]] * BATCH))
     assert caplog.text.count("4 of 8 of the teacher's scores") == 1
@@ -56,21 +54,21 @@ def test_a_teacher_that_is_too_sure_is_warned_of_once(caplog: pytest.LogCaptureF
 def test_a_document_taken_out_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         scores = torch.tensor([[0.0, 1.0, -torch.inf]] * BATCH)
-        found = build("SparseDistillKLDivLoss").compute_loss_from_embeddings(columns(4), scores)
+        found = losses.SparseDistillKLDivLoss(MODEL).compute_loss_from_embeddings(columns(4), scores)
     assert caplog.text == ""
     assert found.isfinite()
 
 
 def test_a_teacher_of_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="labels of SparseDistillKLDivLoss, a teacher's scores, hold NaN"):
-        build("SparseDistillKLDivLoss").compute_loss_from_embeddings(columns(3), torch.full((BATCH, 2), math.nan))
+        losses.SparseDistillKLDivLoss(MODEL).compute_loss_from_embeddings(columns(3), torch.full((BATCH, 2), math.nan))
 
 
 @pytest.mark.parametrize("name", ["temperature", "student_temperature", "teacher_temperature"])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_temperatures_are_above_0(name: str, value: float) -> None:
     with pytest.raises(ValueError, match="temperature must be > 0 and finite"):
-        build("SparseDistillKLDivLoss", **{name: value})
+        losses.SparseDistillKLDivLoss(MODEL, **{name: value})
 
 
 def pairwise(scores: Tensor, labels: Tensor) -> Tensor:
@@ -116,15 +114,15 @@ def test_angle_by_hand() -> None:
 
 def test_triplet_by_hand() -> None:
     query, positive, negative = torch.tensor([[[0.0, 0.0]], [[3.0, 4.0]], [[0.0, 7.0]]])
-    assert build("SparseTripletLoss").compute_loss_from_embeddings([query, positive, negative]).item() == 3.0
-    loss = build("SparseTripletLoss", distance_metric=losses.TripletDistanceMetric.MANHATTAN, triplet_margin=1)
+    assert losses.SparseTripletLoss(MODEL).compute_loss_from_embeddings([query, positive, negative]).item() == 3.0
+    loss = losses.SparseTripletLoss(MODEL, distance_metric=losses.TripletDistanceMetric.MANHATTAN, triplet_margin=1)
     assert loss.compute_loss_from_embeddings([query, positive, negative]).item() == 1.0
     assert loss.get_config_dict() == {"distance_metric": "TripletDistanceMetric.MANHATTAN", "triplet_margin": 1}
 
 
 def test_mse_by_hand() -> None:
     first, second = torch.tensor([[[1.0, 0.0]], [[0.0, 3.0]]])
-    loss = build("SparseMSELoss")
+    loss = losses.SparseMSELoss(MODEL)
     assert loss.compute_loss_from_embeddings([first, second], torch.tensor([[1.0, 1.0]])).item() == (0.5 + 2.5) / 2
     both = torch.tensor([[[1.0, 2.0], [0.0, 3.0]]])
     assert loss.compute_loss_from_embeddings([first, second], both).item() == 1.0
@@ -132,7 +130,9 @@ def test_mse_by_hand() -> None:
 
 def test_cosine_by_hand() -> None:
     first, second = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[2.0, 0.0], [1.0, 0.0]])
-    found = build("SparseCosineSimilarityLoss").compute_loss_from_embeddings([first, second], torch.tensor([0.5, 0.0]))
+    found = losses.SparseCosineSimilarityLoss(MODEL).compute_loss_from_embeddings(
+        [first, second], torch.tensor([0.5, 0.0])
+    )
     assert found.item() == pytest.approx((0.25 + 0.5) / 2)
 
 
@@ -169,12 +169,12 @@ ARITY: list[tuple[str, int, tuple[int, ...] | None, str]] = [
 def test_what_is_missing_is_named(name: str, count: int, shape: tuple[int, ...] | None, message: str) -> None:
     labels = None if shape is None else torch.zeros(shape)
     with pytest.raises(ValueError, match=message):
-        build(name).compute_loss_from_embeddings(columns(count), labels)
+        getattr(losses, name)(MODEL).compute_loss_from_embeddings(columns(count), labels)
 
 
 def test_columns_of_several_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match=r"columns of SparseTripletLoss must have one shape, got .*\(3, 7\)"):
-        build("SparseTripletLoss").compute_loss_from_embeddings([*columns(2), *columns(1, batch=3)])
+        losses.SparseTripletLoss(MODEL).compute_loss_from_embeddings([*columns(2), *columns(1, batch=3)])
 
 
 class Handed(nn.Module):

@@ -75,6 +75,19 @@ def test_caching_draws_dropout_once(tmp_path: Path) -> None:
     assert other["base_loss"] != found[0]["base_loss"]
 
 
+def test_caching_computes_twice_in_the_same_precision(tmp_path: Path) -> None:
+    model = splade(tmp_path).train()
+    results = []
+    for loss in (CachedSpladeLoss(model, ranking(model), 0.3, 0.5), SpladeLoss(model, ranking(model), 0.3, 0.5)):
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            total = torch.stack(list(loss(features(model)).values())).sum()
+        total.backward()  # outside, as a trainer does
+        gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+        results.append((total.detach(), gradients))
+    torch.testing.assert_close(results[0], results[1], rtol=0.02, atol=1e-3)
+
+
 def test_sparse_codes(tmp_path: Path) -> None:
     write_encoder(tmp_path)
     torch.manual_seed(8)

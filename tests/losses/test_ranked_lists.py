@@ -21,8 +21,7 @@ def batch(seed: int = 0) -> tuple[list[Tensor], Tensor]:
     return list((columns - 0.3).relu().unbind()), labels
 
 
-def build(name: str, **options: Any) -> Any:  # noqa: ANN401  (a loss with any settings)
-    return getattr(losses, name)(nn.Identity(), **options)
+MODEL = nn.Identity()
 
 
 def lists(columns: list[Tensor], labels: Tensor) -> list[tuple[list[float], list[float]]]:
@@ -48,7 +47,7 @@ def test_rank_net(scale: float) -> None:
         for j in range(DOCUMENTS)
         if given[i] > given[j]
     ]
-    found = build("SparseRankNetLoss", scale=scale).compute_loss_from_embeddings(columns, labels)
+    found = losses.SparseRankNetLoss(MODEL, scale=scale).compute_loss_from_embeddings(columns, labels)
     assert found.item() == pytest.approx(sum(pairs) / len(pairs), rel=1e-12)
 
 
@@ -67,7 +66,7 @@ def test_lambda_rank_counts_pairs_by_what_a_swap_would_change(gain: str) -> None
                     swapped = [{i: j, j: i}.get(each, each) for each in order]
                     change = abs(discounted([gains[each] for each in swapped]) / ideal - before)
                     total += change * math.log1p(math.exp(-(scores[i] - scores[j])))
-    found = build("SparseLambdaRankLoss", gain=gain).compute_loss_from_embeddings(columns, labels)
+    found = losses.SparseLambdaRankLoss(MODEL, gain=gain).compute_loss_from_embeddings(columns, labels)
     assert found.item() == pytest.approx(total / QUERIES, rel=1e-10)
 
 
@@ -82,7 +81,7 @@ def test_approximate_ndcg(gain: str) -> None:
             ahead = sum(1 / (1 + math.exp(-(scores[j] - scores[i]) / 0.7)) for j in range(DOCUMENTS) if j != i)
             dcg += gains[i] / math.log2(2 + ahead)
         missed.append(1 - dcg / discounted(sorted(gains, reverse=True)))
-    loss = build("SparseApproxNDCGLoss", temperature=0.7, gain=gain)
+    loss = losses.SparseApproxNDCGLoss(MODEL, temperature=0.7, gain=gain)
     assert loss.compute_loss_from_embeddings(columns, labels).item() == pytest.approx(sum(missed) / QUERIES, rel=1e-10)
 
 
@@ -93,7 +92,7 @@ def test_a_low_temperature_gives_ndcg_itself() -> None:
         gains = [gain_of(label, "exponential") for label in given]
         order = sorted(range(DOCUMENTS), key=lambda i: -scores[i])
         true.append(discounted([gains[i] for i in order]) / discounted(sorted(gains, reverse=True)))
-    found = build("SparseApproxNDCGLoss", temperature=1e-4).compute_loss_from_embeddings(columns, labels)
+    found = losses.SparseApproxNDCGLoss(MODEL, temperature=1e-4).compute_loss_from_embeddings(columns, labels)
     assert found.item() == pytest.approx(1 - sum(true) / QUERIES, abs=1e-9)
 
 
@@ -104,7 +103,7 @@ NAMES = ["SparseRankNetLoss", "SparseLambdaRankLoss", "SparseApproxNDCGLoss"]
 def test_labels_that_order_nothing_teach_nothing(name: str) -> None:
     columns, labels = batch()
     weights = columns[0].requires_grad_()
-    loss = build(name).compute_loss_from_embeddings([weights, *columns[1:]], torch.zeros_like(labels))
+    loss = getattr(losses, name)(MODEL).compute_loss_from_embeddings([weights, *columns[1:]], torch.zeros_like(labels))
     loss.backward()
     assert loss.item() == 0.0
     assert weights.grad is not None and weights.grad.abs().sum() == 0
@@ -117,7 +116,7 @@ def test_a_step_down_the_gradient_puts_documents_in_order(name: str) -> None:
     documents = [torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.5, 0.0]]), torch.tensor([[0.5, 0.2, 0.2]])]
     for each in documents:
         each.requires_grad_()
-    build(name).compute_loss_from_embeddings([query, *documents], labels).backward()
+    getattr(losses, name)(MODEL).compute_loss_from_embeddings([query, *documents], labels).backward()
     gradients = [float(each.grad.sum()) for each in documents if each.grad is not None]
     assert gradients[0] > 0 > gradients[2]
 
@@ -126,11 +125,11 @@ def test_a_step_down_the_gradient_puts_documents_in_order(name: str) -> None:
 def test_what_is_missing_is_named(name: str) -> None:
     columns, labels = batch()
     with pytest.raises(ValueError, match=f"{name} needs at least 3 columns, a query and two or more documents, got 2"):
-        build(name).compute_loss_from_embeddings(columns[:2], labels[:, :1])
+        getattr(losses, name)(MODEL).compute_loss_from_embeddings(columns[:2], labels[:, :1])
     with pytest.raises(ValueError, match=f"{name} needs labels"):
-        build(name).compute_loss_from_embeddings(columns)
+        getattr(losses, name)(MODEL).compute_loss_from_embeddings(columns)
     with pytest.raises(ValueError, match=rf"{name} .* of shape \(3, 5\), got \(3, 4\)"):
-        build(name).compute_loss_from_embeddings(columns, labels[:, :4])
+        getattr(losses, name)(MODEL).compute_loss_from_embeddings(columns, labels[:, :4])
 
 
 @pytest.mark.parametrize(
@@ -145,14 +144,14 @@ def test_what_is_missing_is_named(name: str) -> None:
 )
 def test_settings_out_of_range_are_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build(name, **options)
+        getattr(losses, name)(MODEL, **options)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"), [(NAMES[0], {"scale"}), (NAMES[1], {"gain"}), (NAMES[2], {"temperature"})]
 )
 def test_model_card(name: str, settings: set[str]) -> None:
-    loss = build(name)
+    loss = getattr(losses, name)(MODEL)
     assert loss.get_config_dict()["similarity_fct"] == "pairwise_dot_score"
     assert settings <= set(loss.get_config_dict())
     assert loss.citation.strip().startswith("@")

@@ -109,10 +109,6 @@ def test_a_target_that_is_none_is_refused(dims: float) -> None:
         SparsityTarget(dims)
 
 
-def splade(model: nn.Module, **options: Any) -> SpladeLoss:  # noqa: ANN401  (settings)
-    return SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), **options)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -131,11 +127,16 @@ def splade(model: nn.Module, **options: Any) -> SpladeLoss:  # noqa: ANN401  (se
 )
 def test_contradictions_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        splade(nn.Identity(), **options)
+        SpladeLoss(nn.Identity(), SparseMultipleNegativesRankingLoss(nn.Identity()), **options)
 
 
 def test_model_card_settings() -> None:
-    loss = splade(nn.Identity(), target_document_dims=9, query_regularizer_weight=0.25)
+    loss = SpladeLoss(
+        nn.Identity(),
+        SparseMultipleNegativesRankingLoss(nn.Identity()),
+        target_document_dims=9,
+        query_regularizer_weight=0.25,
+    )
     assert loss.get_config_dict() == {
         "loss": loss.loss,
         "query_regularizer_weight": 0.25,
@@ -146,7 +147,7 @@ def test_model_card_settings() -> None:
     assert list(cached.weights_in_use()) == ["document_regularizer_weight", "query_regularizer_weight"]
 
 
-def trainer(folder: Path, **options: Any) -> SparseEncoderTrainer:  # noqa: ANN401  (settings)
+def trainer(folder: Path, options: dict[str, Any]) -> SparseEncoderTrainer:
     model = tiny_encoder()
     arguments: dict[str, Any] = {
         "per_device_train_batch_size": 4,
@@ -158,7 +159,9 @@ def trainer(folder: Path, **options: Any) -> SparseEncoderTrainer:  # noqa: ANN4
         "disable_tqdm": True,
     }
     args = SparseEncoderTrainingArguments(str(folder), **arguments, **options)
-    loss = splade(model, target_document_dims=5, query_regularizer_weight=0.01)
+    loss = SpladeLoss(
+        model, SparseMultipleNegativesRankingLoss(model), target_document_dims=5, query_regularizer_weight=0.01
+    )
     return SparseEncoderTrainer(model, args, pairs(24), loss=loss)
 
 
@@ -176,7 +179,7 @@ class Rows(TrainerCallback):
 
 
 def test_a_trainer_logs_saves_and_resumes_the_weight_and_schedules_only_the_other(tmp_path: Path) -> None:
-    straight, logged = trainer(tmp_path / "straight", save_strategy="steps", save_steps=3), Rows()
+    straight, logged = trainer(tmp_path / "straight", {"save_strategy": "steps", "save_steps": 3}), Rows()
     straight.add_callback(logged)
     straight.train()
     found = logged.weights("document")
@@ -186,7 +189,7 @@ def test_a_trainer_logs_saves_and_resumes_the_weight_and_schedules_only_the_othe
     assert logged.weights("query")[-1] == 0.01
     saved = load_file(tmp_path / "straight" / "checkpoint-3" / "loss.safetensors")
     assert int(saved["document_target.updates"]) == 3
-    resumed, again = trainer(tmp_path / "resumed", save_strategy="no"), Rows()
+    resumed, again = trainer(tmp_path / "resumed", {"save_strategy": "no"}), Rows()
     resumed.add_callback(again)
     resumed.train(resume_from_checkpoint=str(tmp_path / "straight" / "checkpoint-3"))
     assert again.weights("document") == found[3:]
@@ -194,8 +197,18 @@ def test_a_trainer_logs_saves_and_resumes_the_weight_and_schedules_only_the_othe
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_nothing_is_said_of_a_schedule_where_there_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_encoder()
+    loss = SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), target_document_dims=5, target_query_dims=4)
+    args = SparseEncoderTrainingArguments(str(tmp_path), max_steps=2, report_to="none", use_cpu=True, disable_tqdm=True)
+    SparseEncoderTrainer(model, args, pairs(24), loss=loss).train()
+    assert "SpladeRegularizerWeightSchedulerCallback" not in caplog.text
+    assert loss.document_regularizer_weight is None
+    assert loss.query_regularizer_weight is None
+
+
 def test_micro_batches_are_one_update(tmp_path: Path) -> None:
-    run = trainer(tmp_path, gradient_accumulation_steps=3, save_strategy="no")
+    run = trainer(tmp_path, {"gradient_accumulation_steps": 3, "save_strategy": "no"})
     run.train()
     assert int(run.loss.document_target.updates) == 6
 
@@ -266,7 +279,9 @@ def test_two_unlike_collections_reach_their_targets(
     random.Random(0).shuffle(texts)
     held_out, texts = texts[: len(texts) // 5], texts[len(texts) // 5 :]
     model = Words(32, terms)
-    loss = splade(model, target_document_dims=documents, target_query_dims=queries)
+    loss = SpladeLoss(
+        model, SparseMultipleNegativesRankingLoss(model), target_document_dims=documents, target_query_dims=queries
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
     steps = 700
     for step in range(steps):

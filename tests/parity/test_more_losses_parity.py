@@ -19,7 +19,6 @@ triplets = pytest.importorskip("sentence_transformers.sentence_transformer.losse
 
 BATCH, VOCABULARY = 5, 17
 Compute = Callable[..., Any]  # a tensor, or tensors by name
-Option = Any  # a number, a function, a module
 
 
 class Handed(nn.Module):
@@ -60,9 +59,9 @@ def assert_same(found: Compute, expected: Compute, count: int, labels: Tensor | 
     assert any(gradient.norm() > 1e-6 for gradient in gradients)
 
 
-def compare(name: str, count: int, labels: Tensor | None = None, **options: Option) -> None:
+def compare(name: str, count: int, labels: Tensor, options: dict[str, Any]) -> None:
     """Compare a loss of both libraries, and what they write into model cards."""
-    found, expected = getattr(ours, name)(Handed(), **options), getattr(peers, name)(Handed(), **options)
+    found, expected = (getattr(module, name)(Handed(), **options) for module in (ours, peers))
     assert found.get_config_dict() == expected.get_config_dict()
     assert_same(found.compute_loss_from_embeddings, expected.compute_loss_from_embeddings, count, labels)
 
@@ -74,7 +73,7 @@ SIMILARITIES = ["pairwise_dot_score", "pairwise_cos_sim", "pairwise_euclidean_si
 @pytest.mark.parametrize(("negatives", "shape"), [(1, (5,)), (1, (5, 1)), (1, (5, 2)), (3, (5, 3)), (3, (5, 4))])
 def test_margin_mse(similarity_fct: str, negatives: int, shape: tuple[int, ...]) -> None:
     function = getattr(similarity, similarity_fct)
-    compare("SparseMarginMSELoss", negatives + 2, random_labels(*shape), similarity_fct=function)
+    compare("SparseMarginMSELoss", negatives + 2, random_labels(*shape), {"similarity_fct": function})
 
 
 @pytest.mark.parametrize(
@@ -89,22 +88,22 @@ def test_margin_mse(similarity_fct: str, negatives: int, shape: tuple[int, ...])
 )
 @pytest.mark.parametrize("documents", [2, 4])
 def test_distilled_distribution(options: dict[str, Any], documents: int) -> None:
-    compare("SparseDistillKLDivLoss", documents + 1, random_labels(BATCH, documents).double(), **options)
+    compare("SparseDistillKLDivLoss", documents + 1, random_labels(BATCH, documents).double(), options)
 
 
 @pytest.mark.parametrize("labels", [random_labels(BATCH), random_labels(BATCH, 1), torch.tensor([1, 0, 2, 1, 0])])
 @pytest.mark.parametrize("options", [{}, {"scale": 3.0, "similarity_fct": similarity.pairwise_dot_score}])
 def test_cosent(options: dict[str, Any], labels: Tensor) -> None:
-    compare("SparseCoSENTLoss", 2, labels, **options)
+    compare("SparseCoSENTLoss", 2, labels, options)
 
 
 def test_cosent_of_booleans() -> None:
-    compare("SparseCoSENTLoss", 2, torch.tensor([True, False, True, True, False]))
+    compare("SparseCoSENTLoss", 2, torch.tensor([True, False, True, True, False]), {})
 
 
 @pytest.mark.parametrize("scale", [20.0, 2.5])
 def test_angle(scale: float) -> None:
-    compare("SparseAnglELoss", 2, random_labels(BATCH), scale=scale)
+    compare("SparseAnglELoss", 2, random_labels(BATCH), {"scale": scale})
 
 
 @pytest.mark.parametrize("width", [6, 7])
@@ -117,7 +116,7 @@ def test_angle_similarity(width: int) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"loss_fct": nn.L1Loss(), "cos_score_transformation": nn.Sigmoid()}])
 def test_cosine_similarity(options: dict[str, Any]) -> None:
-    compare("SparseCosineSimilarityLoss", 2, random_labels(BATCH), **options)
+    compare("SparseCosineSimilarityLoss", 2, random_labels(BATCH), options)
 
 
 @pytest.mark.parametrize("metric", ["COSINE", "EUCLIDEAN", "MANHATTAN"])

@@ -6,6 +6,7 @@ from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.data.collator import SparseEncoderDataCollator
 from sparse_encoder.training.data.padding import DataCollatorWithPadding, default_data_collator
 from sparse_encoder.training.evaluating import EvalLoopOutput, PredictionOutput
+from sparse_encoder.training.events.active_terms import ActiveTerms
 from sparse_encoder.training.events.codecarbon import CodeCarbonCallback
 from sparse_encoder.training.events.early_stopping import EarlyStoppingCallback
 from sparse_encoder.training.events.flow import DefaultFlowCallback
@@ -13,7 +14,7 @@ from sparse_encoder.training.events.hub_push import HubPushCallback
 from sparse_encoder.training.events.metric import MetricCallback
 from sparse_encoder.training.events.progress import PrinterCallback, ProgressCallback
 from sparse_encoder.training.events.protocol import CallbackHandler, ExportableState, TrainerCallback
-from sparse_encoder.training.events.sparsity import ActiveTerms, SparsityMonitorCallback
+from sparse_encoder.training.events.sparsity import SparsityMonitorCallback
 from sparse_encoder.training.events.splade_weights import SchedulerType, SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.events.tensorboard import TensorBoardCallback
 from sparse_encoder.training.events.wandb import WandbCallback

@@ -112,6 +112,7 @@ class TrainingRun:
         trainer.objective.zero_grad(set_to_none=True)
         trainer.callback_handler.context["train_dataloader"] = self.loader
         trainer.callback_handler.context["save_checkpoint"] = self.save_checkpoint
+        trainer.callback_handler.context["objective"] = trainer.objective
         trainer.fire("on_train_begin")
         if trainer.args.eval_on_start and trainer.state.global_step == 0:
             self._evaluate()

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from distributed_helpers import in_processes
 from torch import Tensor, nn
 from training_helpers import TinyEncoder, pairs, tiny_encoder, trainer
 
-from sparse_encoder.losses import SparseMultipleNegativesRankingLoss
+from sparse_encoder.losses import CachedSpladeLoss, EmbeddingLoss, SparseMultipleNegativesRankingLoss
 from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.training import SparsityMonitorCallback
 
@@ -132,3 +134,110 @@ def test_the_run_is_the_same_without_it(tmp_path: Path) -> None:
 def test_parts_are_between_0_and_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be between 0 and 1, got 2"):
         SparsityMonitorCallback(**{name: 2})
+
+
+def test_columns_that_are_no_terms_of_the_vocabulary_are_no_stop_words(tmp_path: Path) -> None:
+    model = Scripted(4, 4)
+    model.tokenizer = SimpleNamespace(get_vocab=lambda: {"the": 0, "of": 1, "thing": 2})  # 17 columns
+    monitor = SparsityMonitorCallback()
+    run(tmp_path, model, monitor, save_strategy="no").train()
+    assert {each.stop_word_mass for each in monitor.history} == {0.0}
+
+
+class Wide(TinyEncoder):
+    """An encoder whose documents have all terms, and whose queries have 2 of them."""
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        weights: Tensor = super().forward(features)["sentence_embedding"] + 1.0
+        is_query = features["input_ids"][:, :1] == self.preprocess(["what"])["input_ids"]  # (B, 1)
+        return {**features, "sentence_embedding": weights.where(~is_query | (torch.arange(17) < 2), 0)}
+
+
+def counted(monitor: SparsityMonitorCallback) -> list[tuple[str, int, float]]:
+    return [(each.texts, each.rows, each.active) for each in monitor.history]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_mini_batches_of_a_column_are_counted_once_as_that_column(tmp_path: Path, accumulated: int) -> None:
+    def cached(model: nn.Module) -> nn.Module:
+        ranking = SparseMultipleNegativesRankingLoss(model)
+        return CachedSpladeLoss(model, ranking, 3e-3, 5e-3, mini_batch_size=3)
+
+    monitor = SparsityMonitorCallback()
+    options = {"max_steps": 1, "loss": cached, "gradient_accumulation_steps": accumulated}
+    run(tmp_path, Wide(), monitor, per_device_train_batch_size=8, **options).train()
+    rows = 8 * accumulated
+    assert counted(monitor) == [("queries", rows, 2.0), ("documents", rows, 17.0)]
+
+
+class Backwards(EmbeddingLoss):
+    """A loss that embeds documents first, and both columns twice."""
+
+    def forward(self, sentence_features: list[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        queries, documents = sentence_features
+        passes = [self.embed_column(dict(each)) for each in (documents, documents, queries, queries)]
+        return torch.stack([each.square().mean() for each in passes]).sum()
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
+        return embeddings[0].mean()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {}
+
+
+def test_a_loss_may_embed_its_columns_in_any_order_and_often(tmp_path: Path) -> None:
+    monitor = SparsityMonitorCallback()
+    run(tmp_path, Wide(), monitor, max_steps=1, loss=Backwards).train()
+    assert counted(monitor) == [("queries", 4, 2.0), ("documents", 4, 17.0)]
+
+
+class Joined(Backwards):
+    """A loss that makes new features of the columns it gets."""
+
+    def forward(self, sentence_features: list[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        texts = {name: each.repeat(2, 1) for name, each in sentence_features[1].items()}
+        return self.embed_column(texts).square().mean()
+
+
+def test_texts_that_no_column_holds_get_no_remedy_of_a_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = SparsityMonitorCallback(patience=0)
+    run(tmp_path, Wide(), monitor, max_steps=1, loss=Joined).train()
+    assert counted(monitor) == [("texts", 8, 17.0)]
+    (message,) = warnings_of(caplog)
+    assert message.startswith("step 1: the texts activate 17 terms")
+    assert "Raise the regularizers' weights" in message
+
+
+def test_what_was_told_and_the_history_go_on_with_a_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"save_strategy": "steps", "save_steps": 2, "restore_callback_states_from_checkpoint": True}
+    first = SparsityMonitorCallback(stop_words=["The"])
+    run(tmp_path, Scripted(0, 5), first, max_steps=4, **options).train()
+    assert len(warnings_of(caplog)) == 1
+    again = run(tmp_path, Scripted(0, 5), SparsityMonitorCallback(), max_steps=4, **options)
+    again.train(resume_from_checkpoint=tmp_path / "checkpoint-2")
+    assert len(warnings_of(caplog)) == 1
+    (monitor,) = [each for each in again.callback_handler.callbacks if isinstance(each, SparsityMonitorCallback)]
+    assert monitor.history == first.history
+    assert monitor.stop_words == {"the"}
+
+
+def uneven(rank: int, folder: str) -> Anything:
+    """Train where the model finds no terms in the second process only."""
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("sparse_encoder.training.events.sparsity").addHandler(handler)
+    monitor = SparsityMonitorCallback(most_empty=0.4, stop=True)
+    model = Scripted(0, 0) if rank else Scripted(3, 5)
+    given = run(Path(folder) / "run", model, monitor, ddp_find_unused_parameters=True)
+    return {"steps": given.train().global_step, "counted": counted(monitor), "told": told}
+
+
+def test_processes_judge_their_texts_together_and_stop_together(tmp_path: Path) -> None:
+    first, second = in_processes(uneven, ranks=2, folder=tmp_path)
+    assert first["steps"] == second["steps"] == 1
+    assert first["counted"] == second["counted"] == [("queries", 8, 1.5), ("documents", 8, 2.5)]
+    assert [each[:30] for each in first["told"]] == ["step 1: 50% of the queries hav", "step 1: 50% of the documents h"]
+    assert second["told"] == []

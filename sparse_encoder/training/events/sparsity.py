@@ -1,14 +1,14 @@
 """The callback that watches how many terms a model activates while it is trained, and tells when that goes wrong.
 
-It sees what the model returns, on the device; only a log row waits for it. It knows no losses.
+It sees what the model returns, on the device; only a log row waits for it. Of losses it knows which columns they get.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,49 +16,36 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.search.words import stop_words_of
-from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
+from sparse_encoder.training.events.active_terms import DOCUMENTS, QUERIES, ActiveTerms, ColumnTracker, Tallies
+from sparse_encoder.training.events.protocol import Arguments, Context, ExportableState, TrainerCallback
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 logger = logging.getLogger(__name__)
 
-QUERIES, DOCUMENTS = "queries", "documents"
-_BUCKETS = 20  # of the histogram: 0 terms, 1, 2-3, 4-7, ... up to half a million
-_ROWS, _ACTIVE, _EMPTY, _STOP_MASS, _MASS = range(5)  # places in a tally, before the histogram
+_WEIGHTS = {QUERIES: "query_regularizer_weight", DOCUMENTS: "document_regularizer_weight"}
+_NAMES = {QUERIES: "query", DOCUMENTS: "document"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ActiveTerms:
-    """What the texts between two log rows activated."""
-
-    step: int
-    texts: str
-    """``queries`` or ``documents``."""
-    rows: int
-    active: float
-    """Terms of a text, in the mean."""
-    empty: float
-    """Part of the texts without any."""
-    dense: float
-    """Part of the vocabulary that a text activates, in the mean."""
-    stop_word_mass: float
-    """Part of all weight that lies on stop words; 0 if they are not known."""
-    histogram: tuple[int, ...]
-    """Texts with 0 terms, 1, 2 to 3, 4 to 7, and so on in powers of two."""
-
-
-class SparsityMonitorCallback(TrainerCallback):
+class SparsityMonitorCallback(TrainerCallback, ExportableState):
     """Warn when term weights collapse to zero, stay dense, or lie on stop words; each once, with step and remedy.
 
-    The first column of a batch is taken for queries and the others for documents. Texts that are dense are told only
-    after the first part of a run, in which the regularizers' weights still rise.
+    The first column that a loss gets is taken for queries and the others for documents, each text once per batch,
+    however the loss cuts and repeats them; what a loss makes the model read instead counts as plain texts. Texts that
+    are dense are told only after the first part of a run, in which the regularizers' weights still rise. Several
+    processes judge their texts together, and the first one tells. What was told, and the history, are saved with
+    checkpoints; texts since the last log row before a checkpoint are not judged after a resume from it.
 
     Args:
         most_empty: Part of the texts without an active term from which on they count as collapsed.
         most_dense: Part of the vocabulary from which on texts count as dense.
         most_stop_words: Part of the weight on stop words from which on it is told.
         patience: Part of the run in which dense texts are let be.
-        stop_words: Words, or the name of a list; they need a model with a ``tokenizer``. None tells nothing of them.
+        stop_words: Words, or the name of a list; they need a model with a ``tokenizer`` whose
+            vocabulary is that of the embeddings. None tells nothing of them.
         stop: End the run at a collapse to zero.
         log: Add active terms of queries and documents to every log row of training.
 
@@ -82,14 +69,34 @@ class SparsityMonitorCallback(TrainerCallback):
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         self.most_empty, self.most_dense, self.most_stop_words = most_empty, most_dense, most_stop_words
         self.patience, self.stop, self.log = patience, stop, log
-        self.stop_words = stop_words_of(stop_words)
+        self._given_stop_words = stop_words if stop_words is None or isinstance(stop_words, str) else list(stop_words)
+        self.stop_words = stop_words_of(self._given_stop_words)
         self.history: list[ActiveTerms] = []
-        self._told: set[tuple[str, str]] = set()
-        self._tallies: dict[str, Tensor] = {}
-        self._calls = 0  # of the model in this micro-batch
-        self._stop_ids: Tensor | None = None
-        self._vocabulary_size = 0
-        self._hook: RemovableHandle | None = None
+        self._told: dict[tuple[str, str], int] = {}  # by what and of which texts: the step
+        self._columns, self._tallies = ColumnTracker(), Tallies()
+        self._stop_ids: dict[int, Tensor | None] = {}  # by width of the embeddings
+        self._device = torch.device("cpu")
+        self._hooks: list[RemovableHandle] = []
+
+    def state(self) -> dict[str, Any]:  # values that JSON can hold
+        """Return the settings, what was told, and the history."""
+        settings = ("most_empty", "most_dense", "most_stop_words", "patience", "stop", "log")
+        return {
+            "args": {name: getattr(self, name) for name in settings} | {"stop_words": self._given_stop_words},
+            "attributes": {
+                "told": [[kind, texts, step] for (kind, texts), step in self._told.items()],
+                "history": [asdict(each) for each in self.history],
+            },
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:  # as above
+        """Build one as it was when :meth:`state` was called."""
+        monitor = cls(**state["args"])
+        saved = state["attributes"]
+        monitor._told = {(kind, texts): step for kind, texts, step in saved["told"]}
+        monitor.history = [ActiveTerms(**{**each, "histogram": tuple(each["histogram"])}) for each in saved["history"]]
+        return monitor
 
     def on_train_begin(
         self,
@@ -97,23 +104,30 @@ class SparsityMonitorCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: nn.Module | None = None,
+        objective: nn.Module | None = None,
         **context: Context,
     ) -> None:
-        """Begin to watch the model."""
-        self._release()
-        self._told.clear()
-        self.history.clear()
-        if model is not None:
-            self._stop_ids = self._find_stop_ids(model)
-            self._hook = model.register_forward_hook(self._watch)
+        """Begin to watch the model, and what its losses get; forget what is beyond the step to go on from."""
+        self.release()
+        self._told = {what: step for what, step in self._told.items() if step <= state.global_step}
+        self.history[:] = [each for each in self.history if each.step <= state.global_step]
+        self._stop_ids = {}
+        if model is None:
+            return
+        self._device = next((each.device for each in model.parameters()), self._device)
+        self._hooks = [model.register_forward_hook(self._watch)]
+        inside = set(model.modules())
+        for loss in () if objective is None else objective.modules():
+            if loss not in inside:
+                self._hooks.append(loss.register_forward_pre_hook(self._expect, with_kwargs=True))
 
     def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
-        """Expect queries first."""
-        self._calls = 0
+        """Forget the columns of the batch before."""
+        self._columns.begin(None)
 
     def on_substep_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
-        """Expect queries first again."""
-        self._calls = 0
+        """Forget the columns of the batch before."""
+        self._columns.begin(None)
 
     def on_log(
         self,
@@ -124,75 +138,49 @@ class SparsityMonitorCallback(TrainerCallback):
         **context: Context,
     ) -> None:
         """Judge the texts since the last row of training."""
-        if logs is None or "loss" not in logs:
+        if logs is None or not {"loss", "learning_rate"} <= set(logs):
             return
-        tallies, self._tallies = self._tallies, {}
-        for texts, tally in tallies.items():
-            found = self._read(state.global_step, texts, tally)
+        for found in self._tallies.take(state.global_step, self._device):
             self.history.append(found)
             if self.log:
-                logs[f"{'query' if texts == QUERIES else 'document'}_active_terms"] = found.active
+                logs[f"{_NAMES.get(found.texts, 'text')}_active_terms"] = found.active
             self._judge(found, state, control)
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Leave the model alone."""
-        self._release()
+        self.release()
 
-    def _release(self) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook, self._tallies = None, {}
+    def release(self) -> None:
+        """Leave the model and its losses alone."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._tallies = [], Tallies()
 
-    def _watch(self, module: nn.Module, given: object, returned: object) -> None:
+    def _expect(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Note the columns that a loss gets, which it is going to run the model on."""
+        if torch.is_grad_enabled():
+            self._columns.begin(given[0] if given else named.get("sentence_features"))
+
+    def _watch(self, module: nn.Module, given: tuple[Any, ...], returned: object) -> None:
         """Count what one call of the model in training has returned."""
         if not (module.training and torch.is_grad_enabled()) or not isinstance(returned, Mapping):
             return
         weights = returned.get("sentence_embedding")
         if not isinstance(weights, Tensor) or weights.ndim != 2:
             return
-        texts = DOCUMENTS if self._calls else QUERIES
-        self._calls += 1
-        self._vocabulary_size = weights.shape[1]
-        tally = self._count(weights.detach())
-        self._tallies[texts] = self._tallies[texts] + tally if texts in self._tallies else tally
-
-    def _count(self, weights: Tensor) -> Tensor:
-        """Return rows, active terms, empty rows, masses and the histogram of some rows, (5 + buckets,)."""
-        magnitudes = weights.abs()
-        active = (magnitudes > 0).sum(dim=1)  # (B,)
-        mass = magnitudes.sum(dtype=torch.float32)
-        on_stop_words = torch.zeros_like(mass)
-        if self._stop_ids is not None:
-            self._stop_ids = self._stop_ids.to(weights.device)
-            on_stop_words = magnitudes.index_select(1, self._stop_ids).sum(dtype=torch.float32)
-        buckets = (active.float().log2().floor() + 1).clamp(min=0, max=_BUCKETS - 1)  # 0 terms give -inf, so bucket 0
-        histogram = (buckets.unsqueeze(1) == torch.arange(_BUCKETS, device=weights.device)).sum(dim=0)
-        head = [torch.full_like(mass, len(weights)), active.sum(), (active == 0).sum(), on_stop_words, mass]
-        return torch.cat([torch.stack([each.float() for each in head]), histogram.float()])
-
-    def _read(self, step: int, texts: str, tally: Tensor) -> ActiveTerms:
-        """Return what a tally says, in one transfer."""
-        values = tally.tolist()
-        rows = values[_ROWS]
-        active = values[_ACTIVE] / rows
-        return ActiveTerms(
-            step=step,
-            texts=texts,
-            rows=int(rows),
-            active=active,
-            empty=values[_EMPTY] / rows,
-            dense=active / max(1, self._vocabulary_size),
-            stop_word_mass=values[_STOP_MASS] / values[_MASS] if values[_MASS] else 0.0,
-            histogram=tuple(int(each) for each in values[_MASS + 1 :]),
-        )
+        texts, rows = self._columns.take(given[0] if given else None, len(weights))
+        if rows:
+            stop_ids = self._stop_ids_for(module, weights)
+            self._tallies.add(texts, weights.detach()[:rows], stop_ids)
 
     def _judge(self, found: ActiveTerms, state: TrainerState, control: TrainerControl) -> None:
         """Tell what is wrong, each thing once."""
-        weight = f"{'query' if found.texts == QUERIES else 'document'}_regularizer_weight"
+        weight = _WEIGHTS.get(found.texts, "the regularizers' weights")
         if found.empty > self.most_empty:
             self._tell(
                 "empty",
                 found,
+                state,
                 f"{found.empty:.0%} of the {found.texts} have no active term: they collapsed to zero. The regularizer "
                 f"is too strong or rises too early, or the learning rate is too high: lower {weight}, raise the "
                 "warmup_ratio of its schedule, or lower learning_rate",
@@ -203,6 +191,7 @@ class SparsityMonitorCallback(TrainerCallback):
             self._tell(
                 "dense",
                 found,
+                state,
                 f"the {found.texts} activate {found.active:.0f} terms, {found.dense:.0%} of the vocabulary: no index "
                 f"is fast with them. Raise {weight}, or train longer after its warm-up",
             )
@@ -210,23 +199,45 @@ class SparsityMonitorCallback(TrainerCallback):
             self._tell(
                 "stop words",
                 found,
+                state,
                 f"{found.stop_word_mass:.0%} of the weight of the {found.texts} lies on stop words, which tell texts "
                 f"apart badly. Raise {weight}, or check that the texts are not all alike",
             )
 
-    def _tell(self, kind: str, found: ActiveTerms, message: str) -> None:
+    def _tell(self, kind: str, found: ActiveTerms, state: TrainerState, message: str) -> None:
         if (kind, found.texts) not in self._told:
-            self._told.add((kind, found.texts))
-            logger.warning("step %d: %s", found.step, message)
+            self._told[kind, found.texts] = found.step
+            if state.is_world_process_zero:
+                logger.warning("step %d: %s", found.step, message)
 
-    def _find_stop_ids(self, model: nn.Module) -> Tensor | None:
-        """Return the terms of the vocabulary that are stop words; None if that cannot be known."""
-        vocabulary: Any = getattr(getattr(model, "tokenizer", None), "get_vocab", None)  # of any tokenizer
-        has_terms = not any(isinstance(part, SparseAutoEncoder) for part in model.modules())  # which has units instead
-        if vocabulary is None or not self.stop_words or not has_terms:
-            return None
-        ids = sorted(number for term, number in vocabulary().items() if term.lower() in self.stop_words)
-        return torch.tensor(ids) if ids else None
+    def _stop_ids_for(self, model: nn.Module, weights: Tensor) -> Tensor | None:
+        """Return the columns of stop words; None if the columns are no terms of the model's vocabulary."""
+        width = weights.shape[1]
+        if width not in self._stop_ids:
+            self._stop_ids[width] = find_stop_ids(model, width, self.stop_words)
+        found = self._stop_ids[width]
+        if found is not None and found.device != weights.device:
+            found = self._stop_ids[width] = found.to(weights.device)
+        return found
+
+
+def find_stop_ids(model: nn.Module, width: int, stop_words: Collection[str]) -> Tensor | None:
+    """Return the columns of an embedding that are stop words; None if there are none, or the columns are no terms.
+
+    Args:
+        model: Perhaps with a ``tokenizer``. Its columns are terms if there is one for each of the vocabulary, and no
+            autoencoder, which has units in their place.
+        width: Number of columns.
+        stop_words: In small letters.
+    """
+    get_vocabulary: Any = getattr(getattr(model, "tokenizer", None), "get_vocab", None)  # of any tokenizer
+    if not stop_words or get_vocabulary is None or any(isinstance(part, SparseAutoEncoder) for part in model.modules()):
+        return None
+    vocabulary = get_vocabulary()
+    if not vocabulary or max(vocabulary.values()) + 1 != width:
+        return None
+    ids = sorted(number for term, number in vocabulary.items() if term.lower() in stop_words)
+    return torch.tensor(ids) if ids else None
 
 
 def watch_sparsity(callbacks: list[TrainerCallback]) -> None:

@@ -176,7 +176,14 @@ class Search:
         """Give back what a run has taken on the device; the model is in main memory until the next one is made."""
         trainer = self.trainer
         trainer.optimizer = trainer.lr_scheduler = None
-        for name in ("optimizer", "lr_scheduler", "train_dataloader", "eval_dataloader", "save_checkpoint"):
+        for name in (
+            "optimizer",
+            "lr_scheduler",
+            "train_dataloader",
+            "eval_dataloader",
+            "save_checkpoint",
+            "objective",
+        ):
             trainer.callback_handler.context.pop(name, None)
         trainer.objective.zero_grad(set_to_none=True)
         if trainer.accelerator.device.type != "cpu" and not is_sharded(trainer.model):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,11 +41,17 @@ _ONLY = {
     "accelerator_config": "the trainer's own arguments say all of it",
     "parallelism_config": "training is sharded by fsdp",
     "use_liger_kernel": "its kernels are for models of transformers",
+    "liger_kernel_config": "its kernels are for models of transformers",
+    "trackio_space_id": "trackio is no tracker here; report_to names the others",
+    "trackio_bucket_id": "trackio is no tracker here; report_to names the others",
+    "trackio_static_space_id": "trackio is no tracker here; report_to names the others",
     "use_cache": "a cache of keys and values is of no use in training",
     "neftune_noise_alpha": "it is not supported; a forward hook on the word embeddings adds noise",
     "optim_target_modules": "its optimizers are not supported",
 }
 """Fields of transformers that have one value here, and why."""
+_KINDS = {"bool": "True or False", "str": "a text", "list[str]": "a list of texts"}
+_OWN = "sparse_encoder."
 _INF = math.inf
 _INTEGERS = {  # name: smallest value
     "per_device_train_batch_size": 1,
@@ -85,6 +93,34 @@ _OPTIONAL = (
 )
 
 
+def check_types(args: TrainingArguments) -> None:
+    """Check fields that are a boolean, a text, or a list of texts, perhaps None, by what they are declared as.
+
+    Raises:
+        TypeError: If one is something else.
+    """
+    own = {name for kind in type(args).__mro__ if kind.__module__.startswith(_OWN) for name in _annotations(kind)}
+    for each in fields(args):
+        kinds, value = set(str(each.type).split(" | ")), getattr(args, each.name)
+        if each.name in _ONLY or each.name not in own or not kinds <= {*_KINDS, "None"}:
+            continue
+        if not (value is None and "None" in kinds) and not any(_is_a(value, kind) for kind in kinds):
+            told = " or ".join(_KINDS[kind] for kind in sorted(kinds - {"None"}))
+            raise TypeError(f"{each.name} must be {told}, got {value!r}")
+
+
+def _annotations(kind: type) -> dict[str, object]:
+    """Return what a class itself declares."""
+    return dict(vars(kind).get("__annotations__", {}))
+
+
+def _is_a(value: object, kind: str) -> bool:
+    """Return whether a value is of a declared kind."""
+    if kind == "list[str]":
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    return isinstance(value, {"bool": bool, "str": str}.get(kind, ()))
+
+
 def check_arguments(args: TrainingArguments) -> None:
     """Check every rule.
 
@@ -103,6 +139,10 @@ def check_arguments(args: TrainingArguments) -> None:
         if getattr(args, name) not in (only, None):
             raise ValueError(f"{name} must be {only!r}, got {getattr(args, name)!r}: {reason}")
     for pattern, rate in args.mapping("learning_rate_mapping").items():
+        try:
+            re.compile(pattern)
+        except re.error as reason:
+            raise ValueError(f"learning_rate_mapping: {pattern!r} is no regular expression: {reason}") from reason
         if not 0 <= check_number(f"the learning rate of {pattern!r}", rate) < _INF:
             raise ValueError(f"learning_rate_mapping needs rates >= 0, got {rate} for {pattern!r}")
     _check_precision(args)

@@ -6,30 +6,23 @@ What sparse encoders need in addition is in :mod:`sparse_encoder.training.sparse
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
-from sparse_encoder.training.argument_checks import check_arguments
+from sparse_encoder.training.argument_checks import check_arguments, check_types
 from sparse_encoder.training.argument_values import read_mapping
 from sparse_encoder.training.events.reporting import tracker_names
-
-logger = logging.getLogger(__name__)
-
-_LOG_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+from sparse_encoder.training.process_facts import ProcessFacts
 
 
 @dataclass
-class TrainingArguments:
+class TrainingArguments(ProcessFacts):
     """Settings of :class:`~sparse_encoder.training.Trainer`.
 
     Every field is honoured. A value that is not supported is refused by name at construction; so is an unknown field.
@@ -70,7 +63,7 @@ class TrainingArguments:
     warmup_steps: float = 0
     """Updates in which the learning rate rises; below 1 it is a ratio of the run."""
     warmup_ratio: float | None = None
-    """Older name of a ratio in ``warmup_steps``; used when that is 0."""
+    """Older name of a ratio in ``warmup_steps``; 0 leaves that as it is."""
     optim: str = "adamw_torch_fused"
     optim_args: dict[str, Any] | str | None = None
     """Further options of the optimizer: ``"key=value,key=value"``."""
@@ -79,7 +72,7 @@ class TrainingArguments:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
-    """Longer gradients are scaled down to this norm; 0 leaves them as they are."""
+    """Longer gradients are scaled down to this norm; 0, or ``None``, leaves them as they are."""
     learning_rate_mapping: dict[str, float] | str | None = field(default_factory=dict)
     """Learning rates by regular expression, searched for in names of parameters such as ``model.0.weight``, and of
     parameters within a module class such as ``SparseStaticEmbedding.weight``; the first that is found counts."""
@@ -232,16 +225,22 @@ class TrainingArguments:
     accelerator_config: None = None
     parallelism_config: None = None
     use_liger_kernel: bool = False
+    liger_kernel_config: None = None
+    trackio_space_id: None = None
+    trackio_bucket_id: None = None
+    trackio_static_space_id: None = None
     use_cache: bool = False
     neftune_noise_alpha: None = None
     optim_target_modules: None = None
 
     def __post_init__(self) -> None:
         """Bring the values into one form and check them."""
-        self.output_dir = "trainer_output" if self.output_dir is None else os.path.expanduser(self.output_dir)
-        self._take_older_names()
+        self.output_dir = "trainer_output" if self.output_dir is None else self.output_dir
         for each in fields(self):
             setattr(self, each.name, plain(getattr(self, each.name)))
+        self._take_older_names()
+        check_types(self)
+        self.output_dir = os.path.expanduser(self.output_dir)
         for name in ("gradient_checkpointing_kwargs", "learning_rate_mapping", "lr_scheduler_kwargs", "fsdp_config"):
             setattr(self, name, read_mapping(name, getattr(self, name)))
         if self.torch_compile_backend is not None or self.torch_compile_mode is not None:
@@ -263,91 +262,27 @@ class TrainingArguments:
 
     def _take_older_names(self) -> None:
         """Give the values of aliases to the fields they stand for."""
-        if isinstance(self.warmup_ratio, int | float) and 0 <= self.warmup_ratio < 1 and self.warmup_steps == 0:
-            self.warmup_steps, self.warmup_ratio = self.warmup_ratio, None
+        ratio = self.warmup_ratio
+        if isinstance(ratio, int | float) and (ratio == 0 or (0 < ratio < 1 and self.warmup_steps == 0)):
+            self.warmup_steps, self.warmup_ratio = self.warmup_steps or ratio, None
         if self.activation_checkpointing is not None:
             self.gradient_checkpointing = self.activation_checkpointing
         if self.activation_checkpointing_kwargs is not None:
             self.gradient_checkpointing_kwargs = self.activation_checkpointing_kwargs
-        self.gradient_checkpointing = bool(self.gradient_checkpointing)
+        for name, value in _FOR_NONE.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value() if callable(value) else value)
+        self.debug = self.debug or ""  # of some versions an empty list
+        if isinstance(self.fsdp, bool):
+            self.fsdp = "full_shard" if self.fsdp else None
         if self.evaluation_strategy is not None:
             warnings.warn("evaluation_strategy is now called eval_strategy", FutureWarning, stacklevel=4)
             self.eval_strategy, self.evaluation_strategy = self.evaluation_strategy, None
-
-    @property
-    def device(self) -> torch.device:
-        """Where this process trains."""
-        device: torch.device = PartialState(cpu=self.use_cpu).device
-        return device
-
-    @property
-    def n_gpu(self) -> int:
-        """Devices of this process: 1, or 0 on the CPU; one process never drives several."""
-        return int(self.device.type != "cpu")
-
-    @property
-    def world_size(self) -> int:
-        """Processes that train together."""
-        return int(PartialState(cpu=self.use_cpu).num_processes)
-
-    @property
-    def process_index(self) -> int:
-        """Number of this process."""
-        return int(PartialState(cpu=self.use_cpu).process_index)
-
-    @property
-    def local_process_index(self) -> int:
-        """Number of this process on its machine."""
-        return int(PartialState(cpu=self.use_cpu).local_process_index)
-
-    @property
-    def train_batch_size(self) -> int:
-        """Rows of a batch of one process."""
-        return self.per_device_train_batch_size
-
-    @property
-    def eval_batch_size(self) -> int:
-        """Rows of a batch of one process in evaluations."""
-        return self.per_device_eval_batch_size
-
-    @property
-    def place_model_on_device(self) -> bool | None:
-        """Whether the trainer moves the model; ``None`` lets the trainer decide."""
-        return None
-
-    @property
-    def should_log(self) -> bool:
-        """Whether this process shows the log: the first one, of every machine with ``log_on_each_node``."""
-        return (self.local_process_index if self.log_on_each_node else self.process_index) == 0
-
-    @property
-    def should_save(self) -> bool:
-        """Whether this process writes: the first of all does."""
-        return self.process_index == 0
-
-    @contextmanager
-    def main_process_first(self, local: bool = True, desc: str = "work") -> Iterator[None]:
-        """Let one process do something, such as preparing data, before the others do it or find it done.
-
-        Args:
-            local: One of each machine; otherwise one of all.
-            desc: Told to the log, at the level ``debug``.
-        """
-        state = PartialState(cpu=self.use_cpu)
-        with state.local_main_process_first() if local else state.main_process_first():
-            logger.debug("process %d: %s", self.process_index, desc)
-            yield
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """Return the updates in which the learning rate rises, of a run of so many updates."""
         steps = self.warmup_steps
         return math.ceil(num_training_steps * steps) if steps < 1 else int(steps)
-
-    def get_process_log_level(self) -> int | None:
-        """Return the level of the library's log in this process; ``None`` leaves it as it is."""
-        if self.log_level == "passive":
-            return None
-        return _LOG_LEVELS[self.log_level if self.should_log else self.log_level_replica]
 
     def mapping(self, name: str) -> dict[str, Any]:  # values as the field says
         """Return a field that is a mapping; it may have been given as JSON or None."""
@@ -381,16 +316,19 @@ class TrainingArguments:
         dtype = torch.float16 if self.fp16 else torch.bfloat16
         return torch.autocast(device.type, dtype=dtype, enabled=self.bf16 or self.fp16)
 
-    def set_log_level(self) -> None:
-        """Give the library's log the level of this process."""
-        level = self.get_process_log_level()
-        if level is not None:
-            logging.getLogger("sparse_encoder").setLevel(level)
+
+_FOR_NONE: dict[str, Any] = {  # what None stands for, of fields that are not optional
+    "gradient_checkpointing": False,
+    "ddp_broadcast_buffers": False,
+    "include_for_metrics": list,
+    "max_grad_norm": 0.0,
+    "use_cpu": False,
+}
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401  (any value of a field)
-    """Return the value of an enum member, of transformers' enums too, and anything else as it is."""
-    return value.value if isinstance(value, Enum) else value
+    """Return the value of an enum member, of transformers' enums too, a path as text, and anything else as it is."""
+    return value.value if isinstance(value, Enum) else os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _as_json(value: Any) -> Any:  # noqa: ANN401  (as above)

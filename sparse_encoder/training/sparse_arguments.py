@@ -44,9 +44,9 @@ class SparseEncoderTrainingArguments(TrainingArguments):
     """
 
     prediction_loss_only: bool = True
-    """Losses of sparse encoders have no outputs, so this is always so."""
-    remove_unused_columns: bool = False
-    """Only false: no column is ever removed, here as in sentence-transformers, whose default says otherwise."""
+    """Losses of sparse encoders have no outputs, so this becomes true, here as in sentence-transformers."""
+    remove_unused_columns: bool = True
+    """Unlike in the generic trainer all columns are used: none is removed, as in sentence-transformers."""
     prompts: ByColumnOrDataset | str | None = None
     """Put in front of the texts of every column, or by column, by dataset, or by dataset and column."""
     batch_sampler: BatchSamplers | str | type[DefaultBatchSampler] | BatchSamplerFactory = BatchSamplers.BATCH_SAMPLER
@@ -63,6 +63,7 @@ class SparseEncoderTrainingArguments(TrainingArguments):
         self.router_mapping = read_mapping("router_mapping", self.router_mapping)
         self.prompts = _prompts(self.prompts)
         super().__post_init__()
+        self.prediction_loss_only = True
         if isinstance(self.batch_sampler, str):
             self.batch_sampler = BatchSamplers(self.batch_sampler)
         if isinstance(self.multi_dataset_batch_sampler, str):
@@ -75,12 +76,6 @@ class SparseEncoderTrainingArguments(TrainingArguments):
             default = getattr(TrainingArguments, name, [])
             if getattr(self, name) != default:
                 raise ValueError(f"{name} must be {default!r}, got {getattr(self, name)!r}: {reason}")
-        if self.prediction_loss_only is not True:
-            raise ValueError("prediction_loss_only must be True: losses of sparse encoders have no outputs")
-        if self.remove_unused_columns is not False:
-            raise ValueError(
-                "remove_unused_columns must be False: every column is used; dataset.remove_columns removes some"
-            )
         _check_texts("prompts", self.prompts)
         _check_texts("router_mapping", self.router_mapping)
         for name in ("batch_sampler", "multi_dataset_batch_sampler"):

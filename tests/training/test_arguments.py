@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,7 +89,6 @@ RANGES = [
     ("eval_strategy", "sometimes"),
     ("save_strategy", "always"),
     ("lr_scheduler_type", "greedy"),
-    ("remove_unused_columns", True),
     ("batch_sampler", "alphabetical"),
     ("dataloader_prefetch_factor", 2),
     ("dataloader_persistent_workers", True),
@@ -101,7 +102,6 @@ RANGES = [
     ("label_smoothing_factor", 0.1),
     ("label_names", ["label"]),
     ("batch_eval_metrics", True),
-    ("prediction_loss_only", False),
     ("train_sampling_strategy", "group_by_length"),
     ("multi_dataset_batch_sampler", "alphabetical"),
     ("debug", "underflow_overflow"),
@@ -112,6 +112,8 @@ RANGES = [
     ("router_mapping", "query"),
     ("learning_rate_mapping", {"query": -1.0}),
     ("learning_rate_mapping", "1e-3"),
+    ("learning_rate_mapping", {"query(": 1e-3}),
+    ("trackio_space_id", "me/space"),
 ]
 
 
@@ -134,6 +136,16 @@ TYPES = [
     ("prompts", {"pairs": {"question": {"x": "y"}}}),
     ("router_mapping", {"pairs": {"question": 1}}),
     ("lr_scheduler_kwargs", {"power": 2.0}),
+    ("use_cpu", "false"),
+    ("bf16", 1),
+    ("dataloader_drop_last", None),
+    ("greater_is_better", "yes"),
+    ("label_names", "labels"),
+    ("include_for_metrics", [1]),
+    ("report_to", 3),
+    ("run_name", 3),
+    ("output_dir", 3),
+    ("fsdp", 3),
 ]
 
 
@@ -148,14 +160,64 @@ def test_an_unknown_setting_is_refused() -> None:
         make(deepspeeed="config.json")
 
 
-def test_a_script_may_say_that_columns_stay() -> None:
+def test_a_script_may_say_what_is_done_anyway() -> None:
     assert make(remove_unused_columns=False).remove_unused_columns is False
+    assert make(remove_unused_columns=True).remove_unused_columns is True
+    assert make(prediction_loss_only=False).prediction_loss_only is True
+    assert make(debug=[], include_for_metrics=None).include_for_metrics == []
+    assert make(max_grad_norm=None).max_grad_norm == 0.0
+    assert make(ddp_broadcast_buffers=None).ddp_broadcast_buffers is False
+
+
+def test_folders_may_be_paths(tmp_path: Path) -> None:
+    args = make(output_dir=tmp_path / "out", logging_dir=tmp_path, resume_from_checkpoint=tmp_path)
+    assert (args.output_dir, args.logging_dir) == (str(tmp_path / "out"), str(tmp_path))
+    json.loads(args.to_json_string())
+
+
+def test_settings_of_a_script_may_have_types_of_their_own() -> None:
+    @dataclass
+    class Own(SparseEncoderTrainingArguments):
+        quick: bool = None  # type: ignore[assignment]
+
+    assert Own("out").quick is None
 
 
 def test_a_ratio_of_warm_up_may_come_under_its_older_name() -> None:
     assert make(warmup_ratio=0.1).warmup_steps == 0.1
+    assert make(warmup_ratio=0.0, warmup_steps=100).warmup_steps == 100
+    assert make(warmup_ratio=0.0).warmup_ratio is None
     with pytest.raises(ValueError, match="contradict each other"):
         make(warmup_ratio=0.1, warmup_steps=5)
+
+
+def test_the_strategy_of_evaluations_may_come_under_its_older_name() -> None:
+    with pytest.warns(FutureWarning, match="evaluation_strategy is now called eval_strategy"):
+        args = make(evaluation_strategy="epoch")
+    assert (args.eval_strategy, args.evaluation_strategy, args.do_eval) == ("epoch", None, True)
+
+
+def test_the_level_of_the_log_is_a_number() -> None:
+    library = logging.getLogger("sparse_encoder")
+    before = library.level
+    try:
+        for level in (logging.ERROR, logging.DEBUG):
+            library.setLevel(level)
+            assert make().get_process_log_level() == level
+            make().set_log_level()
+            assert library.level == level
+        make(log_level="info").set_log_level()
+        assert library.level == make(log_level="info").get_process_log_level() == logging.INFO
+    finally:
+        library.setLevel(before)
+
+
+def test_one_process_is_the_first_and_not_parallel() -> None:
+    args = make(use_cpu=True)
+    assert args.should_log and args.should_save
+    assert args.parallel_mode.value == "not_parallel"
+    with args.main_process_first(local=False, desc="maps"):
+        assert args.world_size == 1
 
 
 def test_eval_steps_follow_logging_steps() -> None:

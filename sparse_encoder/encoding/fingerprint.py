@@ -13,8 +13,8 @@ from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.modules import Module
 from sparse_encoder.tokenizer import Tokenizer
 
-_LEFT_OUT = ("chunk_size", "unpad_inputs", "max_seq_length", "query_length", "document_length")
-"""Settings that say how vectors are computed, or where texts are cut."""
+_LEFT_OUT = ("chunk_size", "unpad_inputs", "max_seq_length", "query_length", "document_length", "embedding_dimension")
+"""Settings that say how vectors are computed, where texts are cut, or what is learnt from the first vector."""
 
 
 def fingerprint_of(model: nn.Module) -> str:

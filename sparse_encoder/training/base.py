@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import set_seed
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -76,6 +77,7 @@ class TrainerBase(TrainerFacts, TrainerFiles, TrainerSteps, TrainerTuning):
     ) -> None:
         self.args = args
         args.set_log_level()
+        set_seed(args.seed)  # of models and losses that are made here
         self.model_init = model_init
         self.optimizer, self.lr_scheduler = optimizers
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs

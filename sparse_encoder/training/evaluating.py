@@ -152,7 +152,10 @@ def call_evaluator(trainer: TrainerBase, evaluator: Any, prefix: str) -> dict[st
     The other processes encode for it, and have the same metrics, or the same error. A model whose parameters are
     shared out computes in all processes at once, so each runs the evaluator, and the metrics of the first count.
     """
-    folder = str(Path(str(trainer.args.output_dir)) / "eval") if trainer.is_world_process_zero() else None
+    folder = None
+    if trainer.is_world_process_zero():
+        folder = str(Path(str(trainer.args.output_dir)) / "eval")
+        Path(folder).mkdir(parents=True, exist_ok=True)
     epoch, steps = trainer.state.epoch, trainer.state.global_step
 
     def evaluate() -> Any:  # noqa: ANN401  (metrics by name, or one number)
@@ -172,15 +175,17 @@ def evaluating(trainer: TrainerBase) -> Iterator[None]:
     """Switch dropout off for a while, and use 16-bit weights outside of training if the settings say so."""
     model: nn.Module = trainer.model
     place_model(model, trainer.args, trainer.accelerator)
-    was_training = model.training
-    model.eval()
+    modes = {module: module.training for whole in (trainer.objective, model) for module in whole.modules()}
+    for module in modes:
+        module.training = False
     try:
         with ExitStack() as held:
             if not trainer.is_in_train:
                 held.enter_context(half_weights(model, trainer.args))
             yield
     finally:
-        model.train(was_training)
+        for module, was_training in modes.items():
+            module.training = was_training  # parts that were frozen in evaluation mode stay so
 
 
 @contextmanager

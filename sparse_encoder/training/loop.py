@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
+from sparse_encoder.training.best import metric_of, note_best
 from sparse_encoder.training.checkpoints.folders import checkpoint_path
 from sparse_encoder.training.checkpoints.saving import RunFiles, mark_as_trained
 from sparse_encoder.training.checkpoints.signals import StopRequest
 from sparse_encoder.training.checkpoints.snapshot import Progress, data_identity, optimization_identity
 from sparse_encoder.training.data.collator import Batch, num_texts, num_tokens
-from sparse_encoder.training.data.loaders import epoch_lengths_of, length_of, skip_batches
+from sparse_encoder.training.data.loaders import epoch_lengths_of, length_of, seed_order, skip_batches
 from sparse_encoder.training.devices import wrap_model
 from sparse_encoder.training.events.stateful import collect_states, restore_states
 from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merge_sums, own_tables, sums_in
@@ -98,6 +100,8 @@ class TrainingRun:
         self.num_samples = 0
         self.tokens = TokenCount(padding=args.include_num_input_tokens_seen != "non_padding")
         self.skipped_told = 0
+        self.saved_step = -1
+        self.stream_ended = False
         self.first_step = trainer.state.global_step
         self.flops_per_token = _FLOPS_PER_PARAMETER * non_embedding_parameters(trainer.model)
         mark_as_trained(trainer.model)
@@ -115,27 +119,31 @@ class TrainingRun:
         trainer.callback_handler.context["objective"] = trainer.objective
         trainer.fire("on_train_begin")
         if trainer.args.eval_on_start and trainer.state.global_step == 0:
-            self._evaluate()
+            trainer.evaluate(ignore_keys=self.ignore_keys)
         first_epoch = progress.epoch + progress.epoch_ended
         last_epoch = sys.maxsize if trainer.args.max_steps > 0 else self.plan.num_train_epochs
         for epoch in range(first_epoch, last_epoch):
             is_begun = epoch == progress.epoch and not progress.epoch_ended
-            if trainer.state.global_step >= self.plan.max_steps and not is_begun:
+            has_tail = is_begun and not progress.epoch_reported
+            if trainer.state.global_step >= self.plan.max_steps and not has_tail:
                 break
             goes_on = is_begun and not trainer.args.ignore_data_skip
             self._run_epoch(epoch, batches_done=progress.batches_done if goes_on else 0)
             if trainer.control.should_training_stop:
                 break
+        if self._stop_if_told() and self.saved_step < trainer.state.global_step:
+            self._save()
         return self._finish(time.perf_counter() - started)
 
     def _run_epoch(self, epoch: int, batches_done: int) -> None:
         """Pass over the data once, behind the batches that are done."""
         trainer, progress = self.trainer, self.progress
-        progress.epoch, progress.epoch_ended = epoch, False
+        is_stopped, progress.epoch_stopped = progress.epoch_stopped, False
+        progress.epoch, progress.epoch_ended, progress.epoch_reported = epoch, False, False
         trainer.control.should_epoch_stop = False
         trainer.fire("on_epoch_begin")
         begun = progress.batches_done = batches_done
-        for batches in self._read(epoch, batches_done):
+        for batches in () if is_stopped else self._read(epoch, batches_done):
             self._update(batches)
             progress.batches_done += len(batches)
             trainer.state.global_step += 1
@@ -151,9 +159,15 @@ class TrainingRun:
         if progress.batches_done == begun == 0:
             logger.warning("epoch %d had no batch, the run ends: is the data's stream used up?", epoch)
             trainer.control.should_training_stop = True
-        progress.epoch_ended = True
+        progress.epoch_ended = is_stopped or trainer.control.should_epoch_stop or self._is_exhausted()
+        progress.epoch_reported = True
         trainer.fire("on_epoch_end")
         self._report()
+
+    def _is_exhausted(self) -> bool:
+        """Return whether all batches of the epoch are done."""
+        length = length_of(self.loader)
+        return self.stream_ended if length is None else self.progress.batches_done >= length
 
     def _read(self, epoch: int, batches_done: int) -> Iterator[list[Batch]]:
         """Yield the batches of each update that is left of an epoch."""
@@ -162,10 +176,14 @@ class TrainingRun:
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(epoch)
+        args = self.trainer.args
+        seed_order(loader, args.seed if args.data_seed is None else args.data_seed, epoch)
+        self.stream_ended = False
         batches = iter(skip_batches(self.loader, batches_done) if batches_done else self.loader)
         while self.trainer.state.global_step < self.plan.max_steps:
             update = list(islice(batches, self.trainer.args.gradient_accumulation_steps))
             if not update:
+                self.stream_ended = True
                 return
             yield update
 
@@ -196,6 +214,11 @@ class TrainingRun:
             trainer.lr_scheduler.step()
         trainer.objective.zero_grad(set_to_none=True)
         trainer.optimizer.zero_grad(set_to_none=True)
+        updates = trainer.state.global_step + 1
+        if updates % MAX_SKIPPED_IN_A_ROW == 0:
+            self._check_skipped()
+        if trainer.args.torch_empty_cache_steps and updates % trainer.args.torch_empty_cache_steps == 0:
+            clear_device_cache()
 
     def _count(self, batch: Batch) -> None:
         """Count the rows, tokens and operations of a micro-batch."""
@@ -219,7 +242,7 @@ class TrainingRun:
             trainer.search.evaluated(metrics)
         scheduler: Any = trainer.lr_scheduler  # one that goes by a metric takes it
         if takes_metric(scheduler):
-            scheduler.step(self._metric(metrics, trainer.args.metric_for_best_model or "loss"))
+            scheduler.step(metric_of(metrics, trainer.args.metric_for_best_model or "loss"))
         return metrics
 
     def _report(self) -> None:
@@ -230,17 +253,22 @@ class TrainingRun:
             self._log()
         if trainer.control.should_evaluate:
             trainer.control.should_evaluate = False
-            if self._is_best(self._evaluate()) and (
+            if note_best(trainer.args, trainer.state, self._evaluate()) and (
                 trainer.args.save_strategy == "best" or trainer.args.load_best_model_at_end
             ):
                 trainer.control.should_save = True
         if trainer.control.should_save:
             trainer.control.should_save = False
-            self._check_skipped()
-            self._note_state()
-            if self.files.save(self._progress()):
-                trainer.fire("on_save")
-                self._publish()
+            self._save()
+
+    def _save(self) -> None:
+        """Write a checkpoint of this update."""
+        self._check_skipped()
+        self._note_state()
+        if self.files.save(self._progress()):
+            self.saved_step = self.trainer.state.global_step
+            self.trainer.fire("on_save")
+            self._publish()
 
     def save_checkpoint(self, folder: Path | str) -> None:
         """Write a checkpoint that can be resumed from into any folder; all processes must call this."""
@@ -285,13 +313,14 @@ class TrainingRun:
 
     def _check_skipped(self) -> None:
         """Say how many updates were left out; give up when nothing but that happens any more."""
-        in_a_row, total = self.guard.skipped()
+        total = self.guard.skipped()[1]
+        in_a_row = self.guard.longest_skip()
         if total > self.skipped_told:
             logger.warning("%d updates were left out: their gradient was not finite", total - self.skipped_told)
             self.skipped_told = total
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
-                f"the gradient was not finite in the last {in_a_row} updates, up to {self.trainer.state.global_step}; "
+                f"the gradient was not finite in {in_a_row} updates in a row, by update {self.trainer.state.global_step}; "
                 "the weights are those before them. Try a lower learning rate, or look for texts or labels that "
                 "make the loss NaN"
             )
@@ -303,37 +332,17 @@ class TrainingRun:
             loss_tables=gather_object([self.meter.tables()]),
             grad_norm=self._last_norm(),
             skipped_in_a_row=self.guard.skipped()[0],
+            epoch_stopped=self.trainer.control.should_epoch_stop,
         )
-
-    def _is_best(self, metrics: dict[str, float]) -> bool:
-        """Note a metric that is strictly better than all before; NaN never is.
-
-        Raises:
-            KeyError: If the metric is not among the results.
-        """
-        args, state = self.trainer.args, self.trainer.state
-        if args.metric_for_best_model is None:
-            return False
-        value, best = self._metric(metrics, args.metric_for_best_model), state.best_metric
-        if math.isnan(value) or (best is not None and not (value > best if args.greater_is_better else value < best)):
-            return False
-        state.best_metric, state.best_global_step = value, state.global_step
-        return True
-
-    @staticmethod
-    def _metric(metrics: dict[str, float], name: str) -> float:
-        """Return a metric by its name, with or without the prefix."""
-        name = name if name.startswith("eval_") else f"eval_{name}"
-        if name not in metrics:
-            raise KeyError(f"metric_for_best_model is {name!r}; the evaluation gave {sorted(metrics)}")
-        return metrics[name]
 
     def _finish(self, seconds: float) -> TrainOutput:
         """Log the speed, and give the model its best weights if they are wanted."""
         trainer, state = self.trainer, self.trainer.state
         rest = merge_sums(gather_object([self.meter.sums()])).get("loss", (0.0, 0.0))
         loss_sum, loss_weight = self.loss_sum + rest[0], self.loss_weight + rest[1]
-        training_loss = loss_sum / loss_weight if loss_weight > 0 else 0.0
+        self._check_skipped()
+        is_unknown = state.global_step > self.first_step  # no loss was finite
+        training_loss = loss_sum / loss_weight if loss_weight > 0 else math.nan if is_unknown else 0.0
         num_samples = self.num_samples * trainer.accelerator.num_processes
         metrics = {
             "train_runtime": round(seconds, 4),

@@ -32,7 +32,7 @@ class LossMeter:
     def add(self, values: Mapping[str, Tensor], weight: float = 1.0) -> None:
         """Add scalars by name, each ``weight`` times."""
         names = tuple(values)
-        scalars = torch.stack([value.detach().float() for value in values.values()])
+        scalars = torch.stack(on_one_device([value.detach().float() for value in values.values()]))
         added = torch.stack([scalars * weight, torch.full_like(scalars, weight)])
         if self.filter_not_finite:
             added = added.where(scalars.isfinite(), 0.0)
@@ -56,6 +56,11 @@ class LossMeter:
     def load(self, tables: Tables, device: torch.device) -> None:
         """Go on from what :meth:`tables` has returned."""
         self._sums = {tuple(names): torch.tensor([sums, weights], device=device) for names, sums, weights in tables}
+
+
+def on_one_device(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors where the first one is; a model may lie on several devices."""
+    return [each.to(tensors[0].device) for each in tensors]
 
 
 def sums_in(tables: Tables) -> Sums:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparse_encoder.training.data.datasets import TrainingData
 
@@ -78,15 +78,68 @@ def loss_of(loss: nn.Module | Mapping[str, nn.Module], dataset_name: str | None)
     return loss[dataset_name]
 
 
-def put_model_into_loss(loss: nn.Module, model: nn.Module) -> None:
-    """Make a loss, and the losses it is made of, run this model, perhaps wrapped, in the place of the one they hold."""
-    if getattr(loss, "model", None) is model:
-        return
+def put_model_into_loss(loss: nn.Module, model: nn.Module, others: Iterable[nn.Module] = ()) -> None:
+    """Make a loss, and the losses it is made of, run this model, perhaps wrapped, in the place of the one they hold.
+
+    Other encoders in it, such as teachers, are left alone, and so is what encoders are made of.
+
+    Args:
+        loss: Its ``model`` is replaced, and that of each loss in it that has the same one, or one of ``others``.
+        model: To be run.
+        others: Models that it stands for, as they were before.
+    """
+    given = getattr(loss, "model", None)
+    known = [each for each in (given, model, *others) if isinstance(each, nn.Module)]
+    if isinstance(given, nn.Module) and given is not model:
+        loss.model = model
     for name, child in list(loss.named_children()):
-        if name == "model":
-            loss.model = model
-        else:
-            put_model_into_loss(child, model)
+        if name != "model" and not _is_encoder(child, known):
+            _replace_model(child, model, known)
+
+
+def checked_terms(value: object, loss: nn.Module) -> dict[str, Tensor]:
+    """Return what a loss has returned as scalars by name; one alone is called ``loss``.
+
+    A term that is called ``loss`` itself becomes ``loss_term``, as the sum has that name.
+
+    Args:
+        value: Of the loss.
+        loss: For the message.
+
+    Raises:
+        TypeError: If it is neither a scalar tensor nor a dict of them.
+        ValueError: If it is empty, or a tensor is not a scalar.
+    """
+    what = type(loss).__name__
+    if isinstance(value, Tensor):
+        terms: Mapping[Any, Any] = {"loss": value}  # checked below
+    elif isinstance(value, Mapping):
+        terms = {"loss_term" if name == "loss" else name: term for name, term in value.items()}
+    else:
+        raise TypeError(f"{what} must return a scalar tensor or a dict of them, got {type(value).__name__}")
+    if not terms:
+        raise ValueError(f"{what} must return at least one term, got an empty dict")
+    for name, term in terms.items():
+        if not isinstance(term, Tensor):
+            raise TypeError(f"{what} must return tensors, got {type(term).__name__} for {name!r}")
+        if term.numel() != 1:
+            raise ValueError(f"{what} must return scalars, got a tensor {tuple(term.shape)} for {name!r}")
+    return {str(name): term.reshape(()) for name, term in terms.items()}
+
+
+def _replace_model(part: nn.Module, model: nn.Module, known: list[nn.Module]) -> None:
+    """Put a model in the place of the known ones in a loss within a loss."""
+    held = getattr(part, "model", None)
+    if held is not model and any(held is each for each in known):
+        part.model = model
+    for name, child in list(part.named_children()):
+        if name != "model" and not _is_encoder(child, known):
+            _replace_model(child, model, known)
+
+
+def _is_encoder(part: nn.Module, known: list[nn.Module]) -> bool:
+    """Return whether a part is a model, whose own parts are no losses."""
+    return hasattr(part, "preprocess") or any(part is each for each in known)
 
 
 def _module(made: object, what: str) -> nn.Module:

@@ -8,8 +8,8 @@ import random
 import numpy as np
 import torch
 
-DATA_STREAM, MODEL_STREAM = 0, 1
-"""What rows draw (augmentation) and what the model draws (dropout) never share numbers."""
+DATA_STREAM, MODEL_STREAM, ORDER_STREAM = 0, 1, 2
+"""What rows draw (augmentation), the model (dropout) and torch's samplers (order) never share numbers."""
 
 
 def seed_everything(*position: int) -> None:

@@ -58,8 +58,12 @@ def plan_steps(args: TrainingArguments, batches_per_epoch: int | Sequence[int] |
     updates = [max(math.ceil(length / args.gradient_accumulation_steps), 1) for length in lengths]
     if args.max_steps > 0:
         return StepPlan(math.ceil(args.max_steps / updates[0]), updates[0], lengths[0], args.max_steps)
-    of_last = math.ceil((args.num_train_epochs - (epochs - 1)) * updates[-1])
-    return StepPlan(epochs, updates[0], lengths[0], sum(updates[:-1]) + of_last)
+    if len(set(updates)) == 1:
+        max_steps = math.ceil(args.num_train_epochs * updates[0])
+    else:
+        rest = round(args.num_train_epochs - (epochs - 1), 9)  # without the rounding of the difference
+        max_steps = sum(updates[:-1]) + math.ceil(rest * updates[-1])
+    return StepPlan(epochs, updates[0], lengths[0], max_steps)
 
 
 def training_values(

@@ -25,11 +25,13 @@ from sparse_encoder.training.data.collator import DATASET_NAME, LABEL, Batch, Sp
 from sparse_encoder.training.evaluating import EvalLoopOutput, call_evaluator, mean_losses
 from sparse_encoder.training.events.sparsity import watch_sparsity
 from sparse_encoder.training.events.splade_weights import schedule_splade_weights
+from sparse_encoder.training.meters import on_one_device
 from sparse_encoder.training.objectives import (
     GivenLoss,
     Losses,
     LossFactory,
     build_losses,
+    checked_terms,
     loss_of,
     put_model_into_loss,
 )
@@ -155,7 +157,8 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
     def unwrap(self) -> None:
         """Run the model itself from now on, in the losses too."""
         super().unwrap()
-        self.override_model_in_loss(self._objective, self.model)
+        for loss in self.loss.values() if isinstance(self.loss, dict) else [self.loss]:
+            self.override_model_in_loss(loss, self.model)
 
     def get_default_loss(self, model: SparseEncoder) -> nn.Module:
         """Return the loss of a trainer that is given none."""
@@ -178,7 +181,7 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
 
     def override_model_in_loss(self, loss: nn.Module, model: nn.Module) -> nn.Module:
         """Make a loss, and the losses in it, run this model in the place of the one they hold."""
-        put_model_into_loss(loss, model)
+        put_model_into_loss(loss, model, [self.model, self.model_wrapped])
         return loss
 
     def get_data_collator(
@@ -217,10 +220,11 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
         self.override_model_in_loss(loss, model)
         features, labels = self.collect_features(inputs)
         value = loss(features, labels)
+        terms = checked_terms(value, loss)
         if isinstance(value, dict):
-            self.track_loss_components(value)
-            value = torch.stack(list(value.values())).sum()
-        return (value, {}) if return_outputs else value
+            self.track_loss_components(terms)
+        total = torch.stack(on_one_device(list(terms.values()))).sum()
+        return (total, {}) if return_outputs else total
 
     def track_loss_components(self, loss: dict[str, Tensor]) -> None:
         """Keep the terms of a loss for the log."""

@@ -17,6 +17,7 @@ from sparse_encoder.training.data.collator import LABEL_COLUMNS, Batch
 from sparse_encoder.training.data.datasets import TrainingData, num_rows
 from sparse_encoder.training.data.rows import ConcatRows, Row, Rows, Share
 from sparse_encoder.training.data.streams import BatchStream
+from sparse_encoder.training.randomness import ORDER_STREAM, seed_everything
 
 Collate = Callable[[list[Row]], Batch]
 
@@ -177,15 +178,25 @@ def skip_batches(loader: DataLoader[Batch], count: int) -> DataLoader[Batch]:
     return prepared
 
 
+def seed_order(loader: Any, seed: int, epoch: int) -> None:  # noqa: ANN401  (a trainer's own kind of loader)
+    """Let torch's own samplers, which have no epochs, draw an order that depends on seed and epoch alone."""
+    seed_everything(seed, ORDER_STREAM, epoch)  # a sampler without a generator draws its seed here
+    batches = getattr(loader, "batch_sampler", None)
+    for part in (batches, getattr(batches, "sampler", None)):
+        generator = getattr(part, "generator", None)
+        if isinstance(generator, torch.Generator) and not hasattr(part, "set_epoch"):
+            generator.manual_seed(seed + epoch)
+
+
 def epoch_lengths_of(loader: DataLoader[Batch], num_epochs: int) -> list[int] | None:
     """Count the batches of this process in each epoch from 0 on, which samplers may make differ; None for streams."""
     length = length_of(loader)
     if length is None:
         return None
-    shared = getattr(loader, "batch_sampler", None)  # which a trainer's own kind of loader need not have
-    if not isinstance(shared, SharedBatches):
-        return [length] * num_epochs
-    return [shared.share_of(each) for each in epoch_lengths(shared.batches_of_all, num_epochs)]
+    batches = getattr(loader, "batch_sampler", None)  # which a trainer's own kind of loader need not have
+    if isinstance(batches, SharedBatches):
+        return [batches.share_of(each) for each in epoch_lengths(batches.batches_of_all, num_epochs)]
+    return epoch_lengths(batches, num_epochs) if isinstance(batches, BatchSampler) else [length] * num_epochs
 
 
 class SharedBatches(BatchSampler):

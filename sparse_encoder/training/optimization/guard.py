@@ -41,7 +41,7 @@ class GuardedUpdate:
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
-        self._skipped: Tensor | None = None  # in a row, and since they were last taken: (2,)
+        self._skipped: Tensor | None = None  # in a row, in all, and the most in a row: (3,)
         self._skipped_before = skipped_in_a_row
         self._unscaled = False  # whether the scaler has looked at this update's gradients
 
@@ -94,8 +94,12 @@ class GuardedUpdate:
         """Return how many updates were left out in a row up to the last one, and in all, in one transfer."""
         if self._skipped is None:
             return self._skipped_before, 0
-        in_a_row, total = self._skipped.tolist()
+        in_a_row, total, _ = self._skipped.tolist()
         return int(in_a_row), int(total)
+
+    def longest_skip(self) -> int:
+        """Return the most updates in a row that were ever left out."""
+        return self._skipped_before if self._skipped is None else int(self._skipped[2])
 
     def state_dict(self) -> dict[str, Any]:  # numbers of two types
         """Return the scaler's state, as JSON can hold it; empty without one."""
@@ -135,9 +139,11 @@ class GuardedUpdate:
     def _count(self, not_finite: Tensor) -> None:
         """Count an update that is left out (1) or not (0)."""
         if self._skipped is None:
-            self._skipped = torch.tensor([float(self._skipped_before), 0.0], device=not_finite.device)
-        in_a_row, taken = self._skipped
-        self._skipped = torch.stack([(in_a_row + 1) * not_finite, taken + not_finite])
+            before = float(self._skipped_before)
+            self._skipped = torch.tensor([before, 0.0, before], device=not_finite.device)
+        in_a_row, taken, longest = self._skipped
+        in_a_row = (in_a_row + 1) * not_finite
+        self._skipped = torch.stack([in_a_row, taken + not_finite, torch.maximum(longest, in_a_row)])
 
 
 def total_norm(gradients: Sequence[Tensor]) -> Tensor:

@@ -124,6 +124,7 @@ def _launch(
     finally:
         trainer.is_in_train = False
         trainer.unwrap()
+        trainer.callback_handler.release()
     if trainer.publisher is not None:
         trainer.publisher.wait()
     return output

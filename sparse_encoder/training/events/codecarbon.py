@@ -23,6 +23,7 @@ class CodeCarbonCallback(TrainerCallback):
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Begin to measure."""
+        self.release()
         if state.is_local_process_zero:
             Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
             self.tracker = self._codecarbon.EmissionsTracker(output_dir=str(args.output_dir))
@@ -36,6 +37,12 @@ class CodeCarbonCallback(TrainerCallback):
         card: Any = getattr(context["model"], "model_card_data", None)  # cards of other models are not ours
         if hasattr(card, "co2_eq_emissions"):
             card.co2_eq_emissions = emissions_of(tracker.final_emissions_data)
+
+    def release(self) -> None:
+        """Stop to measure a run that has not come to its end."""
+        tracker, self.tracker = self.tracker, None
+        if tracker is not None:
+            tracker.stop()
 
 
 def emissions_of(data: Any) -> dict[str, Any]:  # noqa: ANN401  (EmissionsData, of an optional package)

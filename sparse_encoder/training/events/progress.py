@@ -49,7 +49,7 @@ class ProgressCallback(TrainerCallback):
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Open the bar of the run."""
-        self._close()
+        self.release()
         if state.is_world_process_zero:
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=args.run_name, dynamic_ncols=True, unit="step"
@@ -100,9 +100,10 @@ class ProgressCallback(TrainerCallback):
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Close the bars."""
-        self._close()
+        self.release()
 
-    def _close(self) -> None:
+    def release(self) -> None:
+        """Close the bars."""
         self._close_prediction()
         if self.training_bar is not None:
             self.training_bar.close()

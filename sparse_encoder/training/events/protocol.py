@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sparse_encoder.training.arguments import TrainingArguments
@@ -104,6 +105,12 @@ class TrainerCallback:
         """``logs`` is written to the history; this is a copy, which callbacks behind see as it was left."""
         return None
 
+    def release(self) -> None:
+        """Undo what is for the time of a run only; called whenever one is over, by an error or a signal too.
+
+        No event: it comes after ``on_train_end``, if that comes, and must do no harm then.
+        """
+
 
 EVENTS = tuple(name for name in vars(TrainerCallback) if name.startswith("on_"))
 """Every event, in about the order of a run."""
@@ -173,6 +180,13 @@ class CallbackHandler:
     def remove_callback(self, callback: TrainerCallback | type[TrainerCallback]) -> None:
         """Take out an instance, or the first of a class or its subclasses, if there is one."""
         self.pop(callback)
+
+    def release(self) -> None:
+        """Let all callbacks undo what is for the time of a run only; all do, also if one raises."""
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                if isinstance(callback, TrainerCallback):
+                    stack.callback(callback.release)
 
     @property
     def callback_list(self) -> str:

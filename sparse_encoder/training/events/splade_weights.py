@@ -32,8 +32,8 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
     where s counts the updates before this one; ``linear`` leaves out the square. The weight follows from s alone, so a
     resumed run has the right one. The weights in use are added to every log row. One that finds its own way, because
     the loss has a target of active terms in its place, is left alone. Unlike in the peer, unknown types and
-    ratios are refused, evaluations use the full weights, so that their losses can be compared, and after a run the loss
-    has its full weights again.
+    ratios are refused, evaluations use the full weights, so that their losses can be compared, and after a run, also
+    one that was interrupted, the loss has its full weights again.
 
     Source: Formal et al., 2021, https://arxiv.org/abs/2109.10086.
 
@@ -109,6 +109,10 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
             logs[f"{name}{suffix}"] = weight
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
+        """Give the loss its full weights back."""
+        self.release()
+
+    def release(self) -> None:
         """Give the loss its full weights back."""
         self._set_weights(1.0)
 

@@ -49,6 +49,10 @@ class TensorBoardCallback(TrainerCallback):
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Close the file."""
+        self.release()
+
+    def release(self) -> None:
+        """Close the file."""
         if self.tb_writer is not None:
             self.tb_writer.close()
             self.tb_writer = None

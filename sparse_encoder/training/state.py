@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,9 @@ from sparse_encoder.checkpoint import CheckpointError, read_json_object, write_j
 
 _MAX_BYTES = 1_000_000_000
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_ESCAPE = "\\"  # in front of a text that would be taken for one of these
+_PAIRS, _COUNTS = "__pairs__", "__counts__"  # a dict, or a Counter, whose keys are no texts, as a list of pairs
+_KEYS = (str, int, float, type(None))
 
 
 class TrainOutput(NamedTuple):
@@ -64,8 +68,9 @@ class TrainerState:
     is_world_process_zero: bool = True
 
     def to_dict(self) -> dict[str, Any]:  # values of several types
-        """Return what JSON can hold; numbers that are not finite are spelled out in the log."""
-        return {**asdict(self), "log_history": spelled(self.log_history)}
+        """Return what JSON can hold, as :func:`spelled` says."""
+        values: dict[str, Any] = spelled(asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainerState:  # as above
@@ -80,7 +85,7 @@ class TrainerState:
                 f"missing keys {sorted(known - set(values))} and unknown keys {sorted(set(values) - known)} "
                 "in the trainer's state"
             )
-        return cls(**{**values, "log_history": read_spelled(values["log_history"])})
+        return cls(**read_spelled(dict(values)))
 
     def save_to_json(self, json_path: str | Path) -> None:
         """Write it as a checkpoint's ``trainer_state.json`` has it."""
@@ -101,12 +106,17 @@ class TrainerState:
             raise CheckpointError(str(reason), path=path) from reason
 
 
-def spelled(value: Any) -> Any:  # noqa: ANN401  (numbers, and lists and dicts of them)
-    """Return numbers as they are, and those that JSON has no number for by name."""
+def spelled(value: Any) -> Any:  # noqa: ANN401  (numbers, texts, and lists and dicts of them)
+    """Return a value in a form that JSON gives back exactly: names for numbers that are not finite, keys as they are.
+
+    Tuples become lists. What JSON cannot hold at all is left as it is.
+    """
     if isinstance(value, dict):
-        return {key: spelled(each) for key, each in value.items()}
+        return _spelled_dict(value)
     if isinstance(value, list | tuple):
         return [spelled(each) for each in value]
+    if isinstance(value, str):
+        return _ESCAPE + value if value.lstrip(_ESCAPE) in _NOT_FINITE else value
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
@@ -115,7 +125,21 @@ def spelled(value: Any) -> Any:  # noqa: ANN401  (numbers, and lists and dicts o
 def read_spelled(value: Any) -> Any:  # noqa: ANN401  (as above)
     """Undo :func:`spelled`."""
     if isinstance(value, dict):
+        for tag, kind in ((_PAIRS, dict), (_COUNTS, Counter)):
+            if set(value) == {tag}:
+                return kind({read_spelled(key): read_spelled(each) for key, each in value[tag]})
         return {key: read_spelled(each) for key, each in value.items()}
     if isinstance(value, list):
         return [read_spelled(each) for each in value]
-    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return value[1:] if value[:1] == _ESCAPE and value.lstrip(_ESCAPE) in _NOT_FINITE else _NOT_FINITE.get(value, value)
+
+
+def _spelled_dict(values: dict[Any, Any]) -> dict[Any, Any]:  # as above
+    has_texts = all(isinstance(key, str) for key in values) and not {_PAIRS, _COUNTS} & set(values)
+    is_plain = has_texts and not isinstance(values, Counter)
+    if is_plain or not all(isinstance(key, _KEYS) for key in values):
+        return {key: spelled(each) for key, each in values.items()}
+    pairs = [[spelled(key), spelled(each)] for key, each in values.items()]
+    return {_COUNTS if isinstance(values, Counter) else _PAIRS: pairs}

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 
 import pytest
 
 from sparse_encoder.training import TrainerState
+from sparse_encoder.training.state import read_spelled, spelled
 
 
 def test_a_state_survives_json() -> None:
@@ -28,3 +30,20 @@ def test_missing_and_unknown_keys_are_named() -> None:
     values["extra"] = 1
     with pytest.raises(ValueError, match=r"\['epoch'\].*\['extra'\]"):
         TrainerState.from_dict(values)
+
+
+def test_all_of_a_state_survives_strict_json() -> None:
+    state = TrainerState(
+        best_metric=-math.inf,
+        trial_params={"limit": math.inf, "word": "NaN", "path": "\\Infinity"},
+        stateful_callbacks={"Mine": {"args": {}, "attributes": {"best": math.inf, "by step": {3: -math.inf, 5: 0.5}}}},
+    )
+    text = json.dumps(state.to_dict(), allow_nan=False)
+    assert TrainerState.from_dict(json.loads(text)) == state
+
+
+def test_keys_and_counters_survive_json() -> None:
+    value = {"milestones": Counter({3: 1, 5: 2}), "both": {1: "a", "1": "b", None: [{}]}, "__pairs__": {"a": 1}}
+    back = read_spelled(json.loads(json.dumps(spelled(value), allow_nan=False)))
+    assert back == value
+    assert isinstance(back["milestones"], Counter)

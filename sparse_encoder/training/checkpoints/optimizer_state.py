@@ -69,7 +69,7 @@ def write_optimizer(
         "scalars": scalars,
         "tensors": sorted(tensors),
     }
-    write_json(folder / OPTIONS, checked_state(options, "optimizer"))
+    write_json(folder / OPTIONS, checked_state(spelled(options), "optimizer"))
     write_json(folder / SCHEDULE, checked_state(spelled(scheduler.state_dict()), "scheduler"))
 
 
@@ -80,7 +80,7 @@ def read_optimizer(folder: Path, optimizer: Optimizer, scheduler: Schedule, name
         CheckpointError: If the files are damaged, or of an optimizer with other parameters.
     """
     path = folder / OPTIONS
-    options = read_json_object(path, max_bytes=_MAX_BYTES, error=CheckpointError)
+    options = read_spelled(read_json_object(path, max_bytes=_MAX_BYTES, error=CheckpointError))
     if missing := sorted({"names", "groups", "scalars", "tensors"} - set(options)):
         raise CheckpointError("is missing", path=path, field=missing[0])
     if options["names"] != list(names):

@@ -6,7 +6,8 @@ It says what is read, computed and predicted; the loop is in :mod:`sparse_encode
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,13 +26,15 @@ from sparse_encoder.training.data.columns import keep_columns, lengths_of
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint
 from sparse_encoder.training.data.loaders import LoaderSettings, build_loader
 from sparse_encoder.training.data.padding import DataCollatorWithPadding, default_data_collator
-from sparse_encoder.training.evaluating import PREDICTION, EvalLoopOutput
+from sparse_encoder.training.evaluating import EVALUATION, PREDICTION, EvalLoopOutput
 from sparse_encoder.training.outputs import (
     LossFunction,
     count_labels,
+    ignored_outputs,
     is_causal,
     loss_in,
     smoothed_loss,
+    without_cache,
     without_loss,
 )
 from sparse_encoder.training.prediction import predict_batches
@@ -189,6 +192,12 @@ class Trainer(TrainerBase):
         self.num_items = count
         return [1.0] * len(batches)
 
+    @contextmanager
+    def update_context(self, computations: Sequence[Callable[[], object]]) -> Iterator[None]:
+        """Switch off the cache of keys and values."""
+        with super().update_context(computations), without_cache(self.model):
+            yield
+
     def prediction_step(
         self,
         model: nn.Module,
@@ -202,7 +211,7 @@ class Trainer(TrainerBase):
             model: The model.
             inputs: A batch as the collator made it.
             prediction_loss_only: Leave out logits and labels.
-            ignore_keys: Outputs that are no logits, beside the loss.
+            ignore_keys: Outputs that are no logits, beside the loss; None: those that the model's ``config`` names.
 
         Returns:
             The loss, None without labels; logits, a tensor or a tuple of them; labels likewise.
@@ -219,6 +228,7 @@ class Trainer(TrainerBase):
                 outputs = model(**inputs)
         if prediction_loss_only:
             return loss, None, None
+        ignore_keys = ignored_outputs(self.model) if ignore_keys is None else ignore_keys
         logits = without_loss(outputs, has_loss=has_labels and self.compute_loss_func is None, ignore=ignore_keys)
         return loss, logits, labels[0] if labels is not None and len(labels) == 1 else labels
 
@@ -230,14 +240,16 @@ class Trainer(TrainerBase):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Go through a dataset: its mean loss, and metrics of its predictions if there is ``compute_metrics``."""
+        """Go through a dataset: its mean loss, its predictions, and metrics of them if there is ``compute_metrics``.
+
+        ``evaluate()`` leaves out predictions that no metric asks for.
+        """
+        for_outputs = description == PREDICTION
+        if prediction_loss_only is None:
+            unasked = description == EVALUATION and self.compute_metrics is None
+            prediction_loss_only = self.args.prediction_loss_only or unasked
         return predict_batches(
-            self,
-            dataloader,
-            ignore_keys,
-            metric_key_prefix,
-            only_loss=self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only,
-            for_outputs=description == PREDICTION,
+            self, dataloader, ignore_keys, metric_key_prefix, only_loss=prediction_loss_only, for_outputs=for_outputs
         )
 
     def eval_sets(self, eval_dataset: object) -> dict[str | None, object]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ IGNORED = -100
 """The label of what does not count."""
 
 LossFunction = Callable[..., Tensor]  # of outputs and labels, with num_items_in_batch by name
-_CAUSAL = "causal"
 
 
 @dataclass
@@ -143,5 +143,30 @@ def count_labels(labels: Sequence[Tensor], *, shift: bool = False) -> Tensor:
 
 
 def is_causal(model: nn.Module) -> bool:
-    """Return whether the logits of a position are about the next token."""
-    return _CAUSAL in type(model).__name__.lower()
+    """Return whether the logits of a position are about the next token, so that labels are shifted by one.
+
+    That is what the name of the model's class, or of one it is derived from, says: it has ``Causal`` in it, as in
+    ``LlamaForCausalLM``, or ends with ``LMHeadModel``, as ``GPT2LMHeadModel`` does.
+    """
+    names = [kind.__name__ for kind in type(model).__mro__]
+    return any("causal" in name.lower() or name.endswith("LMHeadModel") for name in names)
+
+
+def ignored_outputs(model: nn.Module) -> list[str]:
+    """Return the outputs that are no predictions: ``config.keys_to_ignore_at_inference``, or the cached keys."""
+    config = getattr(model, "config", None)
+    return list(getattr(config, "keys_to_ignore_at_inference", None) or ["past_key_values"])
+
+
+@contextmanager
+def without_cache(model: nn.Module) -> Iterator[None]:
+    """Let a model whose ``config`` has ``use_cache`` keep no keys and values for a while."""
+    settings = getattr(getattr(model, "config", None), "__dict__", {})
+    if not settings.get("use_cache"):
+        yield
+        return
+    model.config.use_cache = False  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        model.config.use_cache = True  # type: ignore[union-attr]

@@ -68,11 +68,10 @@ def predict_batches(
         loader: The batches of this process.
         ignore_keys: Outputs of the model that are left out.
         prefix: In front of every metric.
-        only_loss: Leave out all outputs, unless metrics need them.
+        only_loss: Leave out all outputs, and the metrics that are computed from them.
         for_outputs: Keep the outputs even if metrics are computed batch by batch.
     """
     args = trainer.args
-    only_loss = only_loss and trainer.compute_metrics is None
     parts = {name: Collected(args.eval_accumulation_steps) for name in ("losses", "logits", "labels", "inputs")}
     batch_metrics: dict[str, float] = {}
     count, num_batches = RowCount(loader, trainer.accelerator), 0
@@ -89,7 +88,8 @@ def predict_batches(
             "inputs": batch.get(_MAIN_INPUT) if "inputs" in args.include_for_metrics else None,
         }
         found = {name: _cut(_gathered(trainer, value, turn.sizes), turn.rows) for name, value in found.items()}
-        if args.batch_eval_metrics and trainer.compute_metrics is not None:
+        if args.batch_eval_metrics and _can_be_judged(trainer, found):
+            assert trainer.compute_metrics is not None
             batch_metrics = trainer.compute_metrics(_prediction(trainer, found), compute_result=is_last)
             found = found if for_outputs else {"losses": found["losses"]}
         for name, value in found.items():
@@ -147,7 +147,8 @@ def _output(
         for name, each in batches.items()
     }
     metrics = dict(batch_metrics or {})  # a metric function that only counts returns nothing
-    if trainer.compute_metrics is not None and not trainer.args.batch_eval_metrics and joined["logits"] is not None:
+    if not trainer.args.batch_eval_metrics and _can_be_judged(trainer, joined):
+        assert trainer.compute_metrics is not None
         metrics = dict(trainer.compute_metrics(_prediction(trainer, joined)))
     losses: Any = joined["losses"]  # an array, if there are labels
     if losses is not None:
@@ -158,6 +159,11 @@ def _output(
         name if name.startswith(f"{prefix}_") else f"{prefix}_{name}": _number(value) for name, value in metrics.items()
     }
     return EvalLoopOutput(joined["logits"], joined["labels"], named, num_samples, num_batches, {})
+
+
+def _can_be_judged(trainer: Trainer, found: Mapping[str, Any]) -> bool:
+    """Return whether there are metrics, and predictions and labels for them."""
+    return trainer.compute_metrics is not None and found["logits"] is not None and found["labels"] is not None
 
 
 def _prediction(trainer: Trainer, found: Mapping[str, Any]) -> EvalPrediction:

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import checked_columns, name_of
+from sparse_encoder.losses.base import EmbeddingLoss, check_not_negative
+from sparse_encoder.losses.checks import check_positive, checked_columns, name_of
 from sparse_encoder.losses.gather import gather_rows
 from sparse_encoder.similarity import dot_score
 
@@ -83,10 +83,8 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
         hardness_strength: float = 0.0,
     ) -> None:
         super().__init__(model)
-        if not scale > 0:
-            raise ValueError(f"scale must be > 0, got {scale}")
-        if not hardness_strength >= 0:
-            raise ValueError(f"hardness_strength must be >= 0, got {hardness_strength}")
+        check_positive("scale", scale)
+        check_not_negative("hardness_strength", hardness_strength)
         if partition_mode not in PARTITION_MODES:
             raise ValueError(f"unknown partition_mode {partition_mode!r}; choose from {PARTITION_MODES}")
         if hardness_mode is not None and hardness_mode not in HARDNESS_MODES:

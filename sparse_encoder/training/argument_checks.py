@@ -99,10 +99,11 @@ def check_types(args: TrainingArguments) -> None:
     Raises:
         TypeError: If one is something else.
     """
-    own = {name for kind in type(args).__mro__ if kind.__module__.startswith(_OWN) for name in _annotations(kind)}
-    for each in fields(args):
-        kinds, value = set(str(each.type).split(" | ")), getattr(args, each.name)
-        if each.name in _ONLY or each.name not in own or not kinds <= {*_KINDS, "None"}:
+    own = [kind for kind in reversed(type(args).__mro__) if kind.__module__.startswith(_OWN)]
+    declared = {name: str(each) for kind in own for name, each in _annotations(kind).items()}
+    for each in fields(args):  # whose types parsers of command lines change
+        kinds, value = set(declared.get(each.name, "").split(" | ")), getattr(args, each.name)
+        if each.name in _ONLY or not kinds <= {*_KINDS, "None"}:
             continue
         if not (value is None and "None" in kinds) and not any(_is_a(value, kind) for kind in kinds):
             told = " or ".join(_KINDS[kind] for kind in sorted(kinds - {"None"}))

@@ -39,6 +39,7 @@ def test_a_command_line_is_parsed_into_our_arguments() -> None:
     assert (args.prompts, args.router_mapping) == ({"query": "find: "}, {"question": "query"})
     assert (args.batch_sampler, args.learning_rate_mapping) == (BatchSamplers.NO_DUPLICATES, {"Static": 0.001})
     assert parsed(TrainingArguments, "--output_dir", "out", "--warmup_steps", "0.1").warmup_steps == 0.1
+    assert TrainingArguments("out").label_names is None  # the parser has changed the types of the fields
     with pytest.raises(ValueError, match="router_mapping must be a dict or a JSON object, got 'question'"):
         parsed(SparseEncoderTrainingArguments, "--router_mapping", "question")
 

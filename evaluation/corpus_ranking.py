@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.active_terms import ActiveTerms
@@ -50,22 +50,20 @@ class CorpusRanking:
             pairs = zip(self.rankings[name], moved, strict=True)
             self.rankings[name] = [merge(best, rival, self._top_k) for best, rival in pairs]
 
-    def documents(self, name: str, without: Sequence[str] | None = None) -> list[dict[str, float]]:
-        """Return the scores of the documents found for each query, best first.
+    def runs(self, name: str, without: Sequence[str] | None = None) -> Iterator[dict[str, float]]:
+        """Yield for each query the scores of the documents found for it, best first.
 
         Args:
             name: Of the score function.
             without: An id for each query that it must not find; one more document was then asked for than is returned.
         """
-        runs = []
         for row, ranking in enumerate(self.rankings[name]):
             ids = [self._ids[position] for position in ranking.positions.tolist()]
             run = dict(zip(ids, ranking.scores.tolist(), strict=True))
             if without is not None:
                 run.pop(without[row], None)
                 run = dict(list(run.items())[: self._top_k - 1])
-            runs.append(run)
-        return runs
+            yield run
 
     def sparsity(self) -> dict[str, float]:
         """Return the mean number of active terms of queries and documents, and what follows from it, by name."""

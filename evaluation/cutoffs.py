@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparse_encoder.evaluation.metrics import (
@@ -42,12 +42,12 @@ class Cutoffs:
         """How long rankings have to be."""
         return max(*self.accuracy, *self.precision_recall, *self.mrr, *self.ndcg, *self.map, 1)
 
-    def measure(self, rankings: Sequence[Sequence[Hashable]], relevant: Sequence[Collection[Hashable]]) -> Scores:
-        """Measure the rankings of several queries.
+    def measure(self, rankings: Iterable[Sequence[Hashable]], relevant: Iterable[Collection[Hashable]]) -> Scores:
+        """Measure the rankings of several queries, one at a time.
 
         Args:
-            rankings: Ids of documents, best first, for each query.
-            relevant: Ids of the relevant documents, at least one, for each query.
+            rankings: Ids of documents, best first, for each query, of which there is one at least.
+            relevant: Ids of the relevant documents, at least one, or their grades by id, for each query.
 
         Returns:
             Means over the queries.
@@ -60,11 +60,13 @@ class Cutoffs:
             "mrr@k": (reciprocal_rank_at_k, self.mrr),
             "map@k": (average_precision_at_k, self.map),
         }
-        pairs = list(zip(rankings, relevant, strict=True))
-        return {
-            name: {k: sum(metric(ranked, wanted, k) for ranked, wanted in pairs) / len(pairs) for k in cutoffs}
-            for name, (metric, cutoffs) in plan.items()
-        }
+        sums = {name: dict.fromkeys(cutoffs, 0.0) for name, (_, cutoffs) in plan.items()}
+        count = 0
+        for count, (ranked, wanted) in enumerate(zip(rankings, relevant, strict=True), start=1):  # noqa: B007
+            for name, (metric, cutoffs) in plan.items():
+                for k in cutoffs:
+                    sums[name][k] += metric(ranked, wanted, k)
+        return {name: {k: total / count for k, total in by_k.items()} for name, by_k in sums.items()}
 
     def columns(self, function: str) -> list[str]:
         """Name the columns of one score function in a table of results."""

@@ -194,13 +194,17 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             By score function, by metric (``ndcg@k``) and by k. Active terms are kept in ``sparsity_stats``, costs in
             ``costs``.
         """
-        runs = self.search(model, corpus_model, corpus_embeddings)
+        ranking = self._rank(model, corpus_model, corpus_embeddings)
+        without = self.queries_ids if self.skip_own_id else None
         if output_path is not None and self.write_predictions:
-            for name, run in runs.items():
+            for name in ranking.rankings:
                 path = Path(output_path) / self.predictions_file.replace(".jsonl", f"_{name}.jsonl")
-                write_json_lines(path, map(_prediction, self.queries_ids, self.queries, run.values()))
-        relevant = list(self.relevant_docs.values())
-        return {name: self.cutoffs.measure(list(map(list, runs[name].values())), relevant) for name in runs}
+                runs = ranking.runs(name, without)
+                write_json_lines(path, map(_prediction, self.queries_ids, self.queries, runs))
+        relevant = self.relevant_docs.values()
+        return {
+            name: self.cutoffs.measure(map(list, ranking.runs(name, without)), relevant) for name in ranking.rankings
+        }
 
     def search(
         self,
@@ -213,6 +217,16 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         Returns:
             By score function a run: by id of the query the scores of its best documents by id, best first.
         """
+        ranking = self._rank(model, corpus_model, corpus_embeddings)
+        without = self.queries_ids if self.skip_own_id else None
+        return {
+            name: dict(zip(self.queries_ids, ranking.runs(name, without), strict=True)) for name in ranking.rankings
+        }
+
+    def _rank(
+        self, model: RetrievalModel, corpus_model: RetrievalModel | None, corpus_embeddings: Embeddings | None
+    ) -> CorpusRanking:
+        """Rank the corpus, and keep what that costs."""
         queries = self._embed(model.encode_query, self.queries, self.query_prompt_name, self.query_prompt)
         order = sorted(range(len(self.corpus)), key=self.corpus_ids.__getitem__)
         ranking = CorpusRanking(
@@ -237,11 +251,7 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
                 ranking.add(encoded[rows[0] : rows[0] + len(rows)] if in_order else encoded[rows])  # a view, or a copy
         self.active_terms = {"query": ranking.query_terms, "corpus": ranking.corpus_terms}
         self.sparsity_stats, self.costs = ranking.sparsity(), ranking.costs()
-        without = self.queries_ids if self.skip_own_id else None
-        return {
-            name: dict(zip(self.queries_ids, ranking.documents(name, without), strict=True))
-            for name in ranking.rankings
-        }
+        return ranking
 
     def _functions_of(self, model: RetrievalModel) -> dict[str, ScoreFunction]:
         """Return the score functions of this call by name."""

@@ -168,10 +168,11 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         weights = returned.get("sentence_embedding")
         if not isinstance(weights, Tensor) or weights.ndim != 2:
             return
+        weights = weights.detach()
         texts, rows = self._columns.take(given[0] if given else None, len(weights))
         if rows:
             stop_ids = self._stop_ids_for(module, weights)
-            self._tallies.add(texts, weights.detach()[:rows], stop_ids)
+            self._tallies.add(texts, weights[:rows], stop_ids)
 
     def _judge(self, found: ActiveTerms, state: TrainerState, control: TrainerControl) -> None:
         """Tell what is wrong, each thing once."""

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 Scores = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -33,7 +32,9 @@ def pearson(a: Scores, b: Scores) -> float:
 
     Source: Pearson, 1895, https://doi.org/10.1098/rspl.1895.0041.
     """
-    return float("nan") if _constant(a) or _constant(b) else float(stats.pearsonr(a, b).statistic)
+    from scipy.stats import pearsonr  # takes long to import
+
+    return float("nan") if _constant(a) or _constant(b) else float(pearsonr(a, b).statistic)
 
 
 def spearman(a: Scores, b: Scores) -> float:
@@ -43,7 +44,9 @@ def spearman(a: Scores, b: Scores) -> float:
 
     Source: Spearman, 1904, https://doi.org/10.2307/1412159.
     """
-    return float("nan") if _constant(a) or _constant(b) else float(stats.spearmanr(a, b).statistic)
+    from scipy.stats import spearmanr  # takes long to import
+
+    return float("nan") if _constant(a) or _constant(b) else float(spearmanr(a, b).statistic)
 
 
 def _constant(values: Scores | Labels) -> bool:

@@ -37,7 +37,7 @@ class HubPublisher:
     Args:
         args: The settings: ``output_dir``, ``save_strategy`` and those that begin with ``hub_``.
         is_world_process_zero: Whether this is the first process of all.
-        announce: Called before each upload; tells the callbacks of ``on_push_begin``.
+        announce: Called before each upload, in the first process; tells the callbacks of ``on_push_begin``.
 
     Raises:
         ValueError: If the strategy is unknown.
@@ -106,9 +106,9 @@ class HubPublisher:
             FileNotFoundError: If there is no ``output_dir`` yet.
             OSError: If the upload failed, and ``blocking``; also other errors of the hub's client.
         """
-        self.announce()
         if not self.is_world_process_zero:
             return None
+        self.announce()
         if not self.output_dir.is_dir():
             raise FileNotFoundError(f"there is no folder {self.output_dir} to upload; save the model first")
         folder = self.output_dir

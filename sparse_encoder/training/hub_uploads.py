@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-IGNORED = ("_*", "checkpoint-*", ".tmp-*", "*/.tmp-*", ".trash-*", "*.lock", ".lock*", ".git/*", ".cache/*")
+IGNORED = (
+    *("_*", "checkpoint-*", "checkpoint.[0-9]*", ".tmp-*", "*/.tmp-*", ".trash-*", "*/.trash-*"),
+    *("*.lock", ".lock*", ".git/*", ".cache/*"),
+)
 """Files of an output folder that are never uploaded, as the client's patterns, in which ``*`` crosses folders."""
 
 

@@ -1,10 +1,27 @@
-"""Whether training runs in several processes; knows nothing of what they do."""
+"""Whether training runs in several processes, and what they agree on; knows nothing of what they do."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch.distributed as dist
+
+Said = TypeVar("Said")
 
 
 def world_size() -> int:
     """Return the number of processes; 1 if there is no group of them."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def said_by_first(value: Said) -> Said:
+    """Return what the first process says, in all of them; all must call this.
+
+    Args:
+        value: Anything that can be pickled; that of the other processes is not looked at.
+    """
+    if world_size() == 1:
+        return value
+    said = [value]
+    dist.broadcast_object_list(said, src=0)
+    return said[0]

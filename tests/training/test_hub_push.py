@@ -13,10 +13,13 @@ import pytest
 import torch
 from checkpoint_helpers import tree_of
 from hub_server import CLIENTS_OWN, TOKEN, FakeApi, WritableHub, writable_hub
+from huggingface_hub.utils import filter_repo_objects
 from model_helpers import write_encoder
 from training_helpers import Anything, arguments, digest, tiny_encoder, trainer
 
 from sparse_encoder import SparseEncoder
+from sparse_encoder.checkpoint import CheckpointError
+from sparse_encoder.training.checkpoints.manifest import write_manifest
 from sparse_encoder.training.events.hub_push import HubPushCallback
 from sparse_encoder.training.loop import TrainingRun
 from sparse_encoder.training.state import TrainerControl, TrainerState
@@ -108,7 +111,7 @@ def test_an_upload_that_runs_makes_the_next_be_left_out_but_never_the_last(api: 
 
     def open_at_the_end(folder: Path) -> None:
         Driver.save(driver, folder)
-        if driver.state.global_step == 6 and len(driver.saves) == 3:
+        if driver.state.global_step == 6:
             opened.append(callback.uploads.is_busy)
             api.gate.set()
 
@@ -259,3 +262,76 @@ def test_a_run_goes_on_bit_for_bit_from_what_was_uploaded(
     for run in (first, resumed):
         for name, value in digest(straight.model).items():
             assert torch.equal(value, digest(run.model)[name]), name
+
+
+def test_nothing_is_saved_while_an_upload_runs(api: FakeApi, tmp_path: Path) -> None:
+    api.gate.clear()
+    driver = Driver(HubPushCallback(tmp_path / "pushed", checkpoint=True), tmp_path)
+    driver.fire("on_train_begin")
+    for _ in range(3):
+        driver.fire("on_epoch_end")
+    assert driver.saves == ["pushed", "checkpoint"]
+    api.gate.set()
+    driver.callback.uploads.wait()
+
+
+@pytest.mark.parametrize("part", ["pushed", "checkpoint"])
+def test_a_full_disk_is_told_and_the_run_goes_on(
+    api: FakeApi, tmp_path: Path, caplog: pytest.LogCaptureFixture, part: str
+) -> None:
+    driver = Driver(HubPushCallback(tmp_path / "pushed", checkpoint=True), tmp_path)
+
+    def save(folder: Path) -> None:
+        if folder.name == part and driver.state.global_step == 3:
+            raise (
+                CheckpointError("no space left", path=folder) if part == "checkpoint" else OSError(28, "no space left")
+            )
+        Driver.save(driver, folder)
+
+    driver.save = save  # type: ignore[method-assign]
+    driver.run()
+    assert api.messages() == [f"{PROGRESS}epoch 2", END]
+    (message,) = [each.getMessage() for each in caplog.records if "no space left" in each.getMessage()]
+    assert message.startswith(f"'{PROGRESS}epoch 1' is left out and the run goes on")
+
+
+def test_a_full_disk_at_the_end_is_an_error(api: FakeApi, tmp_path: Path) -> None:
+    driver = Driver(HubPushCallback(tmp_path / "pushed", "no"), tmp_path)
+
+    def save(folder: Path) -> None:
+        raise OSError(28, "no space left")
+
+    driver.save = save  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="no space left"):
+        driver.run()
+
+
+def test_what_a_killed_run_left_is_tidied_up_and_never_uploaded(api: FakeApi, tmp_path: Path) -> None:
+    pushed = tmp_path / "pushed"
+    for name, word in (
+        ("checkpoint", "old"),
+        ("checkpoint.1", "new"),
+        (".trash-checkpoint-ab", "x"),
+        (".tmp-0-ab", "x"),
+    ):
+        (pushed / name).mkdir(parents=True)
+        (pushed / name / "model.safetensors").write_text(word)
+    write_manifest(pushed / "checkpoint.1")
+    driver = Driver(HubPushCallback(pushed, "no"), tmp_path)
+    for name in ("checkpoint.7", ".trash-checkpoint-cd"):  # of a run that is killed beside this one
+        (tmp_path / "later" / name).mkdir(parents=True)
+        (tmp_path / "later" / name / "model.safetensors").write_text("x")
+    driver.fire("on_train_begin")
+    assert sorted(path.name for path in pushed.iterdir()) == ["checkpoint"]
+    assert (pushed / "checkpoint" / "model.safetensors").read_text() == "new"
+    shutil.copytree(tmp_path / "later", pushed, dirs_exist_ok=True)
+    driver.fire("on_train_end")
+    (upload,) = api.uploads()
+    files = filter_repo_objects(upload["files"], ignore_patterns=upload["ignore_patterns"])  # as the client does
+    assert {name.partition("/")[0] for name in files} == {"README.md", "checkpoint", "model.safetensors"}
+
+
+def test_the_folder_of_the_trainer_is_refused(tmp_path: Path) -> None:
+    driver = Driver(HubPushCallback(tmp_path / "trainer"), tmp_path)
+    with pytest.raises(ValueError, match=r"another output_dir than the trainer's, .*trainer"):
+        driver.fire("on_train_begin")

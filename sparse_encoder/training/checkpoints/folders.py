@@ -101,6 +101,23 @@ def settle(output_dir: Path) -> None:
         _take_place(newer, older)
 
 
+def settle_folder(target: Path) -> None:
+    """Do for a checkpoint without a number, and those beside it that were to take its place, what :func:`settle` does.
+
+    Args:
+        target: The folder.
+    """
+    places = target.parent.glob(f"{target.name}.*") if target.parent.is_dir() else ()
+    newer = [place for place in places if place.suffix[1:].isdecimal() and place.is_dir()]
+    for place in sorted(newer, key=lambda place: int(place.suffix[1:])):
+        try:
+            check_manifest(place)
+        except CheckpointError as fault:
+            logger.warning("%s does not take the place of %s: %s", place, target.name, fault)
+        else:
+            _take_place(place, target)
+
+
 def find_checkpoint(output_dir: Path) -> Path:
     """Return the checkpoint with the highest number whose files are whole.
 

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sparse_encoder.checkpoint import write_text
+from sparse_encoder.checkpoint import CheckpointError, write_text
+from sparse_encoder.checkpoint.writing import system_errors
 from sparse_encoder.model_card import SparseEncoderModelCardData
 from sparse_encoder.publishing import Upload
 from sparse_encoder.training.card.create import CardOptions
 from sparse_encoder.training.card.generic import generic_card, write_generic_card
+from sparse_encoder.training.checkpoints.folders import settle_folder, sweep
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.hub import is_replaced, progress_message
 from sparse_encoder.training.hub_uploads import Commit, UploadQueue, set_aside
+from sparse_encoder.training.processes import said_by_first
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
 if TYPE_CHECKING:
@@ -55,9 +58,10 @@ class _Run:
 class HubPushCallback(TrainerCallback):
     """Save the model into a folder and upload it: after every epoch, every so many updates, or only at the end.
 
-    Uploads run in the background. While one runs the next is left out; a failure is told in the log, and the run goes
-    on. At the end the last one is waited for, and the trained model is uploaded, always; only if this fails an error is
-    raised. With ``args.push_to_hub`` the trainer uploads by itself, and the callback does nothing.
+    Uploads run in the background. While one runs the next is left out, and nothing is saved for it; a failure, of the
+    disk too, is told in the log, and the run goes on. At the end the last one is waited for, and the trained model is
+    uploaded, always; only if this fails an error is raised. What a killed run has left in the folder is removed at the
+    start. With ``args.push_to_hub`` the trainer uploads by itself, and the callback does nothing.
 
     Args:
         output_dir: Where the model is saved; another folder than the trainer's.
@@ -103,23 +107,33 @@ class HubPushCallback(TrainerCallback):
         self.uploads = UploadQueue()
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
-        """Say so if the callback has nothing to do."""
-        if args.push_to_hub and state.is_world_process_zero:
-            logger.warning("HubPushCallback does nothing: with push_to_hub=True the trainer uploads by itself")
+        """Tidy the folder up, or say so if the callback has nothing to do.
+
+        Raises:
+            ValueError: If the folder is that of the trainer.
+        """
+        if args.push_to_hub:
+            if state.is_world_process_zero:
+                logger.warning("HubPushCallback does nothing: with push_to_hub=True the trainer uploads by itself")
+            return
+        if self.output_dir.resolve() == Path(str(args.output_dir)).resolve():
+            raise ValueError(
+                f"HubPushCallback needs another output_dir than the trainer's, whose checkpoints are there: "
+                f"{self.output_dir}"
+            )
+        if state.is_world_process_zero:
+            sweep(self.output_dir)
+            settle_folder(self.output_dir / CHECKPOINT)
 
     def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Save and upload every ``save_steps`` updates."""
         if self.save_steps is not None and state.global_step % self.save_steps == 0 and not args.push_to_hub:
-            self._save(args, state, context, with_card=False)
-            self._upload(state, progress_message(state.global_step, state.epoch, by_epoch=False))
+            self._push(args, state, context, by_epoch=False)
 
     def on_epoch_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Save and upload after every epoch, with a checkpoint if that is wanted."""
         if self.save_strategy == "epoch" and not args.push_to_hub:
-            self._save(args, state, context, with_card=True)
-            if self.checkpoint:
-                _writer(context, "save_checkpoint")(self.output_dir / CHECKPOINT)
-            self._upload(state, progress_message(state.global_step, state.epoch, by_epoch=True))
+            self._push(args, state, context, by_epoch=True)
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Save and upload the trained model, behind the upload that may still run.
@@ -134,6 +148,29 @@ class HubPushCallback(TrainerCallback):
             self.uploads.wait()
             commit = self._commit(self.output_dir, "End of training")
             self.uploads.submit(self.target, [commit], log_failure=False).result()
+
+    def _push(self, args: Arguments, state: TrainerState, context: dict[str, Any], *, by_epoch: bool) -> None:
+        """Save and upload in the middle of a run, unless an upload still runs; what fails is told."""
+        message = progress_message(state.global_step, state.epoch, by_epoch=by_epoch)
+        if said_by_first(self.uploads.is_busy):
+            logger.info("%r is left out: the upload before it still runs", message)
+            return
+        fault = None
+        try:
+            with system_errors(self.output_dir):
+                self._save(args, state, context, with_card=by_epoch)
+        except (OSError, CheckpointError) as reason:
+            fault = str(reason)
+        fault = said_by_first(fault)  # the others have nothing to write, so no error
+        if fault is None and self.checkpoint:
+            try:
+                _writer(context, "save_checkpoint")(self.output_dir / CHECKPOINT)
+            except CheckpointError as reason:  # in all processes
+                fault = str(reason)
+        if fault is None:
+            self._upload(state, message)
+        elif state.is_world_process_zero:
+            logger.warning("%r is left out and the run goes on, the files cannot be written: %s", message, fault)
 
     def _save(self, args: Arguments, state: TrainerState, context: dict[str, Any], *, with_card: bool) -> None:
         """Write the model, its tokenizer and its README; all processes come here, as the model may be shared out."""
@@ -156,11 +193,8 @@ class HubPushCallback(TrainerCallback):
         write_text(self.output_dir / "README.md", write_generic_card(model, card))
 
     def _upload(self, state: TrainerState, message: str) -> None:
-        """Upload the folder in the background, unless the upload before it still runs."""
+        """Upload the folder in the background."""
         if not state.is_world_process_zero:
-            return
-        if self.uploads.is_busy:
-            logger.info("%r is left out: the upload before it still runs", message)
             return
         try:
             folder = set_aside(self.output_dir, self.output_dir, linked=is_replaced)

@@ -98,7 +98,7 @@ class TrainerCallback:
         return None
 
     def on_push_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> Reply:
-        """An upload to the hub begins."""
+        """An upload to the hub begins; the other processes, which do not upload, are not told."""
         return None
 
     def on_log(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> Reply:

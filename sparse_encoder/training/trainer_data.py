@@ -20,6 +20,7 @@ from sparse_encoder.training.data.collator import Batch
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint
 from sparse_encoder.training.data.loaders import LoaderSettings, build_loader
 from sparse_encoder.training.data.streams import stream_order
+from sparse_encoder.training.data.text_names import check_text_names, warn_about_unused_names
 from sparse_encoder.training.objectives import check_losses
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 
@@ -36,6 +37,7 @@ class TrainerData:
     data_collator: Any  # makes a batch of rows
     evaluator: Any  # works without a dataset
     given_loss: Any  # one loss, or several by name of the dataset
+    _own_collator: bool  # whether the trainer made it
 
     def preprocess_dataset(
         self,
@@ -127,6 +129,7 @@ class TrainerData:
         """
         if self.train_dataset is None:
             raise ValueError("train() needs a train_dataset")
+        self.check_text_names()
         drop_last = self.args.dataloader_drop_last or self.accelerator.num_processes > 1  # all have the same steps
         data = as_training_data(self.train_dataset, "train_dataset")
         return self._loader(data, self.args.per_device_train_batch_size, drop_last=drop_last, even_batches=False)
@@ -157,6 +160,19 @@ class TrainerData:
             "router_mapping": self.args.router_mapping,
         }
 
+    def check_text_names(self) -> None:
+        """Check the columns and datasets that prompts and routes go by, or say that the data collator gets none.
+
+        Raises:
+            ValueError: If there is no column or dataset of a name; says which there are.
+        """
+        if not self._own_collator:
+            warn_about_unused_names(self.args, self.data_collator)
+            return
+        given = {"train_dataset": self.train_dataset, "eval_dataset": self.eval_dataset}
+        sets = [as_training_data(data, name) for name, data in given.items() if data is not None]
+        check_text_names(self.args, sets)
+
     def _prepared(self, dataset: object, name: str) -> Any:  # noqa: ANN401  (as given, or a view of it)
         """Return a dataset with what its rows need added, checked before any work is done."""
         if dataset is None:
@@ -185,7 +201,7 @@ class TrainerData:
         args = self.args
         order = MultiDatasetBatchSamplers.PROPORTIONAL
         if data.is_stream:
-            order = stream_order(args.batch_sampler, args.multi_dataset_batch_sampler)
+            order = stream_order(args.batch_sampler, args.multi_dataset_batch_sampler if len(data.parts) > 1 else order)
         settings = LoaderSettings(
             batch_size=batch_size,
             drop_last=drop_last,

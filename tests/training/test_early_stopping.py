@@ -94,12 +94,28 @@ def test_other_evaluations_do_not_count_and_the_first_is_told(caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             callback.on_evaluate(args, state, control, metrics={"eval_other_loss": 1.0})
+            callback.on_step_begin(args, state, control)
     assert not control.should_training_stop
     assert callback.early_stopping_patience_counter == 0
-    messages = [message for message in caplog.messages if "eval_score" in message]
-    assert messages == ["early stopping looks for eval_score, which is not among ['eval_other_loss']"]
+    messages = [message for message in caplog.messages if "looks for" in message]
+    assert messages == ["early stopping looks for score, which is not among ['eval_other_loss']"]
     callback.on_evaluate(arguments("out"), state, control, metrics={"eval_loss": 9.0})  # no metric: not in a run
     assert not control.should_training_stop
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_of_several_datasets_has_the_metric(place: int, caplog: pytest.LogCaptureFixture) -> None:
+    args = arguments("out", eval_strategy="epoch", metric_for_best_model="b_loss", load_best_model_at_end=False)
+    callback, state, control = EarlyStoppingCallback(), TrainerState(best_metric=5.0, global_step=3), TrainerControl()
+    callback.on_train_begin(args, state, control)
+    sets = [{"eval_a_loss": 1.0}, {"eval_c_loss": 1.0}]
+    sets.insert(place, {"eval_b_loss": 9.0})
+    with caplog.at_level(logging.WARNING):
+        for metrics in sets:
+            callback.on_evaluate(args, state, control, metrics=metrics)
+        callback.on_train_end(args, state, control)
+    assert control.should_training_stop
+    assert [message for message in caplog.messages if "looks for" in message] == []
 
 
 def test_its_counter_is_in_its_state() -> None:

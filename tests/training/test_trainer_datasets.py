@@ -13,7 +13,7 @@ from training_helpers import TinyEncoder, pairs, rows_of, splade_loss, tiny_enco
 
 from sparse_encoder.evaluation import SentenceEvaluator
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss
-from sparse_encoder.training import SparseEncoderTrainer, TrainerCallback
+from sparse_encoder.training import SparseEncoderDataCollator, SparseEncoderTrainer, TrainerCallback
 
 Anything = Any  # a setting, a dataset, a batch
 
@@ -165,6 +165,49 @@ def test_prompts_and_routes_go_by_the_name_of_the_dataset(tmp_path: Path) -> Non
     )
     run.train()
     assert seen == {("find: ", None), (None, None), ("q: ", "query"), ("q: ", None)}
+
+
+NAMES: list[tuple[dict[str, Any], str]] = [
+    ({"prompts": {"anchr": "find: "}}, r"prompts has 'anchr', which is no column.*'anchor', 'answer'.*datasets \['pai"),
+    ({"prompts": {"questons": {"question": "q: "}}}, r"'questons', which is none of the datasets; there are \['pairs'"),
+    ({"prompts": {"pairs": {"question": "q: "}}}, r"prompts\['pairs'\] has 'question', which is no column of it"),
+    ({"router_mapping": {"anchor": "query", "postive": "document"}}, "router_mapping has 'postive', which is no col"),
+]
+
+
+@pytest.mark.parametrize("kind", [two, streams])
+@pytest.mark.parametrize(("options", "message"), NAMES)
+def test_a_name_that_nothing_has_is_refused(
+    kind: Anything, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, rows=kind(), max_steps=1, **options).get_train_dataloader()
+
+
+def test_a_name_may_be_one_of_the_data_to_evaluate_on(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"prompts": {"anchor": "find: ", "question": "q: "}, "num_train_epochs": 1}
+    with pytest.raises(ValueError, match=r"prompts has 'question', which is no column; there are \['anchor', 'posit"):
+        trainer(tmp_path, **options).train()
+    assert trainer(tmp_path, eval_dataset=questions(4), **options).train().global_step == 3
+    plain = pairs(4).with_transform(lambda batch: {**batch, "question": batch["anchor"]})
+    assert trainer(tmp_path, rows=plain, **options).train().global_step == 1
+
+
+def test_a_collator_that_gets_no_prompts_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny_encoder()
+    options: dict[str, Any] = {"prompts": "find: ", "router_mapping": {"elsewhere": "query"}, "max_steps": 1}
+    collate = SparseEncoderDataCollator(model.preprocess, prompts="find: ")
+    trainer(tmp_path, model, data_collator=collate, **options).train()
+    told = [message for message in caplog.messages if "reach no batch" in message]
+    assert len(told) == 1
+    assert told[0].startswith("router_mapping of the arguments reach no batch unless the data_collator reads them")
+
+
+def test_a_function_for_several_datasets_does_no_harm_to_one_stream(tmp_path: Path) -> None:
+    options = {"multi_dataset_batch_sampler": lambda *args, **rest: None, "max_steps": 2}
+    assert trainer(tmp_path, rows=pairs(10).to_iterable_dataset(), **options).train().global_step == 2
+    with pytest.raises(ValueError, match="multi_dataset_batch_sampler must be one of"):
+        trainer(tmp_path, rows=streams(), **options).train()
 
 
 @pytest.mark.parametrize("order", ["proportional", "round_robin"])

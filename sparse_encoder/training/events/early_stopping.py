@@ -37,6 +37,8 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         self.early_stopping_threshold = threshold
         self.early_stopping_patience_counter = 0
         self._missing_told = False
+        self._found_at = -1  # the update whose evaluation had the metric, perhaps in one of several datasets
+        self._missing: list[str] = []  # what there was instead, until the evaluation is over
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Check that there will be something to watch.
@@ -52,7 +54,20 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             logger.warning("EarlyStoppingCallback without load_best_model_at_end=True: the last model is kept")
         if state.global_step == 0:
             self.early_stopping_patience_counter = 0
-        self._missing_told = False
+        self._missing_told, self._found_at, self._missing = False, -1, []
+
+    def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
+        """Say once if no dataset of the evaluation before this had the metric."""
+        if self._missing and not self._missing_told:
+            logger.warning(
+                "early stopping looks for %s, which is not among %s", args.metric_for_best_model, self._missing
+            )
+            self._missing_told = True
+        self._missing = []
+
+    def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
+        """Say it at the end too."""
+        self.on_step_begin(args, state, control)
 
     def on_evaluate(
         self,
@@ -69,10 +84,9 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             return
         name = name if name.startswith("eval_") else f"eval_{name}"
         if name not in metrics:
-            if not self._missing_told:
-                logger.warning("early stopping looks for %s, which is not among %s", name, sorted(metrics))
-                self._missing_told = True
+            self._missing = [] if self._found_at == state.global_step else [*self._missing, *sorted(metrics)]
             return
+        self._found_at, self._missing = state.global_step, []
         self.check_metric_value(args, state, control, metrics[name])
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -25,3 +27,28 @@ def said_by_first(value: Said) -> Said:
     said = [value]
     dist.broadcast_object_list(said, src=0)
     return said[0]
+
+
+@contextmanager
+def together(what: str) -> Iterator[None]:
+    """Do something in which a process may fail by itself, so that the others do not wait for it forever.
+
+    All processes must come here, and wait for each other at the end.
+
+    Args:
+        what: Named in the error.
+
+    Raises:
+        RuntimeError: In the processes that did not fail, if another one did; that one raises what it met.
+    """
+    if world_size() == 1:
+        yield
+        return
+    is_done, outcomes = False, [False] * world_size()
+    try:
+        yield
+        is_done = True
+    finally:
+        dist.all_gather_object(outcomes, is_done)
+    if not all(outcomes):
+        raise RuntimeError(f"{what} has failed in process {outcomes.index(False)}")

@@ -398,3 +398,22 @@ def test_the_best_model_can_be_chosen_by_the_metric(tmp_path: Path, when: str) -
     assert history == [0.3, 0.9, 0.5]
     if when == "epoch":
         assert "eval_mine" not in run.evaluate()
+
+
+def test_an_evaluation_of_several_datasets_computes_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counted(predictions: Anything, labels: Anything) -> dict[str, float]:
+        calls.append(1)
+        return {"mine": float(len(calls))}
+
+    model = Encoder()
+    callback = MetricCallback(counted, metric_data(model), batch_size=4, when="evaluate")
+    sets = {"a": pairs(4), "b": pairs(5)}
+    options = {"eval_dataset": sets, "eval_strategy": "steps", "eval_steps": 2, "max_steps": 4}
+    run = trainer(tmp_path, model, callbacks=[callback], **options)
+    run.train()
+    assert len(calls) == 2
+    assert [row["eval_mine"] for row in run.state.log_history if "eval_mine" in row] == [1.0, 2.0]
+    assert run.evaluate()["eval_mine"] == 3.0  # a new evaluation, with both datasets
+    assert run.evaluate()["eval_mine"] == 4.0

@@ -24,9 +24,12 @@ class Model(nn.Module):
         torch.manual_seed(1)
         self.project = nn.Linear(WIDTH, 3)
         self.batches = 0
+        self.fault = ""
 
     def forward(self, x: Tensor) -> Tensor:
         self.batches += 1
+        if self.fault:
+            raise RuntimeError(self.fault)
         return self.project(x)[:, : 2 + len(x) % 2]  # the last batch is narrower
 
 
@@ -56,6 +59,12 @@ def run_rank(rank: int, folder: str) -> None:
         MetricCallback(metric, data(shift=1), batch_size=3).compute(model)
     except (ZeroDivisionError, RuntimeError) as reason:
         results.append(str(reason))
+    if rank == 1:
+        model.fault = "no such row"
+    try:
+        MetricCallback(metric, data(), batch_size=3).compute(model)
+    except RuntimeError as reason:
+        results.append(str(reason))
     torch.save(results, Path(folder) / f"rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -72,4 +81,6 @@ def test_two_processes_share_the_batches_and_know_the_metric_of_one(tmp_path: Pa
     assert first[1] == second[1] == 3  # of five batches; the last turn has one for both
     assert first[2] == second[2] == shuffled
     assert first[3] == "labels are not to be negative"
-    assert second[3] == "metric_fn has failed in the first process"
+    assert second[3] == "metric_fn has failed in process 0"
+    assert first[4] == "the model has failed in process 1"
+    assert second[4] == "no such row"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -16,6 +15,8 @@ from sparse_encoder.training.events.metric_data import MetricBatch, MetricData
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.outputs import IGNORED, EvalPrediction
 from sparse_encoder.training.predicting import device_of, generate, moved, pad_token_id, predict, undisturbed
+from sparse_encoder.training.processes import said_by_first, together, world_size
+from sparse_encoder.training.randomness import METRIC_STREAM, seed_of
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
 MetricFunction = Callable[..., Mapping[str, Any]]  # of numbers, in whatever type they come
@@ -79,6 +80,8 @@ class MetricCallback(TrainerCallback):
         self.output_columns, self.when = output_cols, when
         self.predict_with_generate, self.generate_options = predict_with_generate, dict(generate_kwargs or {})
         self._last: tuple[int, dict[str, float]] | None = None
+        self._evaluated: tuple[int, ...] = ()  # the step and weights of the evaluation that they are of
+        self._names: set[str] = set()  # of the run times in it, one for each dataset
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Forget the values of an earlier run."""
@@ -104,11 +107,20 @@ class MetricCallback(TrainerCallback):
         **context: Context,
     ) -> None:
         """Add the values to the result of the evaluation; compute and log them first, if it is the time."""
-        if self.when == "evaluate":
+        if self.when == "evaluate" and not self._is_known(state, metrics, context["model"]):
             self._last = (state.global_step, self._compute(args, state, context))
             context["log"](dict(self._last[1]))
         if metrics is not None and self._last is not None and self._last[0] == state.global_step:
             metrics.update(self._last[1])
+
+    def _is_known(self, state: TrainerState, metrics: dict[str, float] | None, model: nn.Module) -> bool:
+        """Return whether the values are there: of a dataset before, in one evaluation of several."""
+        now = (state.global_step, *_version(model))
+        names = {name for name in metrics or () if name.endswith("_runtime")}
+        is_known = self._last is not None and self._evaluated == now and not names & self._names
+        is_known = said_by_first(is_known)
+        self._evaluated, self._names = now, names | (self._names if is_known else set())
+        return is_known
 
     def compute(self, model: nn.Module, *, processing_class: object = None, seed: int = 0) -> dict[str, float]:
         """Return the metric of a model.
@@ -120,30 +132,26 @@ class MetricCallback(TrainerCallback):
 
         Raises:
             TypeError: If ``metric_fn`` returns something else than numbers by name.
-            RuntimeError: In the other processes, if ``metric_fn`` has failed in the first.
+            RuntimeError: In the other processes, if the model has failed in one, or ``metric_fn`` in the first.
         """
-        parts, pad = self._predictions(model, processing_class, seed)
-        if not _is_distributed():
-            return self._measure(parts, pad)
-        values: list[dict[str, float] | None] = [None]
-        try:
-            if dist.get_rank() == 0:
-                values = [self._measure(parts, pad)]
-        finally:  # the others wait for it, also if it has failed
-            dist.broadcast_object_list(values, src=0)
-        if values[0] is None:
-            raise RuntimeError("metric_fn has failed in the first process")
-        return values[0]
+        world = world_size()
+        rank = dist.get_rank() if world > 1 else 0
+        pad = pad_token_id(model, processing_class, self.generate_options)
+        with together("the model"):
+            mine = self._predictions(model, pad, seed, rank, world)
+        parts = _gathered(mine, rank, world)
+        values: dict[str, float] = {}
+        with together("metric_fn"):
+            if rank == 0:
+                values = self._measure(parts, pad)
+        return said_by_first(values)
 
     def _compute(self, args: Arguments, state: TrainerState, context: dict[str, Any]) -> dict[str, float]:
-        digest = hashlib.blake2b(f"metric {args.seed} {state.global_step}".encode(), digest_size=4).digest()
-        seed = int.from_bytes(digest, "little")
+        seed = seed_of(args.seed, METRIC_STREAM, state.global_step)
         return self.compute(context["model"], processing_class=context.get("processing_class"), seed=seed)
 
-    def _predictions(self, model: nn.Module, tokenizer: object, seed: int) -> tuple[list[Part], int | None]:
-        """Return predictions and labels by batch, all of them in the first process, and the id that fills up texts."""
-        rank, world = (dist.get_rank(), dist.get_world_size()) if _is_distributed() else (0, 1)
-        pad = pad_token_id(model, tokenizer, self.generate_options)
+    def _predictions(self, model: nn.Module, pad: int | None, seed: int, rank: int, world: int) -> list[Part | None]:
+        """Return predictions and labels of this process's batches, one for each turn that all processes take."""
         mine: list[Part | None] = []
         with undisturbed(model, seed):
             batches = self.data.batches(pad or 0)
@@ -152,12 +160,7 @@ class MetricCallback(TrainerCallback):
                 mine.append(part if rank < len(turn) else None)
         if not mine:
             raise ValueError("eval_dataset has no rows")
-        if world == 1:
-            return [part for part in mine if part is not None], pad
-        gathered: list[Any] | None = [None] * world if rank == 0 else None
-        dist.gather_object(mine, gathered, dst=0)
-        turns = zip(*gathered, strict=True) if gathered is not None else ()
-        return [part for turn_parts in turns for part in turn_parts if part is not None], pad
+        return mine
 
     def _predict(self, model: nn.Module, batch: MetricBatch) -> Part:
         inputs = moved(batch.inputs, device_of(model))
@@ -179,6 +182,22 @@ class MetricCallback(TrainerCallback):
             raise TypeError(f"metric_fn must return numbers by name, got {type(result).__name__}: {result!r}")
         numbers = {name: _number(name, value) for name, value in result.items()}
         return {name if name.startswith("eval_") else f"eval_{name}": value for name, value in numbers.items()}
+
+
+def _gathered(mine: list[Part | None], rank: int, world: int) -> list[Part]:
+    """Return what all processes have, in the order of the data; nothing in processes other than the first."""
+    gathered: list[Any] | None = [None] * world if rank == 0 else None
+    if world > 1:
+        dist.gather_object(mine, gathered, dst=0)
+    else:
+        gathered = [mine]
+    turns = zip(*gathered, strict=True) if gathered is not None else ()
+    return [part for turn_parts in turns for part in turn_parts if part is not None]
+
+
+def _version(model: nn.Module) -> tuple[int, ...]:
+    """Return what changes with the weights of a model."""
+    return (id(model), *(number for each in model.parameters() for number in (id(each), each._version)))
 
 
 def _arrays(tensors: dict[str, Tensor]) -> dict[str, Array]:
@@ -228,7 +247,3 @@ def _takes_two(function: MetricFunction) -> bool:
             f"metric_fn must take (predictions, labels) or one EvalPrediction, not {len(required)} arguments"
         )
     return len(required) == 2 or takes_more or (not required and len(positional) > 1)
-
-
-def _is_distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -17,6 +17,7 @@ from sparse_encoder.training.data.loaders import length_of
 from sparse_encoder.training.deepspeed_config import RunSize, propagate_args_to_deepspeed
 from sparse_encoder.training.optimization.groups import (
     ParameterGroup,
+    decayed_names,
     find_group,
     learning_rates_of,
     named_parameter,
@@ -71,6 +72,24 @@ class TrainerFacts(ABC):
             return [group["params"] for group in optimizer.param_groups]
         return find_group(optimizer, named_parameter(self.objective, param) if isinstance(param, str) else param)
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Return the names of a model's parameters that weight decay applies to: all but biases and those of norms."""
+        decayed = decayed_names(model)
+        return [name for name, _ in model.named_parameters() if name in decayed]
+
+    def num_examples(self, dataloader: DataLoader[Batch]) -> int:
+        """Count the rows that batches are made of, or what they would be if all batches were full.
+
+        Raises:
+            TypeError: If neither the rows nor the batches have a length.
+        """
+        rows = getattr(dataloader, "dataset", None)
+        return len(rows) if isinstance(rows, Sized) else len(dataloader) * self.args.train_batch_size
+
+    def get_total_train_batch_size(self, args: TrainingArguments) -> int:
+        """Count the rows of an update, of all processes."""
+        return int(args.train_batch_size * args.gradient_accumulation_steps * self.accelerator.num_processes)
+
     def set_initial_training_values(
         self, args: TrainingArguments, dataloader: DataLoader[Batch], total_train_batch_size: int | None = None
     ) -> TrainingValues:
@@ -82,8 +101,7 @@ class TrainerFacts(ABC):
             total_train_batch_size: Rows of an update; None counts those of all processes.
         """
         if total_train_batch_size is None:
-            batches = args.gradient_accumulation_steps * self.accelerator.num_processes
-            total_train_batch_size = args.train_batch_size * batches
+            total_train_batch_size = self.get_total_train_batch_size(args)
         rows = getattr(dataloader, "dataset", None)
         num_rows = len(rows) if isinstance(rows, Sized) else None
         return training_values(args, length_of(dataloader), num_rows, total_train_batch_size)

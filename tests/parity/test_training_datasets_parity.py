@@ -149,11 +149,15 @@ def test_batches_and_losses_are_those_of_the_peer(order: str, prompts: str, rout
 
 
 def test_evaluations_have_the_losses_and_keys_of_the_peer(tmp_path: Path) -> None:
-    ours, theirs = (train(library, tmp_path, with_router=False, max_steps=2) for library in (OURS, PEER))
-    found, expected = ours.evaluate(), theirs.evaluate()
+    ours, theirs = (train(library, tmp_path, with_router=False, max_steps=6) for library in (OURS, PEER))
+    for run in (ours, theirs):  # behind the first third of a run the peer has the full weights too
+        run.train()
+    found = ours.evaluate()
+    torch.manual_seed(theirs.args.seed)  # which the order of rows goes by there, and the other run has changed
+    expected = theirs.evaluate()
     leaked = {"document_regularizer_weight", "query_regularizer_weight"}  # from the peer's log into its results
-    timed = {"eval_pairs_model_preparation_time", "eval_questions_model_preparation_time"}
-    assert set(expected) - set(found) == leaked | timed
+    assert set(expected) - set(found) == leaked
     assert set(found) <= set(expected)
     for name in ("pairs", "questions"):
-        assert found[f"eval_{name}_loss"] > 0
+        assert found[f"eval_{name}_loss"] == pytest.approx(expected[f"eval_{name}_loss"], rel=1e-4)
+    assert found["eval_pairs_loss"] != pytest.approx(found["eval_questions_loss"], rel=1e-2)

@@ -72,6 +72,8 @@ class SparseAutoEncoder(Module):
         "dead_threshold",
     )
     forward_kwargs: ClassVar[frozenset[str]] = frozenset({"max_active_dims"})
+    smallest_over_processes: ClassVar[tuple[str, ...]] = ("stats_last_nonzero",)
+    """Buffers of which, when several processes train, the smallest counts after each step."""
     stats_last_nonzero: Tensor
     """Training steps since a latent was last among the k largest, that step counted, (L,) int64."""
 

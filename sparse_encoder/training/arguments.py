@@ -205,7 +205,7 @@ class TrainingArguments(ProcessFacts):
     """Whether a batch may leave out parameters; ``None``: only if gradients are not checkpointed."""
     ddp_bucket_cap_mb: int | None = None
     ddp_broadcast_buffers: bool = False
-    """Only false: each process keeps its own buffers."""
+    """Only false: each process keeps its own buffers within an update, and all agree on them after it."""
     ddp_static_graph: bool | None = None
     ddp_backend: str | None = None
     ddp_timeout: int = 1800

@@ -58,7 +58,7 @@ def ddp_settings(args: TrainingArguments) -> DistributedDataParallelKwargs:
 
 
 class Replicas:
-    """Compute losses so that the gradients of all processes become one.
+    """Compute losses so that the gradients of all processes become one, and so do the buffers after each update.
 
     Args:
         accelerator: Knows the processes, and the settings of data parallelism.
@@ -75,6 +75,7 @@ class Replicas:
         """Computes the losses of a micro-batch; to be used for every forward that is followed by a backward."""
         self._wrapped: DistributedDataParallel | None = None
         self._not_averaged: list[nn.Parameter] = []
+        self._objective = objective if accelerator.num_processes > 1 else None
         if accelerator.num_processes == 1:
             return
         trained = [each for each in objective.parameters() if each.requires_grad]
@@ -83,7 +84,7 @@ class Replicas:
             self._not_averaged = [each for each in trained if not isinstance(each, DTensor)]
             return
         step = MicroStep(objective, compute)
-        buffers = [name for name, _ in step.named_buffers()]  # each process keeps its own
+        buffers = [name for name, _ in step.named_buffers()]  # within an update each process keeps its own
         ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
         ignore(step, buffers)  # type: ignore[no-untyped-call]
         options = {} if accelerator.ddp_handler is None else accelerator.ddp_handler.to_kwargs()
@@ -97,9 +98,11 @@ class Replicas:
         return self._wrapped.no_sync()
 
     def finish(self) -> None:
-        """Average what has not been averaged in the backwards of an update."""
+        """Average what has not been averaged in the backwards of an update, and agree on the buffers."""
         if self._not_averaged:
             average_gradients(self._not_averaged)
+        if self._objective is not None:
+            agree_on_buffers(self._objective)
 
 
 def _check_losses(objective: nn.Module, *, sharded: bool) -> None:
@@ -137,3 +140,41 @@ def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)
         parameter.grad /= processes
+
+
+@torch.no_grad()
+def agree_on_buffers(module: nn.Module) -> None:
+    """Give all processes the same buffers, so that a checkpoint, which has those of one, has those of all.
+
+    They become those of the first process, but for the ones that a part of the module lists by name in
+    ``smallest_over_processes``: of these the smallest of all processes counts, entry by entry. All processes must call
+    this.
+
+    Args:
+        module: With the same buffers in all processes.
+    """
+    smallest = {
+        id(part.get_buffer(name)) for part in module.modules() for name in getattr(part, "smallest_over_processes", ())
+    }
+    own: list[Tensor] = []
+    for buffer in module.buffers():
+        if id(buffer) in smallest:
+            dist.all_reduce(buffer, dist.ReduceOp.MIN)
+        elif _is_written(buffer):
+            own.append(buffer)
+    if not own:
+        return
+    parts = [buffer.flatten().contiguous().view(torch.uint8) for buffer in own]
+    packed = torch.cat(parts)
+    dist.broadcast(packed, src=0)
+    if dist.get_rank() == 0:
+        return
+    for buffer, part in zip(own, packed.split([len(part) for part in parts]), strict=True):
+        buffer.copy_(part.clone().view(buffer.dtype).view_as(buffer))
+
+
+def _is_written(buffer: Tensor) -> bool:
+    """Return whether each entry of a buffer has memory of its own, without which it cannot have changed."""
+    if isinstance(buffer, DTensor) or buffer.layout is not torch.strided or not buffer.numel():
+        return False
+    return all(stride or size == 1 for stride, size in zip(buffer.stride(), buffer.shape, strict=True))

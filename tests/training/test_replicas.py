@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sparse_encoder.losses import FlopsLoss, SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.objectives import Losses
-from sparse_encoder.training.replicas import Replicas, average_gradients, ddp_settings
+from sparse_encoder.training.replicas import Replicas, agree_on_buffers, average_gradients, ddp_settings
 
 HIDDEN, RANKS = 5, 2
 Gradients = dict[str, Tensor]
@@ -73,6 +74,36 @@ def work(rank: int, folder: str) -> tuple[Gradients, int, list[Tensor | None]]:
         averaged[1].grad = torch.tensor(5.0)
     average_gradients(averaged)
     return gradients(module), int(module.calls), [each.grad for each in averaged]
+
+
+class Aging(nn.Module):
+    """Has a buffer of which the smallest counts, and some of which those of the first process do."""
+
+    smallest_over_processes = ("ages",)
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.register_buffer("ages", torch.tensor([3, 7]) if rank else torch.tensor([5, 2]))
+        self.register_buffer("mean", torch.tensor([0.25 + rank, -1.5], dtype=torch.float64))
+        self.register_buffer("seen", torch.tensor(rank == 0))
+        self.register_buffer("turned", torch.arange(6).view(2, 3).mT + rank)
+        self.register_buffer("same", torch.zeros(1).expand(4))
+        self.register_buffer("empty", torch.zeros(0))
+
+
+def agree(rank: int, folder: str) -> dict[str, Tensor]:
+    module = nn.Sequential(Aging(rank), nn.Linear(2, 2))
+    agree_on_buffers(module)
+    return dict(module.named_buffers())
+
+
+@pytest.mark.slow
+def test_buffers_are_those_of_the_first_process_or_the_smallest(tmp_path: Path) -> None:
+    expected = dict(Aging(0).named_buffers()) | {"ages": torch.tensor([3, 2])}
+    for found in in_processes(agree, ranks=RANKS, folder=tmp_path):
+        assert found.keys() == {f"0.{name}" for name in expected}
+        for name, tensor in expected.items():
+            assert torch.equal(found[f"0.{name}"], tensor), name
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,9 @@ from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.data.collator import Batch
 from sparse_encoder.training.data.columns import keep_columns, lengths_of
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint
-from sparse_encoder.training.data.loaders import LoaderSettings, build_loader
-from sparse_encoder.training.data.padding import DataCollatorWithPadding, default_data_collator
+from sparse_encoder.training.data.loaders import build_loader
+from sparse_encoder.training.data.padding import SINGLE_LABELS, DataCollatorWithPadding, default_data_collator
+from sparse_encoder.training.data.trainer_loading import data_to_evaluate, loader_settings, sets_by_name
 from sparse_encoder.training.evaluating import EVALUATION, PREDICTION, EvalLoopOutput
 from sparse_encoder.training.outputs import (
     LossFunction,
@@ -44,7 +45,6 @@ Metrics = Callable[..., dict[str, float]]
 Preprocess = Callable[[Any, Any], Any]  # of logits and labels, nested as the model's are
 Outputs = Any  # of a model: a tensor, a tuple or a mapping
 
-_LABEL_COLUMNS = ("label", "label_ids")
 _SPANS = ("start_positions", "end_positions")
 
 
@@ -258,10 +258,7 @@ class Trainer(TrainerBase):
         Raises:
             ValueError: If there is none, or none of this name.
         """
-        data = self._eval_data(eval_dataset)
-        if isinstance(eval_dataset, str):
-            return {eval_dataset: data}
-        return {name: data.select(name) for name in data.parts} if data.is_mapping else {None: data}
+        return sets_by_name(self._eval_data(eval_dataset), eval_dataset)
 
     def data_identity(self) -> dict[str, Any]:  # settings of several types
         """Return what decides which rows are in which batch."""
@@ -296,29 +293,21 @@ class Trainer(TrainerBase):
         return self.get_eval_dataloader(test_dataset)
 
     def _eval_data(self, eval_dataset: object) -> TrainingData:
-        if isinstance(eval_dataset, TrainingData):
-            return eval_dataset
-        given = self.eval_dataset if eval_dataset is None or isinstance(eval_dataset, str) else eval_dataset
-        if given is None:
+        data = data_to_evaluate(self.eval_dataset, eval_dataset)
+        if data is None:
             raise ValueError("evaluate() needs an eval_dataset")
-        data = as_training_data(given, "eval_dataset")
-        return data.select(eval_dataset) if isinstance(eval_dataset, str) else data
+        return data
 
     def _loader(self, data: TrainingData, batch_size: int, *, is_training: bool) -> DataLoader[Batch]:
         args = self.args
         if args.remove_unused_columns:
-            data = keep_columns(data, self._forward_names() | set(_LABEL_COLUMNS) | set(self.label_names), self.model)
-        settings = LoaderSettings(
+            data = keep_columns(data, self._forward_names() | set(SINGLE_LABELS) | set(self.label_names), self.model)
+        settings = loader_settings(
+            args,
+            self.accelerator,
             batch_size=batch_size,
             drop_last=args.dataloader_drop_last,
             even_batches=not is_training or not args.dataloader_drop_last,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory and self.accelerator.device.type == "cuda",
-            prefetch_factor=args.dataloader_prefetch_factor,
-            persistent_workers=args.dataloader_persistent_workers,
-            in_order=args.dataloader_in_order,
-            multiprocessing_context=args.dataloader_multiprocessing_context,
         )
         return build_loader(
             data,

@@ -18,9 +18,10 @@ from sparse_encoder.samplers import (
 from sparse_encoder.training.data import names
 from sparse_encoder.training.data.collator import Batch
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint
-from sparse_encoder.training.data.loaders import LoaderSettings, build_loader
+from sparse_encoder.training.data.loaders import build_loader
 from sparse_encoder.training.data.streams import stream_order
 from sparse_encoder.training.data.text_names import check_text_names, warn_about_unused_names
+from sparse_encoder.training.data.trainer_loading import data_to_evaluate, loader_settings, sets_by_name
 from sparse_encoder.training.objectives import check_losses
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
 
@@ -80,9 +81,7 @@ class TrainerData:
             if self.evaluator is None:
                 raise ValueError("evaluate() needs an eval_dataset or an evaluator")
             return {None: None}
-        if isinstance(eval_dataset, str):
-            return {eval_dataset: data}
-        return {name: data.select(name) for name in data.parts} if data.is_mapping else {None: data}
+        return sets_by_name(data, eval_dataset)
 
     def get_batch_sampler(  # house: peer signature
         self,
@@ -185,16 +184,7 @@ class TrainerData:
 
     def _eval_data(self, eval_dataset: object) -> TrainingData | None:
         """Return the data to evaluate on: those given, those of a name, or the trainer's own."""
-        if isinstance(eval_dataset, TrainingData):
-            return eval_dataset
-        if eval_dataset is not None and not isinstance(eval_dataset, str):
-            return as_training_data(self._prepared(eval_dataset, "eval_dataset"), "eval_dataset")
-        if self.eval_dataset is None:
-            if eval_dataset is not None:
-                raise ValueError(f"there is no eval_dataset {eval_dataset!r}: the trainer was given none")
-            return None
-        data = as_training_data(self.eval_dataset, "eval_dataset")
-        return data if eval_dataset is None else data.select(eval_dataset)
+        return data_to_evaluate(self.eval_dataset, eval_dataset, self._prepared)
 
     def _loader(self, data: TrainingData, batch_size: int, *, drop_last: bool, even_batches: bool) -> DataLoader[Batch]:
         """Return the batches of some data, on the device and shared out among the processes."""
@@ -202,18 +192,13 @@ class TrainerData:
         order = MultiDatasetBatchSamplers.PROPORTIONAL
         if data.is_stream:
             order = stream_order(args.batch_sampler, args.multi_dataset_batch_sampler if len(data.parts) > 1 else order)
-        settings = LoaderSettings(
+        settings = loader_settings(
+            args,
+            self.accelerator,
             batch_size=batch_size,
             drop_last=drop_last,
             even_batches=even_batches,
-            seed=args.seed if args.data_seed is None else args.data_seed,
             stream_order=order,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory and self.accelerator.device.type == "cuda",
-            prefetch_factor=args.dataloader_prefetch_factor,
-            persistent_workers=args.dataloader_persistent_workers,
-            in_order=args.dataloader_in_order,
-            multiprocessing_context=args.dataloader_multiprocessing_context,
         )
         return build_loader(
             data,

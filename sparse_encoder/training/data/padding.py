@@ -12,7 +12,8 @@ from torch import Tensor
 from sparse_encoder.training.data.collator import Batch
 
 LABELS = "labels"
-_LABEL_COLUMNS = ("label", "label_ids")
+SINGLE_LABELS = ("label", "label_ids")
+"""Columns that a batch has as ``labels``."""
 _FILLERS = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
 
 Row = Mapping[str, Any]  # numbers and lists of them; texts are left out
@@ -96,7 +97,7 @@ def _numeric(features: Sequence[Row]) -> list[str]:
 
 
 def _name(column: str) -> str:
-    return LABELS if column in _LABEL_COLUMNS else column
+    return LABELS if column in SINGLE_LABELS else column
 
 
 def _stacked(column: str, features: Sequence[Row]) -> Tensor:

@@ -289,6 +289,18 @@ def test_another_kind_of_run_is_refused_by_name(
         with_settings(tmp_path, options).train(Path(str(straight.args.output_dir)) / "checkpoint-2")
 
 
+def test_other_intervals_are_told_and_change_no_weights(
+    straight: SparseEncoderTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = Path(str(straight.args.output_dir)) / "checkpoint-4"
+    resumed = run(tmp_path, logging_steps=5, save_steps=2)
+    resumed.train(resume_from_checkpoint=checkpoint)
+    told = [message.partition(" was written with ")[2] for message in caplog.messages if "goes on with" in message]
+    expected = ["logging_steps=2, and the run goes on with 5", "save_steps=1, and the run goes on with 2"]
+    assert told == expected  # evaluations are by epoch
+    assert same(resumed.model, straight.model)
+
+
 def test_options_of_the_optimizer_belong_to_the_run(tmp_path: Path) -> None:
     options: dict[str, Any] = {"optim": "adafactor", "max_steps": 2}
     run(tmp_path / "old", **options, optim_args="clip_threshold=0.5").train()

@@ -17,6 +17,7 @@ from sparse_encoder.checkpoint import CheckpointError, read_tensors
 from sparse_encoder.checkpoint.writing import system_errors
 from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.modules.pipeline import load_modules
+from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.checkpoints.folders import (
     checkpoint_path,
     list_checkpoints,
@@ -54,6 +55,7 @@ from sparse_encoder.training.checkpoints.snapshot import (
 )
 from sparse_encoder.training.checkpoints.weights import with_other_names
 from sparse_encoder.training.sharding import load_whole, whole, whole_state
+from sparse_encoder.training.state import TrainerState
 
 if TYPE_CHECKING:
     from sparse_encoder.training.base import TrainerBase
@@ -217,6 +219,7 @@ class RunFiles:
             raise CheckpointError("was added to the checkpoint later", path=checkpoint / others[0])
         progress = read_run(checkpoint, identity)
         saved = read_state(checkpoint)
+        _tell_other_intervals(checkpoint, saved, now, trainer.args)
         load_weights(trainer.model, checkpoint)
         read_loss(checkpoint, trainer.objective, trainer.model)
         read_optimizer(checkpoint, self.optimizer, self.scheduler, self.names)
@@ -290,6 +293,15 @@ def _repair(code: int | None) -> str:
     if code in _FORBIDDEN:
         return "Give output_dir a folder that this process may write to, and resume from the last checkpoint"
     return "The checkpoints of before are as they were; look after the disk before you resume"
+
+
+def _tell_other_intervals(checkpoint: Path, saved: TrainerState, now: TrainerState, args: TrainingArguments) -> None:
+    """Say which intervals a run has changed; they do not change its weights."""
+    for kind in ("logging", "eval", "save"):
+        name = f"{kind}_steps"
+        before, after = getattr(saved, name), getattr(now, name)
+        if before != after and getattr(args, f"{kind}_strategy") == "steps":
+            logger.warning("%s was written with %s=%d, and the run goes on with %d", checkpoint, name, before, after)
 
 
 def mark_as_trained(model: nn.Module) -> None:

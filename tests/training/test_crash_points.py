@@ -25,7 +25,7 @@ def soak(script: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, str(TESTS / "soak" / script), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr[-3000:]
-    outcome: dict[str, Any] = json.loads(done.stdout)
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # behind the log rows of the runs
     return outcome
 
 

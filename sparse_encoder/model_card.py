@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from sparse_encoder.model_card_base import ModelCardData
-from sparse_encoder.model_card_markdown import code, fence, one_line, sentence_list
+from sparse_encoder.model_card_markdown import code, fence, one_line, sentence_list, with_article
 from sparse_encoder.model_card_sections import base_model_fact, dataset_names, training_parts
 from sparse_encoder.model_card_usage import PLACEHOLDER_ID, usage_code
 from sparse_encoder.modules import Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
@@ -109,7 +109,7 @@ def write_card(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
     card.register_model(model)
     title = card.model_name or card.get_default_model_name()
     dim = model.get_embedding_dimension()
-    space = f"a {dim}-dimensional sparse vector space" if dim else "a sparse vector space"
+    space = f"{with_article(dim)}-dimensional sparse vector space" if dim else "a sparse vector space"
     named = dataset_names(card.train_datasets)
     data = f" trained on {sentence_list(named)}" if named else ""
     parts = [

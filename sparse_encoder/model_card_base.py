@@ -68,6 +68,8 @@ class ModelCardData:
     """A row per step that has something to tell, with ``Epoch``, ``Step`` and numbers by name."""
     logged_metrics: list[str] = field(default_factory=list, init=False)
     """The names of :attr:`training_logs` that are shown, in their order."""
+    log_is_closed: bool = field(default=False, init=False)
+    """Whether training is over, after which evaluations add nothing to its log."""
     best_model_step: int | None = field(default=None, init=False)
     eval_results: list[EvaluationResult] = field(default_factory=list, init=False)
     """The last result of each evaluator."""
@@ -80,6 +82,8 @@ class ModelCardData:
     """Energy that training took, as the hub's front matter has it; ``emissions`` in grams."""
     training_seconds: float | None = field(default=None, init=False)
     """Time of the last run, evaluations included."""
+    resumed_at: int | None = field(default=None, init=False)
+    """The step from which the last run went on; its time is from there on."""
     evaluation_seconds: float = field(default=0.0, init=False)
     _reporter: Callable[[], None] | None = field(default=None, init=False, repr=False, compare=False)
 
@@ -183,7 +187,12 @@ class ModelCardData:
         self.add_log_row(step, epoch, {name: found[name] for name in names if name in found})
 
     def add_log_row(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Log numbers by name, in the last row if that is of the same step; these names are shown from now on."""
+        """Log numbers by name, in the last row if that is of the same step; these names are shown from now on.
+
+        Once the log is closed, only what is of no step of it (-1) is logged.
+        """
+        if self.log_is_closed and step >= 0:
+            return
         self.logged_metrics += [name for name in values if name not in self.logged_metrics]
         if not values:
             return

@@ -161,3 +161,9 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} seconds"
+
+
+def with_article(count: int) -> str:
+    """Return a number behind "a" or "an", as it is spoken."""
+    leading = int(f"{count:,}".split(",")[0])  # 18 of 18,000
+    return f"an {count}" if leading in (8, 11, 18) or leading // 10 == 8 or leading // 100 == 8 else f"a {count}"

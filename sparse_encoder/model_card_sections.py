@@ -208,7 +208,8 @@ def time_part(card: ModelCardData) -> str:
     if card.training_seconds is None:
         return ""
     evaluation = min(card.evaluation_seconds, card.training_seconds)
-    lines = [f"- **Training:** {duration(card.training_seconds - evaluation)}"]
+    since = f", since it was resumed at step {card.resumed_at}" if card.resumed_at else ""
+    lines = [f"- **Training:** {duration(card.training_seconds - evaluation)}{since}"]
     if evaluation:
         lines.append(f"- **Evaluation:** {duration(evaluation)}")
         lines.append(f"- **Total:** {duration(card.training_seconds)}")

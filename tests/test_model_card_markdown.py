@@ -22,6 +22,7 @@ from sparse_encoder.model_card_markdown import (
     setting,
     shorten,
     table,
+    with_article,
 )
 
 
@@ -144,3 +145,13 @@ def test_words() -> None:
         "1.5 minutes",
         "2.0 hours",
     ]
+
+
+@pytest.mark.parametrize("count", [8, 11, 18, 80, 800, 8192, 11_000, 18_500, 80_000, 899_000])
+def test_numbers_that_begin_with_a_vowel(count: int) -> None:
+    assert with_article(count) == f"an {count}"
+
+
+@pytest.mark.parametrize("count", [1, 7, 9, 28, 108, 110, 118, 180, 1100, 1800, 18 * 10**6 - 10**6, 30522])
+def test_numbers_that_do_not(count: int) -> None:
+    assert with_article(count) == f"a {count}"

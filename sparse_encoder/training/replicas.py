@@ -169,7 +169,8 @@ def agree_on_buffers(module: nn.Module) -> None:
     dist.broadcast(packed, src=0)
     if dist.get_rank() == 0:
         return
-    for buffer, part in zip(own, packed.split([len(part) for part in parts]), strict=True):
+    sizes = [len(part) for part in parts]
+    for buffer, part in zip(own, torch.split(packed, sizes), strict=True):
         buffer.copy_(part.clone().view(buffer.dtype).view_as(buffer))
 
 

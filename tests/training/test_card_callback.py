@@ -232,9 +232,11 @@ def test_a_model_whose_weights_are_not_finite_is_saved_with_a_card(
     assert "not finite" in caplog.text
 
 
-def test_a_model_in_parts_on_several_processes_is_not_run(model: SparseEncoder, tmp_path: Path) -> None:
+def test_a_model_in_parts_on_several_processes_is_not_run(
+    model: SparseEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(model, Dataset.from_dict(PAIRS))
-    run.accelerator = SimpleNamespace(distributed_type=SimpleNamespace(value="FSDP"))  # type: ignore[attr-defined]
+    monkeypatch.setattr("sparse_encoder.training.card.callback.is_sharded", lambda each: each is model)
     model.encode = model.encode_query = model.encode_document = None  # type: ignore[assignment, method-assign]
     run.fire("on_train_begin")
     card = saved(model, tmp_path / "saved")
@@ -390,6 +392,10 @@ def test_energy_is_told(model: SparseEncoder, tmp_path: Path) -> None:
 def test_secrets_are_left_out() -> None:
     settings = {"hub_token": "a", "nested": {"api_key": "b", "ok": 1}, "wandb_api_key": "c", "password": "d", "x": 2}
     assert without_secrets(settings) == {"nested": {"ok": 1}, "x": 2}
+    deep = {"headers": [{"auth": "x", "ok": 1}, ({"hf_tokens": "y"},)], "access_token_value": "z", "passphrase": "p"}
+    assert without_secrets(deep) == {"headers": [{"ok": 1}, [{}]]}
+    usual = {"pad_token_id": 0, "mini_batch_num_tokens": 8, "keys": ["a"], "author": "b"}
+    assert without_secrets(usual) == usual
     assert without_secrets({"include_num_input_tokens_seen": "no"}) == {"include_num_input_tokens_seen": "no"}
     assert chosen_settings({"a": 1, "b": 2, "new": 3, "eval_steps": 5}, {"a": 1, "b": 1, "eval_steps": 1}) == {"b": 2}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from sparse_encoder import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
 from sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
-from sparse_encoder.training import Trainer, TrainingArguments
+from sparse_encoder.training import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +145,70 @@ def test_the_card_of_another_model_tells_the_run_too(tmp_path: Path) -> None:
     assert "* Size: 8 training samples" in card.text.splitlines()
     assert "- `max_steps`: 2" in card.text.split("#### All")[0].splitlines()
     assert "hf_secret" not in card.content
+
+
+class Steps:
+    """Finds the step it is asked at, and tells the card."""
+
+    name, primary_metric, description, greater_is_better = "toy", "toy_x", "Toy", False
+
+    def __call__(
+        self, model: SparseEncoder, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        found = {"toy_x": float(steps)}
+        model.model_card_data.set_evaluation_metrics(self, found, epoch, steps)
+        return found
+
+
+class Stop(TrainerCallback):
+    """Ends a run behind the save of its third update."""
+
+    def on_save(self, args: object, state: TrainerState, control: object, **_: object) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+
+def small(source: Path, folder: Path, **options: Any) -> SparseEncoderTrainer:  # noqa: ANN401  (settings)
+    model = SparseEncoder(str(source), device="cpu", similarity_fn_name="dot")
+    callbacks = [Stop()] if options.pop("stopped", False) else []
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "logging_steps": 4, "use_cpu": True, "disable_tqdm": True}
+    args = SparseEncoderTrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=4, **{**settings, "max_steps": 5, **options}
+    )
+    loss = SparseMultipleNegativesRankingLoss(model)
+    return SparseEncoderTrainer(model, args, pairs(24, 1), pairs(8, 2), loss, Steps(), callbacks=callbacks)
+
+
+def readme_of(given: SparseEncoderTrainer, folder: Path) -> str:
+    given.save_model(str(folder))
+    return (folder / "README.md").read_text()
+
+
+def test_results_are_those_of_the_weights_and_later_ones_leave_the_log_alone(source: Path, tmp_path: Path) -> None:
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "toy_x", "greater_is_better": False}
+    given = small(source, tmp_path / "run", save_steps=2, max_steps=4, **best)
+    given.train()
+    assert given.state.best_global_step == 2
+    text = readme_of(given, tmp_path / "best")
+    assert re.search(r"\| \*\*x\*\* +\| \*\*2(\.0)?\*\* +\|", text)
+    log = text.split("### Training log")[1].split("###")[0]
+    given.evaluate()
+    later = readme_of(given, tmp_path / "later")
+    assert later.split("### Training log")[1].split("###")[0] == log
+    assert re.search(r"\| \*\*x\*\* +\| \*\*4(\.0)?\*\* +\|", later)
+
+
+def test_the_card_of_a_resumed_run_tells_what_was_found_before(source: Path, tmp_path: Path) -> None:
+    whole = small(source, tmp_path / "whole", save_steps=1)
+    whole.train()
+    with pytest.raises(KeyboardInterrupt):
+        small(source, tmp_path / "run", save_steps=1, stopped=True).train()
+    resumed = small(source, tmp_path / "run", save_steps=1)
+    resumed.train(resume_from_checkpoint=tmp_path / "run" / "checkpoint-2")
+    for step in (3, 5):
+        texts = [(tmp_path / name / f"checkpoint-{step}" / "README.md").read_text() for name in ("whole", "run")]
+        for part in ("## Evaluation", "### Training log"):
+            found = [text.split(part)[1].split("\n## " if part[2] == " " else "\n###")[0] for text in texts]
+            assert found[0] == found[1], part
+        assert "since it was resumed at step 2" in texts[1]
+        assert "since it was resumed" not in texts[0]

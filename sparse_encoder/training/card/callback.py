@@ -13,6 +13,7 @@ from sparse_encoder.model_card import TRAINED_TAG
 from sparse_encoder.model_card_base import STEP, TRAINING_LOSS, VALIDATION_LOSS, ModelCardData
 from sparse_encoder.model_card_datasets import DatasetFacts
 from sparse_encoder.model_card_losses import LossFacts
+from sparse_encoder.model_card_results import EvaluationResult
 from sparse_encoder.training.card.facts import (
     chosen_settings,
     describe_datasets,
@@ -23,19 +24,18 @@ from sparse_encoder.training.card.facts import (
     told_settings,
     total_rows,
 )
-from sparse_encoder.training.card.logs import chosen_metric, loss_values, rows_of, seconds_of, training_values
+from sparse_encoder.training.card.logs import PREFIX, chosen_metric, loss_values, rows_of, seconds_of, training_values
+from sparse_encoder.training.card.results import primary_metrics, replaced, results_in, single_evaluators
 from sparse_encoder.training.events.protocol import TrainerCallback
+from sparse_encoder.training.sharding import is_sharded
 
 if TYPE_CHECKING:
     from sparse_encoder.training.events.protocol import Arguments, Context
     from sparse_encoder.training.state import TrainerControl, TrainerState
 
-_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
-"""Ways of training in which no process has a whole model that it could run by itself."""
-
 
 class CardTrainer(Protocol):
-    """What a card asks of a trainer; ``loss``, ``processing_class`` and ``accelerator`` are asked for if there."""
+    """What a card asks of a trainer; ``loss``, ``processing_class`` and ``evaluator`` are asked for if there."""
 
     model: Any
     args: Any
@@ -62,6 +62,7 @@ class ModelCardCallback(TrainerCallback):
         self._losses: dict[str | None, LossFacts] = {}
         self._described: tuple[list[DatasetFacts], list[DatasetFacts]] | None = None
         self._started: float | None = None
+        self._results: dict[int, list[EvaluationResult]] = {}  # of the best step and the last one
 
     def on_init_end(
         self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context
@@ -83,13 +84,10 @@ class ModelCardCallback(TrainerCallback):
             settings = args.to_dict()
             card.all_hyperparameters = told_settings(settings)
             card.non_default_hyperparameters = chosen_settings(settings, self.default_args_dict)
-            before = [row for row in card.training_logs if row[STEP] < 0]
-            history = rows_of(state.log_history, self._eval_names())
-            card.training_logs = [*before, *history]
-            for name in (TRAINING_LOSS, VALIDATION_LOSS, *(f"{name} loss" for name in self._eval_names() if name)):
-                if name not in card.logged_metrics and any(name in row for row in history):
-                    card.logged_metrics.append(name)
+            self._take_up(card, args, state)
+            card.log_is_closed = False
             card.best_model_step = None
+            card.resumed_at = state.global_step or None
             card.training_seconds, card.evaluation_seconds = 0.0, 0.0
             self._started = time.perf_counter()
         return None
@@ -100,7 +98,11 @@ class ModelCardCallback(TrainerCallback):
         """Log the training loss."""
         card = self._follow(context.get("model"), state)
         if card is not None:
-            card.add_log_row(state.global_step, state.epoch, training_values(context.get("logs") or {}))
+            logs = context.get("logs") or {}
+            card.add_log_row(state.global_step, state.epoch, training_values(logs))
+            has_best = getattr(args, "load_best_model_at_end", False) and state.best_model_checkpoint is not None
+            if "train_loss" in logs and has_best:  # the model has the weights of the best step by now
+                card.eval_results = self._results.get(state.best_global_step or 0, card.eval_results)
         return None
 
     def on_evaluate(
@@ -115,6 +117,7 @@ class ModelCardCallback(TrainerCallback):
             card.add_log_row(state.global_step, state.epoch, values)
             if self._started is not None:
                 card.evaluation_seconds += seconds_of(metrics)
+                self._keep(state, state.global_step, list(card.eval_results))
         return None
 
     def on_train_end(
@@ -126,8 +129,35 @@ class ModelCardCallback(TrainerCallback):
             if state.is_world_process_zero:
                 self._report()
             self._started = None
+            card.log_is_closed = True
             card.ask_before_writing(None)
         return None
+
+    def _take_up(self, card: ModelCardData, args: Arguments, state: TrainerState) -> None:
+        """Put what an earlier part of this run has logged on the card: its rows, and what evaluators found."""
+        before = [row for row in card.training_logs if row[STEP] < 0]
+        names = self._eval_names()
+        history = rows_of(state.log_history, names)
+        card.training_logs = [*before, *history]
+        evaluators = single_evaluators(getattr(self._trainer, "evaluator", None))
+        losses = [VALIDATION_LOSS, *(f"{name} loss" for name in names if name)]
+        chosen = str(getattr(args, "metric_for_best_model", None) or "").removeprefix(PREFIX)
+        shown = [TRAINING_LOSS, *primary_metrics(evaluators), *losses, chosen]
+        for row in history:
+            card.logged_metrics += [name for name in shown if name in row and name not in card.logged_metrics]
+        self._results = {}
+        results: list[EvaluationResult] = []
+        for logged in state.log_history:
+            if found := results_in(logged, evaluators):
+                results = replaced(results, found)
+                self._keep(state, int(logged["step"]), results)
+        if results:
+            card.eval_results = replaced(card.eval_results, results)
+
+    def _keep(self, state: TrainerState, step: int, results: list[EvaluationResult]) -> None:
+        """Keep results for as long as their weights may be the ones that are saved."""
+        self._results[step] = results
+        self._results = {at: each for at, each in self._results.items() if at in (step, state.best_global_step)}
 
     def _follow(self, model: object, state: TrainerState) -> ModelCardData | None:
         """Return the card of the model, prepared when it is seen for the first time: each trial has its own."""
@@ -177,14 +207,8 @@ class ModelCardCallback(TrainerCallback):
             if card.generate_widget_examples and not card.widget:
                 datasets = named_datasets(trainer.eval_dataset) or named_datasets(trainer.train_dataset)
                 card.set_widget_examples({str(name): each for name, each in datasets.items()})
-        if _is_sharded(trainer):
+        if is_sharded(trainer.model):
             card.usage_examples = []  # nothing to run the model on
 
     def _eval_names(self) -> list[str | None]:
         return [] if self._trainer is None else list(named_datasets(self._trainer.eval_dataset))
-
-
-def _is_sharded(trainer: CardTrainer) -> bool:
-    """Return whether no process has a whole model that it could run by itself."""
-    kind = getattr(getattr(trainer, "accelerator", None), "distributed_type", None)
-    return str(getattr(kind, "value", kind)) in _SHARDED

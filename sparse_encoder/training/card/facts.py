@@ -23,7 +23,11 @@ _BOOKKEEPING = {
     "save_steps", "save_strategy", "save_total_limit", "show_progress_bar",
 }  # fmt: skip
 """Settings that say where and how often a run reports, not what it computes."""
-_SECRET = re.compile(r"(^|_)(token|secret|password|passwd|api_?key|credentials?)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(^|_)((token|secret)(_value)?|secrets|(hf|hub|access|auth|api|bearer)_?tokens?(_.*)?|auth|authorization|"
+    r"pass(word|wd|phrase)s?|(api|access|private|secret)_?keys?(_.*)?|credentials?)$",
+    re.IGNORECASE,
+)
 
 
 def named_datasets(data: object) -> dict[str | None, object]:
@@ -89,12 +93,14 @@ def told_settings(settings: Mapping[str, Any]) -> dict[str, Any]:  # values of m
 
 
 def without_secrets(settings: Mapping[str, Any]) -> dict[str, Any]:  # as above
-    """Leave out what is named like a token, key or password."""
-    return {
-        str(name): without_secrets(value) if isinstance(value, Mapping) else value
-        for name, value in settings.items()
-        if not _SECRET.search(str(name))
-    }
+    """Leave out what is named like a token, key or password, however deep it is."""
+    return {str(name): _without(value) for name, value in settings.items() if not _SECRET.search(str(name))}
+
+
+def _without(value: Any) -> Any:  # noqa: ANN401  (as above)
+    if isinstance(value, Mapping):
+        return without_secrets(value)
+    return [_without(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def chosen_settings(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:  # as above

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from sparse_encoder.training.argument_checks import check_arguments, check_types
-from sparse_encoder.training.argument_values import read_mapping
+from sparse_encoder.training.argument_values import asks_for_nothing, read_mapping
 from sparse_encoder.training.events.reporting import tracker_names
 from sparse_encoder.training.process_facts import ProcessFacts
 
@@ -273,6 +273,8 @@ class TrainingArguments(ProcessFacts):
             if getattr(self, name) is None:
                 setattr(self, name, value() if callable(value) else value)
         self.debug = self.debug or ""  # of some versions an empty list
+        if asks_for_nothing(self.accelerator_config):
+            self.accelerator_config = None
         if isinstance(self.fsdp, bool):
             self.fsdp = "full_shard" if self.fsdp else None
         if self.evaluation_strategy is not None:

@@ -59,6 +59,19 @@ def test_the_defaults_of_the_peer_may_be_given(theirs: type, ours: type) -> None
 
 
 @pytest.mark.parametrize(("theirs", "ours"), PAIRS)
+def test_the_settings_of_the_peer_may_be_given_as_it_has_made_them(theirs: type, ours: type) -> None:
+    made = theirs("out")
+    values = {each.name: getattr(made, each.name) for each in fields(theirs) if each.init and each.name not in ABSENT}
+    given, plain = ours(**values), ours("out")
+    for name, value in plain.to_dict().items():
+        if name not in ("project", "disable_tqdm", "activation_checkpointing"):
+            assert given.to_dict()[name] == value, name
+    values["accelerator_config"] = {"split_batches": True}
+    with pytest.raises(ValueError, match="accelerator_config must be None"):
+        ours(**values)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), PAIRS)
 def test_every_method_and_property_is_here(theirs: type, ours: type) -> None:
     missing = {name for name in dir(theirs) if not name.startswith("_") and not hasattr(ours(), name)}
     setters = {name for name in missing if name.startswith("set_")}

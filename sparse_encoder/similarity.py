@@ -87,17 +87,17 @@ def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     return _pairwise(lambda x, y: -(x - y).abs().sum(dim=-1), a, b)
 
 
-def pairwise_angle_sim(a: Embeddings, b: Embeddings) -> Tensor:
-    r"""Return the angle similarity of each row of ``a`` with the same row of ``b``, (N,).
+def pairwise_angle_sim(x: Embeddings, y: Embeddings) -> Tensor:
+    r"""Return the angle similarity of each row of ``x`` with the same row of ``y``, (N,).
 
-    With rows x and y of length 1, whose first half is the real part and whose second half is the imaginary one, and a
+    With rows of length 1, whose first half is the real part and whose second half is the imaginary one, and a
     column of zeros at the end if V is odd,
 
     .. math:: \Bigl| \sum_j x_j y_j + \sum_{j \le V/2} (x_{j + V/2} y_j - x_j y_{j + V/2}) \Bigr|
 
     Source: Li and Li, 2023, https://arxiv.org/abs/2309.12871.
     """
-    return _pairwise(_angle, a, b)
+    return _pairwise(_angle, x, y)
 
 
 class SimilarityFunction(Enum):

@@ -354,6 +354,8 @@ class TrainingRun:
         trainer.model_wrapped = trainer.model
         if trainer.args.load_best_model_at_end:
             self.files.load_best()
+        if self.stop is None or self.stop.requested is None:
+            self.files.keep_best()
         trainer.log(metrics)
         trainer.fire("on_train_end")
         return TrainOutput(state.global_step, training_loss, {**metrics, "epoch": state.epoch})

@@ -184,6 +184,19 @@ def rotate_checkpoints(newest: Path, best: Path | None, limit: int) -> None:
             _remove(checkpoint)
 
 
+def keep_checkpoint(best: Path) -> None:
+    """Remove all other checkpoints beside one, unless that is not there in full.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
+    check_manifest(best)
+    for checkpoint in list_checkpoints(best.parent):
+        if checkpoint.name != best.name:
+            logger.info("%s is removed: the run is through, and save_total_limit=1 keeps the best", checkpoint)
+            _remove(checkpoint)
+
+
 def replace_checkpoints(output_dir: Path) -> None:
     """Take the checkpoints of another run out of the way; they are kept until :func:`remove_replaced`."""
     for checkpoint in list_checkpoints(output_dir):

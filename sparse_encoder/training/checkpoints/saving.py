@@ -20,6 +20,7 @@ from sparse_encoder.modules.pipeline import load_modules
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.checkpoints.folders import (
     checkpoint_path,
+    keep_checkpoint,
     list_checkpoints,
     new_checkpoint,
     remove_replaced,
@@ -196,6 +197,22 @@ class RunFiles:
         args, best = self.trainer.args, self.trainer.state.best_model_checkpoint
         if args.save_total_limit is not None:
             rotate_checkpoints(newest, None if best is None else Path(best), args.save_total_limit)
+
+    def keep_best(self) -> None:
+        """Leave the best checkpoint alone of a run that is through, if one is to be kept; all processes must call this.
+
+        While it lasts the last one is there beside it, to be resumed from.
+        """
+        best = self.trainer.state.best_model_checkpoint
+        if self.trainer.args.save_total_limit == 1 and best is not None:
+            first_only(lambda: self._remove_all_but(Path(best)), self.trainer.accelerator)
+
+    def _remove_all_but(self, best: Path) -> None:
+        if best.resolve().parent == self.output_dir.resolve():
+            try:
+                keep_checkpoint(best)
+            except (OSError, CheckpointError) as reason:
+                logger.warning("the checkpoints beside %s are kept: %s", best, reason)
 
     def _rotate_after_kill(self, resumed: Path) -> None:
         """Do what the run before was killed in front of, unless there are checkpoints beyond the resumed one."""

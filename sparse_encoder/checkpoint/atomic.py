@@ -20,6 +20,11 @@ INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 
 
+def temporary_name() -> str:
+    """Return a name for what is not finished; it tells whose it is, so that it can go when that process has ended."""
+    return f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one, never a part.
 
@@ -27,7 +32,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         path: The file; its folder must exist. A link at this place is replaced, what it points to is left alone.
         data: The content.
     """
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(6)}")
+    temporary = path.with_name(temporary_name())
     try:
         with open(
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb"
@@ -107,7 +112,7 @@ def _stage_place(target: Path) -> Path:
     beside = not target.exists() or (
         target.stat().st_dev == parent.stat().st_dev and os.access(parent, os.W_OK | os.X_OK)
     )
-    return (parent if beside else target) / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
+    return (parent if beside else target) / temporary_name()
 
 
 def make_parents(target: Path) -> list[Path]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_encoder.checkpoint.atomic import temporary_name
 from sparse_encoder.checkpoint.hub_names import redacted
 from sparse_encoder.publishing import Upload, open_repository, without_secrets
 
@@ -132,7 +132,7 @@ def set_aside(source: Path, output_dir: Path, *, linked: Callable[[str], bool]) 
     Raises:
         OSError: If a file cannot be copied; nothing of the copy stays.
     """
-    target = output_dir / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
+    target = output_dir / temporary_name()
     names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file()]
     try:
         target.mkdir(parents=True)

@@ -17,6 +17,7 @@ from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.encode import EncodeSettings, encode_texts
 from sparse_encoder.encoding.workers import WorkerPool, portable
 from sparse_encoder.model import SparseEncoder
+from sparse_encoder.training.processes import world_size
 
 Result = TypeVar("Result")
 _PATIENCE = timedelta(days=7)  # whoever waits cannot know how long scoring takes; a dead process ends the launcher
@@ -53,7 +54,7 @@ def evaluate_together(evaluate: Callable[[], Result], model: nn.Module) -> Resul
     Raises:
         Exception: In all processes, whatever ``evaluate`` or an encoding process raises.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if world_size() == 1:
         return evaluate()
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:

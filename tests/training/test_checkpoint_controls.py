@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -244,3 +245,38 @@ def test_a_run_without_a_scaler_writes_none(tmp_path: Path) -> None:
     files_with(tmp_path, Scaler()).save(Progress())
     assert not (tmp_path / "checkpoint-0" / "scaler.json").exists()
     files_with(tmp_path, None).resume(tmp_path / "checkpoint-0", {"seed": 3})
+
+
+def altered_json(path: Path, *place: str | int) -> None:
+    """Make the number at a place of a file another one."""
+    values = json.loads(path.read_text())
+    holder = values
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] += 1
+    path.write_text(json.dumps(values))
+
+
+def altered_tensor(path: Path, name: str) -> None:
+    tensors = load_file(path)
+    save_file({**tensors, name: tensors[name] + 1}, path)
+
+
+ALTERED: dict[str, tuple[str, Any]] = {
+    "schedule's step": ("scheduler.json", lambda path: altered_json(path, "last_epoch")),
+    "learning rate": ("optimizer.json", lambda path: altered_json(path, "groups", 0, "initial_lr")),
+    "optimizer's step": ("optimizer.safetensors", lambda path: altered_tensor(path, "0.step")),
+    "buffer of the loss": ("loss.safetensors", lambda path: altered_tensor(path, "seen")),
+    "buffer of the model": ("model.safetensors", lambda path: altered_tensor(path, "calls")),
+}
+
+
+@pytest.mark.parametrize("kind", ALTERED)
+def test_a_value_that_was_altered_is_found_by_its_digest_alone(made: Path, tmp_path: Path, kind: str) -> None:
+    name, alter = ALTERED[kind]
+    checkpoint = copied(made, tmp_path)
+    alter(checkpoint / name)
+    with pytest.raises(CheckpointError, match=name):
+        resume(checkpoint)
+    listed_anew(checkpoint)
+    resume(checkpoint)  # nothing else is wrong with it

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparse_encoder.checkpoint import CheckpointError
-from sparse_encoder.checkpoint.atomic import make_parents, sync_path, sync_tree
+from sparse_encoder.checkpoint.atomic import make_parents, sync_path, sync_tree, temporary_name
 from sparse_encoder.training.checkpoints.manifest import check_manifest, write_manifest
 from sparse_encoder.training.checkpoints.processes import is_alive
 
@@ -64,7 +64,7 @@ def new_checkpoint(target: Path) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(target))
     make_parents(target)
-    stage = target.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(6)}")
+    stage = target.with_name(temporary_name())
     try:
         stage.mkdir()
         yield stage

@@ -79,7 +79,9 @@ class Faults:
 
         return counted
 
-    def _open(self, file: Anything, mode: str = "r", *given: Anything, **named: Anything) -> Anything:
+    def _open(  # house: peer signature
+        self, file: Anything, mode: str = "r", *given: Anything, **named: Anything
+    ) -> Anything:
         """Open a file; what is written into it is counted."""
         path = self._path(file, None)
         if not self._inside(path) or not set(mode) & set("wax+"):

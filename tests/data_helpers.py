@@ -65,7 +65,7 @@ def loader(
 ) -> DataLoader:
     return build_loader(
         as_training_data(data, "train_dataset"),
-        settings(**options),
+        settings(**{"seed": 42, **options}),
         collate=collate,
         accelerator=Accelerator(cpu=True) if accelerator is None else accelerator,
         make_batch_sampler=DefaultBatchSampler,

@@ -26,7 +26,7 @@ class Kept:
 
 def metric_of(model: Any, data: Columns, **options: Any) -> Kept:  # noqa: ANN401
     kept = Kept()
-    assert MetricCallback(kept, data, batch_size=2, **options).compute(model) == {"eval_rows": 5}
+    assert MetricCallback(kept, data, **{"batch_size": 2, **options}).compute(model) == {"eval_rows": 5}
     return kept
 
 

@@ -162,15 +162,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def peers_loader(model: Model, folder: Path, data: Any, **options: Any) -> Any:  # noqa: ANN401  (the peer's)
     """Return the loader of the peer's trainer."""
-    args = peer.SparseEncoderTrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=BATCH,
-        seed=SEED,
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": BATCH,
+        "seed": SEED,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
         **options,
-    )
+    }
+    args = peer.SparseEncoderTrainingArguments(**settings)
     loss = peer_losses.SpladeLoss(
         model, peer_losses.SparseMultipleNegativesRankingLoss(model), document_regularizer_weight=1e-3
     )
@@ -237,15 +238,16 @@ def our_loader(folder: Path, data: Any, **options: Any) -> Any:  # noqa: ANN401 
 
     write_masked_language_model(folder / "plain")
     model = SparseEncoder(str(folder / "plain"), device="cpu")
-    args = SparseEncoderTrainingArguments(
-        output_dir=str(folder),
-        per_device_train_batch_size=BATCH,
-        seed=SEED,
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": BATCH,
+        "seed": SEED,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
         **options,
-    )
+    }
+    args = SparseEncoderTrainingArguments(**settings)
     loss = losses.SpladeLoss(model, losses.SparseMultipleNegativesRankingLoss(model), document_regularizer_weight=1e-3)
     return SparseEncoderTrainer(model=model, args=args, train_dataset=data, loss=loss).get_train_dataloader()
 

@@ -93,19 +93,20 @@ def train(library: tuple[Any, ...], folder: Path, *, with_router: bool, **option
             model, loss=base, document_regularizer_weight=weight, query_regularizer_weight=2 * weight
         )
 
-    args = arguments(
-        output_dir=str(folder / ("ours" if library is OURS else "peer")),
-        per_device_train_batch_size=4,
-        per_device_eval_batch_size=4,
-        learning_rate=1e-3,
-        logging_steps=1,
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        report_to="none",
-        num_train_epochs=2,
+    settings: dict[str, Any] = {
+        "output_dir": str(folder / ("ours" if library is OURS else "peer")),
+        "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 4,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "report_to": "none",
+        "num_train_epochs": 2,
         **options,
-    )
+    }
+    args = arguments(**settings)
     return trainer(
         model=model,
         args=args,

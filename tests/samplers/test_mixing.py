@@ -26,7 +26,7 @@ def build(
 ) -> Any:  # noqa: ANN401  (any sampler)
     data = SimpleNamespace(datasets=[Rows([{"a": row} for row in range(size)]) for size in sizes])
     rows = [child(each, 4, False, seed=1) for each in data.datasets]
-    return kind(data, rows, seed=1, **options)
+    return kind(data, rows, **{"seed": 1, **options})
 
 
 def home(batch: list[int], sizes: tuple[int, ...]) -> int:

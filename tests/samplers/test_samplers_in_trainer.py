@@ -28,16 +28,17 @@ def words(row: Mapping[str, str]) -> int:
 def trainer(folder: Path, data: object, **options: Any) -> SparseEncoderTrainer:  # noqa: ANN401  (arguments)
     write_masked_language_model(folder / "plain")
     model = SparseEncoder(str(folder / "plain"), device="cpu")
-    args = SparseEncoderTrainingArguments(
-        output_dir=str(folder / "out"),
-        per_device_train_batch_size=4,
-        num_train_epochs=1,
-        save_strategy="no",
-        use_cpu=True,
-        report_to="none",
-        disable_tqdm=True,
+    settings: dict[str, Any] = {
+        "output_dir": str(folder / "out"),
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
         **options,
-    )
+    }
+    args = SparseEncoderTrainingArguments(**settings)
     loss = losses.SpladeLoss(
         model,
         losses.SparseMultipleNegativesRankingLoss(model),

@@ -47,7 +47,7 @@ class Crashes:
     def _make(self, folder: Path, *, seed: int, **options: Anything) -> SparseEncoderTrainer:
         """Make a trainer; the seed is that of weights that a resumed run does not keep."""
         model = None if self.base is None else SparseEncoder(str(self.base), device="cpu")
-        return small_run(folder, model=model, seed=seed, **options)
+        return small_run(folder, model=model, **{"seed": seed, **options})
 
     def prepare(self) -> None:
         """Put the folder into the state before the crash."""

@@ -70,8 +70,11 @@ def listed_anew(checkpoint: Path) -> None:
     write_manifest(checkpoint)
 
 
+AGAIN: dict[str, Anything] = {"max_steps": 2, "seed": 99, "save_strategy": "no"}
+
+
 def resume(checkpoint: Path, **options: Anything) -> str:
-    run = small_run(checkpoint.parent / "out", loss=Learned, max_steps=2, seed=99, save_strategy="no", **options)
+    run = small_run(checkpoint.parent / "out", loss=Learned, **{**AGAIN, **options})
     run.train(resume_from_checkpoint=checkpoint)
     return weights_digest(run.model)
 
@@ -183,7 +186,7 @@ def test_a_file_that_was_added_is_refused(made: Path, tmp_path: Path, name: str)
 def test_notes_beside_the_state_do_no_harm(made: Path, tmp_path: Path) -> None:
     checkpoint = copied(made, tmp_path)
     (checkpoint / "notes.txt").write_text("my own")
-    resume(checkpoint)
+    assert resume(checkpoint) == resume(made)
 
 
 def test_another_torch_is_told(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -35,7 +35,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
 
 def publisher(folder: Path, announced: list[int] | None = None, *, rank: int = 0, **options: Anything) -> HubPublisher:
     events = [] if announced is None else announced
-    args = arguments(folder / "run", **options)
+    args = arguments(folder / "run", **{"push_to_hub": True, **options})
     return HubPublisher(args, is_world_process_zero=rank == 0, announce=lambda: events.append(1))
 
 

@@ -42,7 +42,7 @@ class Driver:
 
     def __init__(self, callback: HubPushCallback, folder: Path, *, rank: int = 0, **options: Anything) -> None:
         self.callback = callback
-        self.args = arguments(folder / "trainer", **options)
+        self.args = arguments(folder / "trainer", **{"max_steps": 6, **options})
         self.state = TrainerState(is_world_process_zero=rank == 0, max_steps=6)
         self.saves: list[str] = []
 

@@ -54,7 +54,7 @@ def gradients(module: nn.Module) -> Gradients:
 
 
 def arguments(**options: Anything) -> TrainingArguments:
-    return TrainingArguments("folder", use_cpu=True, **options)
+    return TrainingArguments("folder", **{"use_cpu": True, **options})
 
 
 def work(rank: int, folder: str) -> tuple[Gradients, int, list[Tensor | None]]:

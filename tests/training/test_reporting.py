@@ -218,7 +218,7 @@ def test_a_trainer_reports_to_what_its_settings_name(tmp_path: Path, writers: li
 def tensorboard_row(logs: dict[str, Anything], **state: Anything) -> Anything:
     (callback,) = reporting_callbacks("tensorboard")
     for _ in range(2):
-        callback.on_log(arguments("out"), TrainerState(global_step=4, **state), TrainerControl(), logs=logs)
+        callback.on_log(arguments("out"), TrainerState(**{"global_step": 4, **state}), TrainerControl(), logs=logs)
     return callback
 
 

@@ -26,7 +26,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="look
 
 def files_of(folder: Path, **options: Anything) -> RunFiles:
     """Return the files of a run after its first update, which has a checkpoint."""
-    run = small_run(folder, **options)
+    run = small_run(folder, **{"seed": 3, **options})
     run.create_optimizer_and_scheduler(3)
     for parameter in run.model.parameters():
         parameter.grad = torch.ones_like(parameter)

@@ -23,7 +23,7 @@ class Watched(SparseEncoder):
 
     encoded = 0
 
-    def forward(self, features: dict[str, Any], **options: Anything) -> dict[str, Any]:
+    def forward(self, features: dict[str, Any], **options: Anything) -> dict[str, Any]:  # house: peer signature
         Watched.encoded += len(features["input_ids"])
         return super().forward(features, **options)
 

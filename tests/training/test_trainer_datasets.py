@@ -153,7 +153,7 @@ def test_prompts_and_routes_go_by_the_name_of_the_dataset(tmp_path: Path) -> Non
             self, texts: Anything, prompt: str | None = None, task: str | None = None, **rest: Anything
         ) -> Anything:
             seen.add((prompt, task))
-            return super().preprocess(texts, prompt=prompt, task=task, **rest)
+            return super().preprocess(texts, **{"prompt": prompt, "task": task, **rest})
 
     run = trainer(
         tmp_path,

@@ -268,12 +268,19 @@ class TrainerBase(TrainerFacts, TrainerFiles, TrainerSteps, TrainerTuning):
         """Take out a callback, or the first of a class or its subclasses, if there is one."""
         self.callback_handler.pop(callback)
 
-    def create_optimizer(self) -> Optimizer:
-        """Build the optimizer, unless there is one."""
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        """Build the optimizer, unless there is one.
+
+        Args:
+            model: Whose parameters it moves; by default those of what is trained.
+        """
         if self.optimizer is None:
-            learning_rates = self.args.mapping("learning_rate_mapping")
+            trained = self.objective if model is None else model
             groups = parameter_groups(
-                self.objective, weight_decay=self.args.weight_decay, learning_rates=learning_rates
+                trained,
+                weight_decay=self.args.weight_decay,
+                learning_rates=self.args.mapping("learning_rate_mapping"),
+                decayed=self.get_decay_parameter_names(trained),
             )
             if self.optimizer_cls_and_kwargs is None:
                 self.optimizer = build_optimizer(groups, self.args)

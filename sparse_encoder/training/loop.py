@@ -149,6 +149,7 @@ class TrainingRun:
             trainer.state.global_step += 1
             batches_in_epoch = length_of(self.loader) or self.plan.batches_per_epoch
             trainer.state.epoch = epoch + progress.batches_done / batches_in_epoch
+            self._tidy_up()
             trainer.fire("on_step_end")
             told = self._stop_if_told()
             self._report()
@@ -214,10 +215,13 @@ class TrainingRun:
             trainer.lr_scheduler.step()
         trainer.objective.zero_grad(set_to_none=True)
         trainer.optimizer.zero_grad(set_to_none=True)
-        updates = trainer.state.global_step + 1
-        if updates % MAX_SKIPPED_IN_A_ROW == 0:
+
+    def _tidy_up(self) -> None:
+        """Do what is due every few updates."""
+        step, cache_steps = self.trainer.state.global_step, self.trainer.args.torch_empty_cache_steps
+        if step % MAX_SKIPPED_IN_A_ROW == 0:
             self._check_skipped()
-        if trainer.args.torch_empty_cache_steps and updates % trainer.args.torch_empty_cache_steps == 0:
+        if cache_steps and step % cache_steps == 0:
             clear_device_cache()
 
     def _count(self, batch: Batch) -> None:
@@ -320,9 +324,9 @@ class TrainingRun:
             self.skipped_told = total
         if in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise FloatingPointError(
-                f"the gradient was not finite in {in_a_row} updates in a row, by update {self.trainer.state.global_step}; "
-                "the weights are those before them. Try a lower learning rate, or look for texts or labels that "
-                "make the loss NaN"
+                f"the gradient was not finite in {in_a_row} updates in a row, by update "
+                f"{self.trainer.state.global_step}; the weights are those before them. Try a lower learning rate, or "
+                "look for texts or labels that make the loss NaN"
             )
 
     def _progress(self) -> Progress:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,12 @@ from torch.utils.data import DataLoader
 from sparse_encoder.evaluation import SentenceEvaluator, SequentialEvaluator
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
 from sparse_encoder.losses.global_batch import global_batch
+from sparse_encoder.model import SparseEncoder
+from sparse_encoder.model_card import SparseEncoderModelCardData
 from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import check_can_be_saved
 from sparse_encoder.training.base import Callbacks, TrainerBase, one_of
+from sparse_encoder.training.card.callback import ModelCardCallback
 from sparse_encoder.training.checkpoints.optimizer_state import Schedule
 from sparse_encoder.training.data.collator import DATASET_NAME, LABEL, Batch, SparseEncoderDataCollator, split_columns
 from sparse_encoder.training.evaluating import EvalLoopOutput, call_evaluator, mean_losses
@@ -39,9 +42,6 @@ from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArgume
 from sparse_encoder.training.trainer_data import TrainerData
 from sparse_encoder.training.trainer_facts import OptimizerRecipe
 from sparse_encoder.training.trainer_steps import NumItems
-
-if TYPE_CHECKING:
-    from sparse_encoder.model import SparseEncoder
 
 Collator = Callable[[list[dict[str, Any]]], Batch]
 
@@ -79,6 +79,11 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
     """
 
     args: SparseEncoderTrainingArguments
+    model_class = SparseEncoder
+    training_args_class = SparseEncoderTrainingArguments
+    data_collator_class = SparseEncoderDataCollator
+    model_card_data_class = SparseEncoderModelCardData
+    model_card_callback_class = ModelCardCallback
 
     def __init__(  # house: peer signature
         self,
@@ -127,6 +132,7 @@ class SparseEncoderTrainer(TrainerData, TrainerBase):
         self.data_collator: Any = (
             self.get_data_collator(self.model, args, self.processing_class) if data_collator is None else data_collator
         )
+        self.check_text_names()
         self.loss_terms: dict[str, Tensor] = {}  # of the last batch, by name
         self.use_model(self.model)
         watch_sparsity(self.callback_handler.callbacks)

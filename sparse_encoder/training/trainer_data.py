@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,8 @@ from sparse_encoder.training.data.text_names import check_text_names, warn_about
 from sparse_encoder.training.data.trainer_loading import data_to_evaluate, loader_settings, sets_by_name
 from sparse_encoder.training.objectives import check_losses
 from sparse_encoder.training.sparse_arguments import SparseEncoderTrainingArguments
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 1000
 
@@ -128,8 +131,10 @@ class TrainerData:
         """
         if self.train_dataset is None:
             raise ValueError("train() needs a train_dataset")
-        self.check_text_names()
-        drop_last = self.args.dataloader_drop_last or self.accelerator.num_processes > 1  # all have the same steps
+        drop_last = self.args.dataloader_drop_last
+        if self.accelerator.num_processes > 1 and not drop_last:
+            logger.warning("incomplete batches are left out, so that all processes make as many updates")
+            drop_last = True
         data = as_training_data(self.train_dataset, "train_dataset")
         return self._loader(data, self.args.per_device_train_batch_size, drop_last=drop_last, even_batches=False)
 
@@ -178,7 +183,7 @@ class TrainerData:
             return None
         prepared = self.preprocess_dataset(dataset)
         data = as_training_data(prepared, name)
-        if isinstance(self.given_loss, dict):
+        if isinstance(self.given_loss, dict) and not names.is_named(dataset):  # one of several has its name already
             check_losses(self.given_loss, data)
         return prepared
 

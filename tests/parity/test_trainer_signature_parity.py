@@ -30,11 +30,8 @@ ABSENT = {
     "metrics_format": "log_metrics does it",
     "store_flos": INNER,
 }
-OF_THE_CLASS = {
-    "data_collator_class", "model_card_callback_class", "model_card_data_class", "model_class", "training_args_class",
-    "prediction_step",
-}  # fmt: skip
-OTHER_PARAMETERS = {"create_optimizer": {"model"}}  # what is trained is the loss
+OF_THE_CLASS = {"prediction_step"}
+OTHER_PARAMETERS: dict[str, set[str]] = {}
 
 PAIRS = [(peer.SparseEncoderTrainer, SparseEncoderTrainer), (transformers.Trainer, Trainer)]
 METHODS = [

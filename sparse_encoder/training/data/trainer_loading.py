@@ -40,15 +40,19 @@ def data_to_evaluate(
 
 
 def sets_by_name(data: TrainingData, asked: object) -> dict[str | None, object]:
-    """Return each dataset by its name; a single one has the name that was asked for, or None.
+    """Return what ``get_eval_dataloader`` is called with for each dataset, by its name; a single one has None.
+
+    The trainer's own, if there are several, are called for by their names, as in the peer; others as they are.
 
     Args:
         data: As :func:`data_to_evaluate` returned them.
         asked: What it was asked for.
     """
     if isinstance(asked, str):
-        return {asked: data}
-    return {name: data.select(name) for name in data.parts} if data.is_mapping else {None: data}
+        return {asked: asked}
+    if not data.is_mapping:
+        return {None: data.parts[""]}
+    return {name: name if asked is None else part for name, part in data.parts.items()}
 
 
 def loader_settings(

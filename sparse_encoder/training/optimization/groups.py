@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -26,7 +26,11 @@ def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def parameter_groups(
-    module: nn.Module, *, weight_decay: float, learning_rates: Mapping[str, float]
+    module: nn.Module,
+    *,
+    weight_decay: float,
+    learning_rates: Mapping[str, float],
+    decayed: Collection[str] | None = None,
 ) -> list[ParameterGroup]:
     """Group the trained parameters by weight decay and learning rate.
 
@@ -37,13 +41,14 @@ def parameter_groups(
         module: What is trained, usually a loss that holds a model.
         weight_decay: Of the decayed groups.
         learning_rates: Learning rates by regular expression; see :func:`searchable_names`.
+        decayed: Names of the parameters that are decayed; ``None`` leaves out biases and norms.
 
     Raises:
         ValueError: If a pattern finds no trained parameter.
     """
     parameters = trainable_parameters(module)
     pattern_of = _assign_patterns(module, parameters, learning_rates)
-    decayed = decayed_names(module)
+    decayed = decayed_names(module) if decayed is None else set(decayed)
     groups: list[ParameterGroup] = []
     for pattern in (None, *learning_rates):
         for decay in (True, False):

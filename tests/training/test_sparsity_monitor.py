@@ -9,6 +9,7 @@ import pytest
 import torch
 from distributed_helpers import in_processes
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from training_helpers import TinyEncoder, pairs, tiny_encoder, trainer
 
 from sparse_encoder.losses import CachedSpladeLoss, EmbeddingLoss, SparseMultipleNegativesRankingLoss
@@ -241,3 +242,13 @@ def test_processes_judge_their_texts_together_and_stop_together(tmp_path: Path) 
     assert first["counted"] == second["counted"] == [("queries", 8, 1.5), ("documents", 8, 2.5)]
     assert [each[:30] for each in first["told"]] == ["step 1: 50% of the queries hav", "step 1: 50% of the documents h"]
     assert second["told"] == []
+
+
+def test_a_compiled_model_is_counted_alike_and_the_counting_is_not_compiled(tmp_path: Path) -> None:
+    counters.clear()
+    monitor, compiled = SparsityMonitorCallback(), SparsityMonitorCallback()
+    run(tmp_path / "plain", tiny_encoder(), monitor, max_steps=2).train()
+    options = {"torch_compile": True, "torch_compile_backend": "eager"}
+    run(tmp_path / "compiled", tiny_encoder(), compiled, max_steps=2, **options).train()
+    assert counted(compiled) == counted(monitor) != []
+    assert not any("data_ptr" in reason for reason in counters["graph_break"])

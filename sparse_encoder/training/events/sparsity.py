@@ -115,7 +115,8 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         if model is None:
             return
         self._device = next((each.device for each in model.parameters()), self._device)
-        watch = torch.compiler.disable(self._watch)  # counts in Python, which is not to be compiled
+        # It counts in Python, which is not to be compiled.
+        watch = torch.compiler.disable(self._watch)  # type: ignore[no-untyped-call]
         self._hooks = [model.register_forward_hook(watch)]
         inside = set(model.modules())
         for loss in () if objective is None else objective.modules():

@@ -31,7 +31,7 @@ STRATEGIES = {
 }
 _ONLY = {
     "debug": "torch.autograd.detect_anomaly finds where a value stops being finite",
-    "ddp_broadcast_buffers": "each process keeps its own buffers, as in sentence-transformers",
+    "ddp_broadcast_buffers": "processes agree on buffers after each update, not in each forward",
     "local_rank": "the launcher says which process this is (torchrun, accelerate launch)",
     "skip_memory_metrics": "a profiler measures memory better; torch.profiler has one",
     "save_safetensors": "weights are saved in no other format",

@@ -339,7 +339,7 @@ def test_the_only_process_logs_saves_and_goes_first(caplog: pytest.LogCaptureFix
             assert "process 0: tokenizing" in caplog.text
 
 
-def test_buffers_are_never_sent_around() -> None:
+def test_buffers_are_not_sent_around_in_each_forward() -> None:
     assert make(ddp_broadcast_buffers=False).ddp_broadcast_buffers is False
-    with pytest.raises(ValueError, match="ddp_broadcast_buffers must be False, got True: each process keeps its own"):
+    with pytest.raises(ValueError, match="ddp_broadcast_buffers must be False, got True: processes agree on buffers after"):
         make(ddp_broadcast_buffers=True)

@@ -341,5 +341,5 @@ def test_the_only_process_logs_saves_and_goes_first(caplog: pytest.LogCaptureFix
 
 def test_buffers_are_not_sent_around_in_each_forward() -> None:
     assert make(ddp_broadcast_buffers=False).ddp_broadcast_buffers is False
-    with pytest.raises(ValueError, match="ddp_broadcast_buffers must be False, got True: processes agree on buffers after"):
+    with pytest.raises(ValueError, match="ddp_broadcast_buffers must be False, got True: processes agree"):
         make(ddp_broadcast_buffers=True)

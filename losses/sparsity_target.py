@@ -11,6 +11,9 @@ The sum z begins where the weighted penalty is START times the ranking loss, so 
 by where active terms will be in LOOK_AHEAD updates. It stops where the penalty is CEILING times the ranking loss: more
 moves no encoder faster, but it fills the averages of an optimizer, and silences terms for good. And it stops at FLOOR
 times the ranking loss while there are more terms than the target, from where it is soon back.
+
+It begins with the first update that has both a penalty and a ranking loss; until then the weight is 0. An update in
+which anything is infinite or NaN is as if it had not been.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ SMOOTHING = 0.8
 MEMORY = 0.98
 """The same of the ranking loss."""
 RANGE = math.log(1e8)
-"""How far z may go from where it began."""
+"""How far z may fall from where it began, and rise without a penalty."""
 FEWEST = 1e-3
 """Active terms per text that count as none."""
 TINIEST = 1e-30
@@ -98,31 +101,41 @@ class SparsityTarget(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """What the penalty is multiplied by, a scalar tensor."""
-        return (self.log_weight + PROPORTIONAL * self._error().clamp(-1, 1)).exp()
+        """What the penalty is multiplied by, a scalar tensor; 0 before there was anything to go by."""
+        weight = (self.log_weight + PROPORTIONAL * self._error().clamp(-1, 1)).exp()
+        return torch.where(self.updates > 0, weight, 0.0)
 
     def _error(self) -> Tensor:
         return self.log_active - self.log_aim
 
     @torch.no_grad()
     def _adapt(self, active: Tensor, ranking: Tensor, penalty: Tensor) -> None:
-        """Move aim and weight by what one update shows."""
+        """Move aim and weight by what one update shows, if it shows anything."""
         is_first = self.updates == 0
+        can_begin = (ranking != 0) & (penalty > 0)
+        counts = (active + ranking + penalty).isfinite() & (can_begin | ~is_first)
         scale = torch.where(is_first, ranking.abs(), torch.lerp(ranking.abs(), self.ranking_scale, MEMORY))
         ceiling = (CEILING * scale.clamp(min=TINIEST) / penalty.clamp(min=TINIEST)).log()
         start = ceiling + math.log(START / CEILING)
+        origin = torch.where(is_first, start, self.origin)
         measured = active.clamp(min=FEWEST).log()
         smoothed = torch.where(is_first, measured, torch.lerp(measured, self.log_active, SMOOTHING))
         change = torch.where(is_first, torch.zeros_like(smoothed), smoothed - self.log_active)
         aim = torch.where(is_first, smoothed, self.log_aim)
         aim = aim + (math.log(self.target_dims) - aim).clamp(-PACE, PACE)
         aim = torch.maximum(aim, smoothed - LEAD)
-        self.ranking_scale.copy_(scale)
-        self.log_active.copy_(smoothed)
-        self.log_aim.copy_(aim)
-        self.origin.copy_(torch.where(is_first, start, self.origin))
         z = torch.where(is_first, start, self.log_weight)
-        z = z + INTEGRAL * (self._error() + LOOK_AHEAD * change).clamp(-FALL, 1)
-        z = torch.where(active > self.target_dims, torch.maximum(z, ceiling + math.log(FLOOR / CEILING)), z)
-        self.log_weight.copy_(torch.minimum(z, ceiling).clamp(self.origin - RANGE, self.origin + RANGE))
-        self.updates += 1
+        z = z + INTEGRAL * (smoothed - aim + LOOK_AHEAD * change).clamp(-FALL, 1)
+        z = _within(z, origin, ceiling, is_penalized=penalty > TINIEST, is_dense=active > self.target_dims)
+        found = {"ranking_scale": scale, "log_active": smoothed, "log_aim": aim, "origin": origin, "log_weight": z}
+        for name, value in found.items():
+            old = self.get_buffer(name)
+            old.copy_(torch.where(counts, value, old))
+        self.updates += counts
+
+
+def _within(z: Tensor, origin: Tensor, ceiling: Tensor, *, is_penalized: Tensor, is_dense: Tensor) -> Tensor:
+    """Keep z in its bounds; the ceiling, which says nothing without a penalty, has the last word."""
+    z = torch.maximum(z, torch.minimum(origin, ceiling) - RANGE)
+    z = torch.where(is_penalized & is_dense, torch.maximum(z, ceiling + math.log(FLOOR / CEILING)), z)
+    return torch.minimum(z, torch.where(is_penalized, ceiling, origin + RANGE))

@@ -85,12 +85,57 @@ def test_the_weight_stops_where_more_would_do_nothing() -> None:
 
 
 @pytest.mark.parametrize(("active", "penalty", "ranking"), [(0, 0.0, 2.0), (40, 4.0, 0.0), (0, 0.0, 0.0)])
-def test_nothing_to_go_by_is_no_nan(active: int, penalty: float, ranking: float) -> None:
+def test_nothing_to_go_by_leaves_it_where_it_was(active: int, penalty: float, ranking: float) -> None:
     target = SparsityTarget(10)
     for _ in range(3):
-        weighted = target(torch.tensor(penalty), rows(active), torch.tensor(ranking))
-    assert weighted.isfinite()
-    assert all(value.isfinite().all() for value in target.state_dict().values())
+        assert target(torch.tensor(penalty), rows(active), torch.tensor(ranking)).item() == 0
+    assert all(value == 0 for value in target.state_dict().values())
+    for _ in range(600):  # then it is as if it began now
+        weighted = target(torch.tensor(4.0), rows(40), torch.tensor(2.0))
+    highest = settings.CEILING * 2.0 * math.exp(settings.PROPORTIONAL * settings.LEAD)
+    assert weighted.item() == pytest.approx(highest, rel=1e-3)
+    for _ in range(100):
+        weighted = target(torch.tensor(4.0), rows(5), torch.tensor(2.0))
+    assert weighted.item() < 0.1
+
+
+@pytest.mark.parametrize(("penalty", "ranking"), [(1e-20, 2.0), (4.0, 1e-20), (1e20, 2.0)])
+def test_a_strange_first_update_does_not_decide_for_ever(penalty: float, ranking: float) -> None:
+    target = SparsityTarget(10)
+    target(torch.tensor(penalty), rows(40), torch.tensor(ranking))
+    for _ in range(1500):
+        weighted = target(torch.tensor(4.0), rows(40), torch.tensor(2.0))
+        assert weighted.item() < 1.01 * settings.CEILING * 2.0 * math.exp(settings.PROPORTIONAL * settings.LEAD)
+    assert weighted.item() > settings.CEILING * 2.0
+    for _ in range(100):
+        weighted = target(torch.tensor(4.0), rows(5), torch.tensor(2.0))
+    assert weighted.item() < 0.1
+
+
+def test_an_absent_penalty_makes_no_weight_that_is_infinite() -> None:
+    target = SparsityTarget(10)
+    target(torch.tensor(4.0), rows(40), torch.tensor(2.0))
+    for _ in range(2000):
+        assert target(torch.tensor(0.0), rows(40), torch.tensor(2.0)).item() == 0
+    assert (target.log_weight - target.origin).item() == pytest.approx(settings.RANGE)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("which", ["penalty", "ranking"])
+@pytest.mark.parametrize("before", [0, 3])
+def test_an_update_that_is_not_finite_is_as_if_it_had_not_been(bad: float, which: str, before: int) -> None:
+    target, spared = SparsityTarget(10), SparsityTarget(10)
+    values = {"penalty": 4.0, "ranking": 2.0}
+    for step in range(before + 3):
+        if step == before:
+            penalty, ranking = (values | {which: bad}).values()
+            target(torch.tensor(penalty), rows(30), torch.tensor(ranking))
+        for each in (target, spared):
+            each(torch.tensor(4.0), rows(30 - step), torch.tensor(2.0))
+    assert int(target.updates) == before + 3
+    assert target.weight > 0
+    expected = spared.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in target.state_dict().items())
 
 
 def test_a_saved_state_goes_on_as_if_nothing_had_been() -> None:
@@ -211,6 +256,32 @@ def test_micro_batches_are_one_update(tmp_path: Path) -> None:
     run = trainer(tmp_path, {"gradient_accumulation_steps": 3, "save_strategy": "no"})
     run.train()
     assert int(run.loss.document_target.updates) == 6
+
+
+class OnceNaN(SparseMultipleNegativesRankingLoss):
+    """Is NaN in its third update."""
+
+    calls = 0
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        value = super().compute_loss_from_embeddings(embeddings, labels)
+        return value * math.nan if self.calls == 3 else value
+
+
+def test_a_run_survives_one_loss_that_is_nan(tmp_path: Path) -> None:
+    run = trainer(tmp_path, {"save_strategy": "no"})
+    run.loss.loss = OnceNaN(run.model)
+    logged = Rows()
+    run.add_callback(logged)
+    run.train()
+    assert run.state.global_step == 6
+    assert int(run.loss.document_target.updates) == 5
+    found = logged.weights("document")
+    assert found[2] == found[1]
+    assert all(0 < weight < math.inf for weight in found)
+    assert len(set(found)) == 5
+    assert all(value.isfinite().all() for value in run.model.state_dict().values())
 
 
 SEED = 0

@@ -15,6 +15,7 @@ from training_helpers import TinyEncoder, pairs, tiny_encoder, trainer
 from sparse_encoder.losses import CachedSpladeLoss, EmbeddingLoss, SparseMultipleNegativesRankingLoss
 from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.training import SparsityMonitorCallback
+from sparse_encoder.training.events import sparsity
 
 Anything = Any  # a setting or a context
 
@@ -74,6 +75,34 @@ def test_a_collapse_to_zero_is_told_once_with_step_and_remedy(tmp_path: Path, ca
 
 def test_a_collapse_may_end_the_run(tmp_path: Path) -> None:
     assert run(tmp_path, Scripted(4, 0), SparsityMonitorCallback(stop=True)).train().global_step == 1
+
+
+def test_a_run_without_log_rows_is_judged_at_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = SparsityMonitorCallback()
+    assert run(tmp_path, Scripted(0, 5), monitor, logging_strategy="no").train().global_step == 6
+    (message,) = warnings_of(caplog)
+    assert message.startswith("step 6: 100% of the queries have no active term")
+    assert counted(monitor) == [("queries", 24, 0.0), ("documents", 24, 5.0)]
+
+
+@pytest.mark.parametrize("logging", [{"logging_strategy": "no"}, {"logging_steps": 500}, {"logging_strategy": "epoch"}])
+def test_a_run_without_log_rows_may_be_ended_by_a_collapse(
+    tmp_path: Path, logging: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sparsity.JUDGE_EVERY == 500
+    monkeypatch.setattr(sparsity, "JUDGE_EVERY", 2)
+    monitor = SparsityMonitorCallback(stop=True)
+    assert run(tmp_path, Scripted(4, 0), monitor, **logging).train().global_step == 2
+    assert [each.step for each in monitor.history] == [2, 2]
+
+
+def test_a_log_row_has_all_texts_and_begins_the_count_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sparsity, "JUDGE_EVERY", 3)
+    logged, rest = SparsityMonitorCallback(), SparsityMonitorCallback()
+    run(tmp_path / "logged", Scripted(3, 5), logged, logging_steps=3).train()
+    assert [(each.step, each.rows) for each in logged.history if each.texts == "queries"] == [(3, 12), (6, 12)]
+    run(tmp_path / "rest", Scripted(3, 5), rest, logging_steps=2, max_steps=5).train()
+    assert [(each.step, each.rows) for each in rest.history if each.texts == "queries"] == [(2, 8), (4, 8), (5, 4)]
 
 
 def test_dense_texts_are_told_after_the_warm_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -224,7 +253,7 @@ def test_what_was_told_and_the_history_go_on_with_a_checkpoint(
     assert monitor.stop_words == {"the"}
 
 
-def uneven(rank: int, folder: str) -> Anything:
+def uneven(rank: int, folder: str, logging_strategy: str = "steps") -> Anything:
     """Train where the model finds no terms in the second process only."""
     told: list[str] = []
     handler = logging.Handler()
@@ -232,12 +261,20 @@ def uneven(rank: int, folder: str) -> Anything:
     logging.getLogger("sparse_encoder.training.events.sparsity").addHandler(handler)
     monitor = SparsityMonitorCallback(most_empty=0.4, stop=True)
     model = Scripted(0, 0) if rank else Scripted(3, 5)
-    given = run(Path(folder) / "run", model, monitor, ddp_find_unused_parameters=True)
+    options = {"ddp_find_unused_parameters": True, "logging_strategy": logging_strategy}
+    given = run(Path(folder) / "run", model, monitor, **options)
     return {"steps": given.train().global_step, "counted": counted(monitor), "told": told}
 
 
-def test_processes_judge_their_texts_together_and_stop_together(tmp_path: Path) -> None:
-    first, second = in_processes(uneven, ranks=2, folder=tmp_path)
+def uneven_without_log_rows(rank: int, folder: str) -> Anything:
+    """Do the same, by the monitor's own counter."""
+    sparsity.JUDGE_EVERY = 1
+    return uneven(rank, folder, logging_strategy="no")
+
+
+@pytest.mark.parametrize("work", [uneven, uneven_without_log_rows])
+def test_processes_judge_their_texts_together_and_stop_together(tmp_path: Path, work: Anything) -> None:
+    first, second = in_processes(work, ranks=2, folder=tmp_path)
     assert first["steps"] == second["steps"] == 1
     assert first["counted"] == second["counted"] == [("queries", 8, 1.5), ("documents", 8, 2.5)]
     assert [each[:30] for each in first["told"]] == ["step 1: 50% of the queries hav", "step 1: 50% of the documents h"]

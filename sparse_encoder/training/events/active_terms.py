@@ -25,7 +25,7 @@ Features = Mapping[str, Any]  # tensors, and what is said of the texts as a whol
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActiveTerms:
-    """What the texts between two log rows activated, in all processes together."""
+    """What the texts between two judgements activated, in all processes together."""
 
     step: int
     texts: str

@@ -1,6 +1,7 @@
 """The callback that watches how many terms a model activates while it is trained, and tells when that goes wrong.
 
-It sees what the model returns, on the device; only a log row waits for it. Of losses it knows which columns they get.
+It sees what the model returns, on the device; only where it judges, a process waits for that. Of losses it knows which
+columns they get.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+JUDGE_EVERY = 500
+"""Updates after which texts are judged although no log row was written."""
 _WEIGHTS = {QUERIES: "query_regularizer_weight", DOCUMENTS: "document_regularizer_weight"}
 _NAMES = {QUERIES: "query", DOCUMENTS: "document"}
 
@@ -34,10 +37,11 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
     """Warn when term weights collapse to zero, stay dense, or lie on stop words; each once, with step and remedy.
 
     The first column that a loss gets is taken for queries and the others for documents, each text once per batch,
-    however the loss cuts and repeats them; what a loss makes the model read instead counts as plain texts. Texts that
-    are dense are told only after the first part of a run, in which the regularizers' weights still rise. Several
-    processes judge their texts together, and the first one tells. What was told, and the history, are saved with
-    checkpoints; texts since the last log row before a checkpoint are not judged after a resume from it.
+    however the loss cuts and repeats them; what a loss makes the model read instead counts as plain texts. Texts are
+    judged at every log row of training, after 500 updates without one, and at the end of a run. Those that are dense
+    are told only after the first part of a run, in which the regularizers' weights still rise. Several processes judge
+    their texts together, and the first one tells. What was told, and the history, are saved with checkpoints; texts
+    that were not judged before a checkpoint are not after a resume from it.
 
     Args:
         most_empty: Part of the texts without an active term from which on they count as collapsed.
@@ -47,7 +51,8 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         stop_words: Words, or the name of a list; they need a model with a ``tokenizer`` whose
             vocabulary is that of the embeddings. None tells nothing of them.
         stop: End the run at a collapse to zero.
-        log: Add active terms of queries and documents to every log row of training.
+        log: Add active terms of queries and documents to every log row of training: means over the texts that were
+            not judged before.
 
     Raises:
         ValueError: If a part is not between 0 and 1.
@@ -74,6 +79,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         self.history: list[ActiveTerms] = []
         self._told: dict[tuple[str, str], int] = {}  # by what and of which texts: the step
         self._columns, self._tallies = ColumnTracker(), Tallies()
+        self._waiting = 0  # updates whose texts are not judged yet
         self._stop_ids: dict[int, Tensor | None] = {}  # by width of the embeddings
         self._device = torch.device("cpu")
         self._hooks: list[RemovableHandle] = []
@@ -131,6 +137,12 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         """Forget the columns of the batch before."""
         self._columns.begin(None)
 
+    def on_step_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
+        """Judge the texts if no log row has let that happen for long."""
+        self._waiting += 1
+        if self._waiting >= JUDGE_EVERY and not control.should_log:  # the row is about to come
+            self._judge_all(state, control)
+
     def on_log(
         self,
         args: Arguments,
@@ -139,24 +151,23 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         logs: dict[str, float] | None = None,
         **context: Context,
     ) -> None:
-        """Judge the texts since the last row of training."""
+        """Judge the texts that were not judged yet, at a row of training."""
         if logs is None or not {"loss", "learning_rate"} <= set(logs):
             return
-        for found in self._tallies.take(state.global_step, self._device):
-            self.history.append(found)
+        for found in self._judge_all(state, control):
             if self.log:
                 logs[f"{_NAMES.get(found.texts, 'text')}_active_terms"] = found.active
-            self._judge(found, state, control)
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
-        """Leave the model alone."""
+        """Judge the texts that were not judged yet, and leave the model alone."""
+        self._judge_all(state, control)
         self.release()
 
     def release(self) -> None:
         """Leave the model and its losses alone."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks, self._tallies = [], Tallies()
+        self._hooks, self._tallies, self._waiting = [], Tallies(), 0
 
     def _expect(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Note the columns that a loss gets, which it is going to run the model on."""
@@ -175,6 +186,15 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         if rows:
             stop_ids = self._stop_ids_for(module, weights)
             self._tallies.add(texts, weights[:rows], stop_ids)
+
+    def _judge_all(self, state: TrainerState, control: TrainerControl) -> list[ActiveTerms]:
+        """Judge the texts that were not judged yet; all processes must come here at the same update."""
+        self._waiting = 0
+        counted = self._tallies.take(state.global_step, self._device)
+        self.history += counted
+        for found in counted:
+            self._judge(found, state, control)
+        return counted
 
     def _judge(self, found: ActiveTerms, state: TrainerState, control: TrainerControl) -> None:
         """Tell what is wrong, each thing once."""

@@ -53,6 +53,9 @@ class WeightedSumLoss(EmbeddingLoss):
 
         Returns:
             The weighted terms, scalars by name.
+
+        Raises:
+            ValueError: If two terms come to have one name.
         """
         terms: dict[str, Tensor] = {}
         for name, loss in self.losses.items():
@@ -63,6 +66,8 @@ class WeightedSumLoss(EmbeddingLoss):
             parts = (
                 {f"{name}_{part}": term for part, term in value.items()} if isinstance(value, dict) else {name: value}
             )
+            if twice := sorted(terms.keys() & parts.keys()):
+                raise ValueError(f"two losses have a term {twice[0]!r}: {name!r} and one before it; rename one of them")
             terms |= {part: term * self.weights[name] for part, term in parts.items()}
         return terms
 

@@ -190,6 +190,15 @@ def test_a_weighted_sum_names_its_terms() -> None:
     }
 
 
+def test_terms_of_one_name_are_refused() -> None:
+    model = Projection()
+    splade = SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), 0.1)
+    others = [("rank", splade), ("rank_base_loss", SparseMultipleNegativesRankingLoss(model))]
+    for order, last in ((others, "rank_base_loss"), (others[::-1], "rank")):
+        with pytest.raises(ValueError, match=f"two losses have a term 'rank_base_loss': '{last}' and one before it"):
+            WeightedSumLoss(model, dict(order))(columns())
+
+
 def test_a_sum_of_regularizers_by_hand() -> None:
     model = nn.Identity()
     both = WeightedSumRegularizer(model, {"flops": FlopsLoss(model), "l1": L1Loss(model)}, {"flops": 0.5})

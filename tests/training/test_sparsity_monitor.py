@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +104,44 @@ def test_a_log_row_has_all_texts_and_begins_the_count_anew(tmp_path: Path, monke
     assert [(each.step, each.rows) for each in logged.history if each.texts == "queries"] == [(3, 12), (6, 12)]
     run(tmp_path / "rest", Scripted(3, 5), rest, logging_steps=2, max_steps=5).train()
     assert [(each.step, each.rows) for each in rest.history if each.texts == "queries"] == [(2, 8), (4, 8), (5, 4)]
+
+
+class Broken(Scripted):
+    """An encoder that gives some of its texts weights that are not finite."""
+
+    def __init__(self, value: float, rows: int) -> None:
+        super().__init__(3, 5)
+        self.value, self.rows = value, rows
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        returned = super().forward(features)
+        is_broken = torch.arange(len(returned["sentence_embedding"])) < self.rows
+        weights = returned["sentence_embedding"].where(~is_broken.unsqueeze(1), self.value)
+        return {**returned, "sentence_embedding": weights}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_no_collapse(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: float
+) -> None:
+    monitor = SparsityMonitorCallback(most_empty=0, stop_words=None)
+    run(tmp_path, Broken(value, rows=3), monitor, max_steps=2).train()
+    queries, documents = warnings_of(caplog)
+    assert queries.startswith("step 1: 3 of 4 queries have weights that are NaN or infinite. Lower learning_rate")
+    assert documents.startswith("step 1: 3 of 4 documents have weights")
+    assert counted(monitor) == [("queries", 1, 3.0), ("documents", 1, 5.0)] * 2
+    assert {(each.not_finite, each.empty, sum(each.histogram)) for each in monitor.history} == {(3, 0.0, 1)}
+    assert SparsityMonitorCallback.from_state(json.loads(json.dumps(monitor.state()))).history == monitor.history
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(2, 2), (4, 1)])
+def test_many_texts_that_are_not_finite_may_end_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, rows: int, steps: int
+) -> None:
+    monitor = SparsityMonitorCallback(stop=True, log=True)
+    assert run(tmp_path, Broken(float("nan"), rows), monitor, max_steps=2).train().global_step == steps
+    assert len(warnings_of(caplog)) == 2
+    assert not any("no active term" in message for message in warnings_of(caplog))
 
 
 def test_dense_texts_are_told_after_the_warm_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,8 @@ from sparse_encoder.training.processes import world_size
 
 QUERIES, DOCUMENTS, TEXTS = KINDS = ("queries", "documents", "texts")
 _BUCKETS = 20  # of the histogram: 0 terms, 1, 2-3, 4-7, ... up to half a million
-_ROWS, _ACTIVE, _EMPTY, _DENSE, _STOP_MASS, _MASS = range(6)  # places in a tally, before the histogram
+# Places in a tally, before the histogram.
+_ROWS, _NOT_FINITE, _ACTIVE, _EMPTY, _DENSE, _STOP_MASS, _MASS = range(7)
 _SIZE = _MASS + 1 + _BUCKETS
 
 Features = Mapping[str, Any]  # tensors, and what is said of the texts as a whole
@@ -31,6 +32,7 @@ class ActiveTerms:
     texts: str
     """``queries``, ``documents``, or ``texts`` if nobody could tell which they are."""
     rows: int
+    """Texts with finite weights, of which all that follows is told but for ``not_finite``."""
     active: float
     """Terms of a text, in the mean."""
     empty: float
@@ -41,6 +43,8 @@ class ActiveTerms:
     """Part of all weight that lies on stop words; 0 if they are not known."""
     histogram: tuple[int, ...]
     """Texts with 0 terms, 1, 2 to 3, 4 to 7, and so on in powers of two."""
+    not_finite: int = 0
+    """Texts with a weight that is NaN or infinite."""
 
 
 class ColumnTracker:
@@ -95,35 +99,47 @@ class Tallies:
         if not sums and not several:
             return []
         nothing = torch.zeros(_SIZE, device=device)
-        table = torch.stack([sums.get(kind, nothing).to(device) for kind in KINDS])  # (kinds, 6 + buckets)
+        table = torch.stack([sums.get(kind, nothing).to(device) for kind in KINDS])  # (kinds, 7 + buckets)
         if several:
             dist.all_reduce(table)
-        return [_read(step, kind, row) for kind, row in zip(KINDS, table.tolist(), strict=True) if row[_ROWS]]
+        return [
+            _read(step, kind, row)
+            for kind, row in zip(KINDS, table.tolist(), strict=True)
+            if row[_ROWS] + row[_NOT_FINITE]
+        ]
 
 
 def _count(weights: Tensor, stop_ids: Tensor | None) -> Tensor:
-    """Return rows, active terms, empty rows, parts of the vocabulary, masses and the histogram, (6 + buckets,)."""
+    """Return rows, those not finite, active terms, empty rows, parts, masses and the histogram, (7 + buckets,).
+
+    Rows that are not finite are in no other count.
+    """
     magnitudes = weights.abs()
+    is_finite = magnitudes.isfinite().all(dim=1)  # (B,)
+    magnitudes = magnitudes.where(is_finite.unsqueeze(1), 0)
     active = (magnitudes > 0).sum(dim=1)  # (B,)
     mass = magnitudes.sum(dtype=torch.float32)
     on_stop_words = torch.zeros_like(mass)
     if stop_ids is not None:
         on_stop_words = magnitudes.index_select(1, stop_ids).sum(dtype=torch.float32)
     buckets = (active.float().log2().floor() + 1).clamp(min=0, max=_BUCKETS - 1)  # 0 terms give -inf, so bucket 0
-    histogram = (buckets.unsqueeze(1) == torch.arange(_BUCKETS, device=weights.device)).sum(dim=0)
+    places = torch.arange(_BUCKETS, device=weights.device)
+    histogram = ((buckets.unsqueeze(1) == places) & is_finite.unsqueeze(1)).sum(dim=0)
     terms = active.sum().float()
-    rows = torch.full_like(mass, len(weights))
-    head = [rows, terms, (active == 0).sum().float(), terms / weights.shape[1], on_stop_words, mass]
+    empty = ((active == 0) & is_finite).sum().float()
+    rows, not_finite = is_finite.sum().float(), (~is_finite).sum().float()
+    head = [rows, not_finite, terms, empty, terms / weights.shape[1], on_stop_words, mass]
     return torch.cat([torch.stack(head), histogram.float()])
 
 
 def _read(step: int, texts: str, sums: list[float]) -> ActiveTerms:
     """Return what sums say."""
-    rows = sums[_ROWS]
+    rows = max(1.0, sums[_ROWS])
     return ActiveTerms(
         step=step,
         texts=texts,
-        rows=int(rows),
+        rows=int(sums[_ROWS]),
+        not_finite=int(sums[_NOT_FINITE]),
         active=sums[_ACTIVE] / rows,
         empty=sums[_EMPTY] / rows,
         dense=sums[_DENSE] / rows,

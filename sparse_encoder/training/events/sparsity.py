@@ -34,14 +34,15 @@ _NAMES = {QUERIES: "query", DOCUMENTS: "document"}
 
 
 class SparsityMonitorCallback(TrainerCallback, ExportableState):
-    """Warn when term weights collapse to zero, stay dense, or lie on stop words; each once, with step and remedy.
+    """Warn when term weights are not finite, all zero, dense, or on stop words; each once, with step and remedy.
 
     The first column that a loss gets is taken for queries and the others for documents, each text once per batch,
     however the loss cuts and repeats them; what a loss makes the model read instead counts as plain texts. Texts are
     judged at every log row of training, after 500 updates without one, and at the end of a run. Those that are dense
     are told only after the first part of a run, in which the regularizers' weights still rise. Several processes judge
     their texts together, and the first one tells. What was told, and the history, are saved with checkpoints; texts
-    that were not judged before a checkpoint are not after a resume from it.
+    that were not judged before a checkpoint are not after a resume from it. A text with a weight that is NaN or
+    infinite is told, and left out of everything else.
 
     Args:
         most_empty: Part of the texts without an active term from which on they count as collapsed.
@@ -50,7 +51,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         patience: Part of the run in which dense texts are let be.
         stop_words: Words, or the name of a list; they need a model with a ``tokenizer`` whose
             vocabulary is that of the embeddings. None tells nothing of them.
-        stop: End the run at a collapse to zero.
+        stop: End the run at a collapse to zero, or when as great a part of the texts is not finite.
         log: Add active terms of queries and documents to every log row of training: means over the texts that were
             not judged before.
 
@@ -155,7 +156,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         if logs is None or not {"loss", "learning_rate"} <= set(logs):
             return
         for found in self._judge_all(state, control):
-            if self.log:
+            if self.log and found.rows:
                 logs[f"{_NAMES.get(found.texts, 'text')}_active_terms"] = found.active
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
@@ -199,6 +200,8 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
     def _judge(self, found: ActiveTerms, state: TrainerState, control: TrainerControl) -> None:
         """Tell what is wrong, each thing once."""
         weight = _WEIGHTS.get(found.texts, "the regularizers' weights")
+        if found.not_finite:
+            self._judge_not_finite(found, state, control)
         if found.empty > self.most_empty:
             self._tell(
                 "empty",
@@ -226,6 +229,19 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
                 f"{found.stop_word_mass:.0%} of the weight of the {found.texts} lies on stop words, which tell texts "
                 f"apart badly. Raise {weight}, or check that the texts are not all alike",
             )
+
+    def _judge_not_finite(self, found: ActiveTerms, state: TrainerState, control: TrainerControl) -> None:
+        """Tell of texts that are not finite."""
+        every = found.rows + found.not_finite
+        self._tell(
+            "not finite",
+            found,
+            state,
+            f"{found.not_finite} of {every} {found.texts} have weights that are NaN or infinite. Lower learning_rate, "
+            "train with bf16 in the place of fp16, and look whether the weights of the model are finite",
+        )
+        if self.stop and found.not_finite > self.most_empty * every:
+            control.should_training_stop = True
 
     def _tell(self, kind: str, found: ActiveTerms, state: TrainerState, message: str) -> None:
         if (kind, found.texts) not in self._told:

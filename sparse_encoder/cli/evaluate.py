@@ -11,7 +11,7 @@ from sparse_encoder.cli.collection_options import Evaluated, add_collection_opti
 from sparse_encoder.cli.figures import comparison_table, figures_table
 from sparse_encoder.cli.measuring import milliseconds_per_query
 from sparse_encoder.evaluation.collection_search import SearchCost, search_collection, search_cost
-from sparse_encoder.evaluation.encoded_collection import EncodedCollection
+from sparse_encoder.evaluation.collections import Collection
 from sparse_encoder.evaluation.run_metrics import PerQuery, means, measure_run
 from sparse_encoder.evaluation.significance import Comparison, compare
 from sparse_encoder.evaluation.trec_files import Run, check_names, read_run, write_run
@@ -35,13 +35,15 @@ def run(options: argparse.Namespace) -> None:
     """Read, encode, search, measure, compare and write.
 
     Raises:
-        ValueError: If an option is out of range or the collection cannot be measured.
+        ValueError: If an option is out of range, the collection cannot be measured or the baseline is of another one.
         FileNotFoundError: If a model, a collection or a run is not there.
         FileExistsError: If the output folder holds other files.
     """
     output = new_output(options.output, (RESULTS, RUN))
     baseline = None if options.baseline is None else read_run(options.baseline)
     evaluated = open_both(options)
+    if baseline is not None:
+        _check_baseline(baseline, evaluated.collection)
     if output is not None:
         check_names(list(evaluated.collection.judged_queries), "the id of a query")
         check_names(list(evaluated.collection.corpus), "the id of a document")
@@ -51,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
     values = measure_run(found, encoded.collection.qrels)
     cost = search_cost(index, encoded.queries, encoded.documents)
     both = milliseconds_per_query(evaluated.model, index, list(encoded.collection.judged_queries.values()))
-    compared = _compare(baseline, values, encoded)
+    qrels = encoded.collection.qrels
+    compared = {} if baseline is None else compare(measure_run(baseline, qrels), values)
     print(f"\n{evaluated.title}\n")
     print(figures_table(means(values), cost, both))
     if compared:
@@ -84,16 +87,25 @@ def results(
     return found
 
 
-def _compare(baseline: Run | None, values: PerQuery, encoded: EncodedCollection) -> dict[str, Comparison]:
-    """Compare with another run, in which strange queries or none of ours are a mistake."""
-    if baseline is None:
-        return {}
-    judged = encoded.collection.qrels
+def _check_baseline(baseline: Run, collection: Collection) -> None:
+    """Refuse a run that cannot be compared with, and tell of judged queries that it lacks."""
+    judged = collection.qrels
     if not baseline.keys() & judged.keys():
         raise ValueError("the baseline has no query that the collection has judgements for; is it of another one?")
+    strange = [query for query in baseline if query not in collection.queries]
+    if strange:
+        raise ValueError(
+            f"the baseline has {len(strange)} queries that the collection has not, the first is {strange[0]!r}; is it "
+            "of another one?"
+        )
     if len(judged) < 2:
         raise ValueError("a comparison needs at least two judged queries")
-    return compare(measure_run(baseline, judged), values)
+    missing = [query for query in judged if query not in baseline]
+    if missing:
+        print(
+            f"the baseline has nothing for {len(missing)} of {len(judged)} judged queries, the first is "
+            f"{missing[0]!r}: there its figures are 0"
+        )
 
 
 def _write(output: Path, evaluated: Evaluated, found: Run, results: dict[str, object]) -> None:

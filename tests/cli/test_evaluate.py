@@ -159,6 +159,12 @@ def test_mistakes_are_told_before_the_work(
     write_lines(tmp_path / "bad.trec", ["q1 Q0 d1"])
     assert evaluate(place, "--baseline", str(tmp_path / "bad.trec")) == 2
     assert "bad.trec:1: must have 6 fields" in capsys.readouterr().err
+    write_run(tmp_path / "other.trec", {"q77": {"d1": 1.0}})
+    assert evaluate(place, "--baseline", str(tmp_path / "other.trec")) == 2
+    assert "the baseline has no query that the collection has judgements for" in capsys.readouterr().err
+    write_run(tmp_path / "mixed.trec", {"q1": {"d1": 1.0}, "q2": {"d1": 1.0}, "q77": {"d1": 1.0}, "q78": {"d1": 1.0}})
+    assert evaluate(place, "--baseline", str(tmp_path / "mixed.trec")) == 2
+    assert "has 2 queries that the collection has not, the first is 'q77'" in capsys.readouterr().err
     write_beir(tmp_path / "blanks")
     for file in ("corpus.jsonl", "qrels/test.tsv"):
         path = tmp_path / "blanks" / file
@@ -169,10 +175,15 @@ def test_mistakes_are_told_before_the_work(
     assert "--dtype is for models, bm25 has none" in capsys.readouterr().err
 
 
-def test_a_baseline_of_another_collection(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_run(tmp_path / "run", {"q77": {"d1": 1.0}})
-    assert evaluate(place, "--baseline", str(tmp_path / "run"), model="bm25") == 2
-    assert "the baseline has no query that the collection has judgements for" in capsys.readouterr().err
+def test_queries_that_a_baseline_lacks_are_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", {"q2": {"d4": 1.0}, "q3": {"d4": 1.0}})  # q3 is not judged
+    options = ["--baseline", str(tmp_path / "run"), "--output", str(tmp_path / "out")]
+    assert evaluate(place, *options, model="bm25") == 0
+    assert "nothing for 1 of 2 judged queries, the first is 'q1'" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["baseline"]["MAP"]["baseline"] == 0.5
 
 
 def test_what_is_nowhere(place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 
 from torch import Tensor, nn
 
@@ -85,11 +86,23 @@ def check_ranking_loss(loss: object) -> None:
     Raises:
         ValueError: If it does not.
     """
-    if isinstance(loss, Regularizer) or not hasattr(loss, "compute_loss_from_embeddings"):
+    if isinstance(loss, Regularizer) or not compares_columns(loss):
         raise ValueError(
             "loss must be a ranking loss with compute_loss_from_embeddings(embeddings: list, labels), "
             f"got {type(loss).__name__}"
         )
+
+
+def compares_columns(loss: object) -> bool:
+    """Tell whether an object has ``compute_loss_from_embeddings`` that can be given embeddings and labels."""
+    compute = getattr(loss, "compute_loss_from_embeddings", None)
+    if not callable(compute):
+        return False
+    try:
+        signature(compute).bind([], None)
+    except TypeError:
+        return False
+    return True
 
 
 def check_positive(name: str, value: float) -> None:

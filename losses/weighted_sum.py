@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss, Regularizer, check_not_negative
+from sparse_encoder.losses.checks import compares_columns
 
 
 class WeightedSumLoss(EmbeddingLoss):
@@ -124,8 +125,11 @@ def _checked_weights(losses: Mapping[str, nn.Module], weights: Mapping[str, floa
     for name, loss in losses.items():
         if not name or "." in name or hasattr(nn.ModuleDict, name):
             raise ValueError(f"{name!r} cannot be the name of a loss; take letters, digits and underscores")
-        if not hasattr(loss, "compute_loss_from_embeddings"):
-            raise ValueError(f"{name!r} must be a loss with compute_loss_from_embeddings, got {type(loss).__name__}")
+        if not compares_columns(loss):
+            raise ValueError(
+                f"{name!r} must be a loss with compute_loss_from_embeddings(embeddings, labels), "
+                f"got {type(loss).__name__}"
+            )
     given = {} if weights is None else dict(weights)
     if unknown := sorted(set(given) - set(losses)):
         raise ValueError(f"there are weights for {unknown}, but only losses called {sorted(losses)}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.losses import (
     AntiZeroLoss,
+    CSRReconstructionLoss,
     DFFlopsLoss,
     FlopsLoss,
     JointFlopsLoss,
@@ -212,7 +213,8 @@ def test_a_sum_of_regularizers_by_hand() -> None:
         ({}, None, "at least one loss"),
         ({"a.b": FlopsLoss(nn.Identity())}, None, "'a.b' cannot be the name of a loss"),
         ({"keys": FlopsLoss(nn.Identity())}, None, "'keys' cannot be the name of a loss"),
-        ({"a": nn.Identity()}, None, "'a' must be a loss with compute_loss_from_embeddings, got Identity"),
+        ({"a": nn.Identity()}, None, r"'a' must be a loss with compute_loss_from_embeddings\(.*\), got Identity"),
+        ({"a": CSRReconstructionLoss(nn.Identity())}, None, "'a' must be a loss .*, got CSRReconstructionLoss"),
         ({"a": FlopsLoss(nn.Identity())}, {"b": 1.0}, r"weights for \['b'\], but only losses called \['a'\]"),
         ({"a": FlopsLoss(nn.Identity())}, {"a": -1.0}, "weight of 'a' must be >= 0"),
     ],

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.losses import EmbeddingLoss, FlopsLoss, LossValue, Regularizer, SpladeLoss
+from sparse_encoder.losses import (
+    CSRLoss,
+    CSRReconstructionLoss,
+    EmbeddingLoss,
+    FlopsLoss,
+    LossValue,
+    Regularizer,
+    SpladeLoss,
+)
 
 QUERIES = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
 POSITIVES = torch.tensor([[2.0, 2.0], [0.0, 2.0]])
@@ -102,10 +110,19 @@ def test_contradictions_are_refused_at_construction(options: dict[str, Any], mes
         splade(**options)
 
 
-@pytest.mark.parametrize("base", [nn.Identity(), FlopsLoss(nn.Identity())])
-def test_a_base_that_does_not_rank_is_refused(base: nn.Module) -> None:
-    with pytest.raises(ValueError, match="must be a ranking loss"):
-        SpladeLoss(nn.Identity(), base, 1.0)  # type: ignore[arg-type]
+class NoMethod(nn.Module):
+    """Has a number where a method should be."""
+
+    compute_loss_from_embeddings = 3
+
+
+@pytest.mark.parametrize(
+    "base", [nn.Identity(), FlopsLoss(nn.Identity()), CSRReconstructionLoss(nn.Identity()), NoMethod()]
+)
+def test_a_base_that_does_not_rank_is_refused(base: Any) -> None:  # noqa: ANN401  (what is no loss)
+    for build in (lambda: SpladeLoss(nn.Identity(), base, 1.0), lambda: CSRLoss(nn.Identity(), base)):
+        with pytest.raises(ValueError, match=f"must be a ranking loss .*, got {type(base).__name__}$"):
+            build()
 
 
 def test_a_batch_without_documents_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,10 @@ def open_both(options: argparse.Namespace) -> Evaluated:
     Raises:
         ValueError: If an option does not fit.
         FileNotFoundError: If one is not there.
+        NotADirectoryError: If the folder for vectors cannot be made.
+        PermissionError: If it cannot be written to.
     """
+    _check_place_of_vectors(options.embeddings)
     collection = load_collection(options.collection, split=options.split, allow_unknown=options.allow_unknown)
     model = _open_model(options, collection)
     return Evaluated(model, options.model, collection, options.split, model.fingerprint)
@@ -127,9 +131,32 @@ def new_output(folder: Path | None, names: Sequence[str]) -> Path | None:
 
     Raises:
         FileExistsError: If the folder is a file, or holds anything else.
+        NotADirectoryError: If it cannot be made.
+        PermissionError: If it cannot be written to.
     """
-    if folder is not None and folder.exists():
+    if folder is None:
+        return None
+    if folder.exists():
         strays = sorted({path.name for path in folder.iterdir()} - set(names)) if folder.is_dir() else [folder.name]
         if strays:
             raise FileExistsError(f"{folder} holds something else than results ({strays[0]}); choose another --output")
+    _check_writable(folder, "--output")
     return folder
+
+
+def _check_place_of_vectors(folder: Path | None) -> None:
+    """Find out whether vectors may be written, if there are none to take."""
+    if folder is not None and not (folder.is_dir() and any(folder.iterdir())):
+        _check_writable(folder, "--embeddings")
+
+
+def _check_writable(folder: Path, option: str) -> None:
+    """Find out whether a folder can be made, or written to if it exists."""
+    above = next(each for each in (folder, *folder.absolute().parents) if each.exists() or each.is_symlink())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{folder} cannot be made, {above} is no folder; choose another {option}")
+    try:
+        with tempfile.TemporaryDirectory(dir=above):
+            pass
+    except OSError as error:
+        raise PermissionError(f"{folder} cannot be written to ({error}); choose another {option}") from error

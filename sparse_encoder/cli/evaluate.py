@@ -38,6 +38,8 @@ def run(options: argparse.Namespace) -> None:
         ValueError: If an option is out of range, the collection cannot be measured or the baseline is of another one.
         FileNotFoundError: If a model, a collection or a run is not there.
         FileExistsError: If the output folder holds other files.
+        NotADirectoryError: If a folder to write to cannot be made.
+        PermissionError: If it cannot be written to.
     """
     output = new_output(options.output, (RESULTS, RUN))
     baseline = None if options.baseline is None else read_run(options.baseline)

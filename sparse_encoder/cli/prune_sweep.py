@@ -42,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
         ValueError: If an option is out of range or the collection cannot be measured.
         FileNotFoundError: If a model or a collection is not there.
         FileExistsError: If the output folder holds other files.
+        NotADirectoryError: If a folder to write to cannot be made.
+        PermissionError: If it cannot be written to.
         ImportError: If matplotlib is needed and not installed.
     """
     output = new_output(options.output, (JSON, CSV, MARKDOWN, PLOT))

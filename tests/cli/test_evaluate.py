@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,28 @@ def test_mistakes_are_told_before_the_work(
     assert "the id of a document must not be empty or have blanks" in capsys.readouterr().err
     assert evaluate(place, "--dtype", "float16", model="bm25") == 2
     assert "--dtype is for models, bm25 has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--embeddings"])
+def test_a_folder_that_cannot_be_made_is_told_before_the_work(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    def refuse(**options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(SparseEncoder, "encode_document", None)  # nothing may be encoded
+    write_lines(tmp_path / "file", ["mine"])
+    assert evaluate(place, option, str(tmp_path / "file" / "deep" / "folder")) == 2
+    assert f"file is no folder; choose another {option}" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert evaluate(place, option, str(tmp_path / "link")) == 2
+    assert f"link is no folder; choose another {option}" in capsys.readouterr().err
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)
+    assert evaluate(place, option, str(tmp_path / "new")) == 2
+    assert f"new cannot be written to ([Errno 30] Read-only file system); choose another {option}" in (
+        capsys.readouterr().err
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_queries_that_a_baseline_lacks_are_told(

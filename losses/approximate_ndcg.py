@@ -17,6 +17,7 @@ from sparse_encoder.losses.ranked_lists import (
     discounts_of,
     gains_of,
     ideal_dcg,
+    one_unless_nan,
     scored_list,
 )
 from sparse_encoder.similarity import pairwise_dot_score
@@ -78,7 +79,7 @@ class SparseApproxNDCGLoss(EmbeddingLoss):
         dcg = (gains * discounts_of(ahead + 0.5)).sum(dim=1)
         counts = ideal > 0
         missed = torch.where(counts, 1 - dcg / ideal.masked_fill(~counts, 1.0), 0.0)
-        return missed.sum() / counts.sum().clamp(min=1)
+        return missed.sum() / counts.sum().clamp(min=1) * one_unless_nan(given)
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
         """Return the settings that belong into a model card."""

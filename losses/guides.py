@@ -74,10 +74,10 @@ class Guide:
 
 
 def min_max_per_query(scores: Tensor) -> Tensor:
-    """Bring the scores of each query to the range from 0 to 1, (B, N); equal ones become 0."""
+    """Bring the scores of each query to the range from 0 to 1, (B, N); equal ones become 0, and NaN stays."""
     lowest, highest = scores.amin(dim=1, keepdim=True), scores.amax(dim=1, keepdim=True)
     spread = highest - lowest
-    return torch.where(spread > 0, (scores - lowest) / spread.masked_fill(spread == 0, 1.0), 0.0)
+    return (scores - lowest) / spread.masked_fill(spread == 0, 1.0)
 
 
 def ensemble_scores(
@@ -152,15 +152,35 @@ class TeacherEnsemble:
 
         Returns:
             Scores of every query with the documents of all columns, the first column's first, (B, k * B).
+
+        Raises:
+            ValueError: If a teacher answers with anything infinite or NaN.
         """
         found = []
-        for guide in self.guides:
-            queries, *documents = guide.embed(columns)
+        for position, guide in enumerate(self.guides):
+            queries, *documents = embeddings = guide.embed(columns)
             compare: Similarity = getattr(guide.encoder, "similarity", dot_score)
-            found.append(compare(queries, torch.cat(documents)).to(queries.device))
+            scores = compare(queries, torch.cat(documents)).to(queries.device)
+            # Waits for the device, which is short beside the teacher's own run: a student would learn nothing, silently
+            if not scores.isfinite().all():
+                where = _first_not_finite(embeddings, scores)
+                raise ValueError(f"teacher {position}, {type(guide.encoder).__name__}, is not finite in {where}")
+            found.append(scores)
         if self.score_scale is None:
             return found[0]
         return ensemble_scores(found, self.weights, score_scale=self.score_scale)
+
+
+def _first_not_finite(embeddings: list[Tensor], scores: Tensor) -> str:
+    """Name what is infinite or NaN, in the embeddings of a text or, if they are sound, in the scores of a query."""
+    for column, rows in enumerate(embeddings):
+        if not rows.isfinite().all():
+            return f"row {_first_bad_row(rows)} of column {column}"
+    return f"the scores of row {_first_bad_row(scores)}"
+
+
+def _first_bad_row(rows: Tensor) -> int:
+    return int((~rows.isfinite()).any(dim=1).nonzero()[0])
 
 
 def _check_weights(weights: Sequence[float], count: int) -> None:

@@ -18,6 +18,7 @@ from sparse_encoder.losses.ranked_lists import (
     discounts_of,
     gains_of,
     ideal_dcg,
+    one_unless_nan,
     scored_list,
 )
 from sparse_encoder.similarity import pairwise_dot_score
@@ -76,7 +77,7 @@ class SparseLambdaRankLoss(EmbeddingLoss):
         scores, given = scored_list(self, embeddings, labels, self.similarity_fct)
         weights = self._changes_of_ndcg(scores.detach(), given).masked_fill(differences(given) <= 0, 0.0)
         wrong = functional.softplus(-self.scale * differences(scores))  # (B, N, N)
-        return (weights * wrong).sum(dim=(1, 2)).mean()
+        return (weights * wrong).sum(dim=(1, 2)).mean() * one_unless_nan(given)
 
     def _changes_of_ndcg(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Return what swapping two documents would change of nDCG, (B, N, N)."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import check_positive, name_of
-from sparse_encoder.losses.ranked_lists import Similarity, differences, scored_list
+from sparse_encoder.losses.ranked_lists import Similarity, differences, one_unless_nan, scored_list
 from sparse_encoder.similarity import pairwise_dot_score
 
 
@@ -57,7 +57,7 @@ class SparseRankNetLoss(EmbeddingLoss):
         scores, given = scored_list(self, embeddings, labels, self.similarity_fct)
         is_pair = differences(given) > 0  # (B, N, N)
         wrong = functional.softplus(-self.scale * differences(scores)).masked_fill(~is_pair, 0.0)
-        return wrong.sum() / is_pair.sum().clamp(min=1)
+        return wrong.sum() / is_pair.sum().clamp(min=1) * one_unless_nan(given)
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
         """Return the settings that belong into a model card."""

@@ -43,6 +43,11 @@ def differences(values: Tensor) -> Tensor:
     return values.unsqueeze(2) - values.unsqueeze(1)
 
 
+def one_unless_nan(labels: Tensor) -> Tensor:
+    """Return the factor of a loss that lets NaN among labels through, which comparisons pass over; a scalar tensor."""
+    return torch.where(labels.isnan().any(), torch.nan, 1.0)
+
+
 def check_gain(gain: str) -> None:
     """Check the name of a gain.
 

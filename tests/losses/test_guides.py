@@ -131,6 +131,54 @@ def test_scores_from_0_to_1() -> None:
     assert min_max_per_query(scores).tolist() == [[0.0, 1.0, 0.5], [0.0, 0.0, 0.0]]
 
 
+def test_nan_is_not_made_a_score() -> None:
+    found = min_max_per_query(torch.tensor([[1.0, math.nan, 3.0], [2.0, 4.0, 3.0]]))
+    assert found[0].isnan().all()
+    assert found[1].tolist() == [0.0, 1.0, 0.5]
+
+
+class Broken(Bag):
+    """Is not finite in one text."""
+
+    def __init__(self, value: float, column: int, row: int) -> None:
+        super().__init__(2)
+        self.value, self.column, self.row = value, column, row
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        made = super().forward(features)
+        if self.calls == self.column + 1:
+            made["sentence_embedding"][self.row, 3] = self.value
+        return made
+
+
+class Overflowing(Reader):
+    """Has sound embeddings, and scores that are not."""
+
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        scores = dot_score(a, b)
+        scores[2, 1] = math.inf
+        return scores
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("column", "row"), [(0, 2), (1, 0), (2, 1)])
+def test_a_teacher_that_is_not_finite_is_named(value: float, column: int, row: int) -> None:
+    model = Bag(1)
+    ensemble = TeacherEnsemble([Bag(3), Broken(value, column, row)], model)
+    for loss in (
+        TaughtLoss(model, SparseMarginMSELoss(model), ensemble),
+        SparseInBatchMarginMSELoss(model, ensemble),
+    ):
+        ensemble.guides[1].encoder.calls = 0
+        with pytest.raises(ValueError, match=f"^teacher 1, Broken, is not finite in row {row} of column {column}$"):
+            loss(columns(3))
+
+
+def test_scores_that_are_not_finite_are_named() -> None:
+    with pytest.raises(ValueError, match="^teacher 0, Overflowing, is not finite in the scores of row 2$"):
+        TeacherEnsemble([Overflowing()], Bag(1), score_scale=None).scores(columns(2))
+
+
 def test_an_ensemble_by_hand() -> None:
     first, second = torch.tensor([[0.0, 1.0, 4.0]]), torch.tensor([[30.0, 10.0, 20.0]])
     found = ensemble_scores([first, second], [3.0, 1.0], score_scale=8.0)

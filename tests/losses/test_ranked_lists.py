@@ -110,6 +110,18 @@ def test_labels_that_order_nothing_teach_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_label_of_nan_is_seen_in_loss_and_gradient(name: str) -> None:
+    columns, labels = batch()
+    given = labels.double()
+    given[1, 2] = math.nan
+    weights = columns[0].requires_grad_()
+    loss = getattr(losses, name)(MODEL).compute_loss_from_embeddings([weights, *columns[1:]], given)
+    loss.backward()
+    assert loss.isnan()
+    assert weights.grad is not None and weights.grad.isnan().any()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_step_down_the_gradient_puts_documents_in_order(name: str) -> None:
     labels = torch.tensor([[0.0, 1.0, 3.0]])
     query = torch.ones(1, 3)

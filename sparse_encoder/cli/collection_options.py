@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from sparse_encoder import __version__
 from sparse_encoder.evaluation.collections import Collection, load_collection
 from sparse_encoder.evaluation.encoded_collection import (
@@ -88,9 +90,21 @@ def open_both(options: argparse.Namespace) -> Evaluated:
         PermissionError: If it cannot be written to.
     """
     _check_place_of_vectors(options.embeddings)
+    _check_device(options.device)
     collection = load_collection(options.collection, split=options.split, allow_unknown=options.allow_unknown)
     model = _open_model(options, collection)
     return Evaluated(model, options.model, collection, options.split, model.fingerprint)
+
+
+def _check_device(name: str | None) -> None:
+    """Find out whether one can compute on a device."""
+    if name is None:
+        return
+    try:
+        torch.ones(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without the device's backend
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from error
 
 
 def _open_model(options: argparse.Namespace, collection: Collection) -> SparseEncoder | BM25:

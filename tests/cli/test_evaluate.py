@@ -141,6 +141,9 @@ def test_vectors_that_are_kept_are_not_made_again(
         (["--max-active-dims", "0"], "max_active_dims must be at least 1, got 0"),
         (["--split", "dev"], "there is no split 'dev'; there are ['test']"),
         (["--baseline", "nothing.trec"], "nothing.trec"),
+        (["--device", "gpu7"], "--device gpu7 cannot be used: "),
+        (["--device", "cuda:99"], "--device cuda:99 cannot be used: "),
+        (["--device", "meta"], "--device meta cannot be used: "),
     ],
 )
 def test_options_that_do_not_fit(

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from decimal import ROUND_DOWN, Context
 from typing import Any
 
 from sparse_encoder.embeddings import SparseEmbeddings
@@ -84,7 +85,8 @@ def default_prunings(embeddings: SparseEmbeddings) -> list[Pruning]:
     """Choose what to try: nothing, 8 bits, five of each kind, and two of them with 8 bits.
 
     Args:
-        embeddings: What is to be pruned; thresholds are quantiles of its weights, in two digits.
+        embeddings: What is to be pruned; thresholds are quantiles of its weights, rounded down to two digits, so
+            that the weights of the quantile itself stay.
     """
     weights = embeddings.values().float()
     weights = weights[weights != 0].abs().sort().values
@@ -97,11 +99,16 @@ def default_prunings(embeddings: SparseEmbeddings) -> list[Pruning]:
         *(f"top_k={k}" for k in (16, 32, 64, 128, 256)),
         *(f"ratio={ratio}" for ratio in (0.05, 0.1, 0.2, 0.3, 0.4)),
         *(f"mass={mass}" for mass in (0.6, 0.7, 0.8, 0.9, 0.95)),
-        *dict.fromkeys(f"threshold={quantile:.2g}" for quantile in quantiles),
+        *dict.fromkeys(f"threshold={_rounded_down(quantile):g}" for quantile in quantiles),
         "top_k=64+uint8",
         "mass=0.9+uint8",
     ]
     return [Pruning.parse(text) for text in texts]
+
+
+def _rounded_down(number: float) -> float:
+    """Round a positive number down to two digits."""
+    return float(Context(prec=2, rounding=ROUND_DOWN).create_decimal_from_float(number))
 
 
 def csv_table(rows: Sequence[PrunedResult]) -> str:

@@ -101,10 +101,19 @@ def test_the_default_prunings_have_every_kind() -> None:
     chosen = default_prunings(SparseEmbeddings.from_dense(torch.linspace(0.01, 1, 100).reshape(4, 25)))
     assert {pruning.name for pruning in chosen} == {None, "top_k", "ratio", "mass", "threshold"}
     assert [str(pruning) for pruning in chosen if pruning.name == "threshold"] == [
-        f"threshold={value}" for value in (0.11, 0.31, 0.51, 0.71, 0.91)
+        f"threshold={value}"
+        for value in (0.1, 0.31, 0.5, 0.7, 0.91)  # 0.11 is just below that in float32
     ]
     assert len(set(chosen)) == len(chosen)
     assert not [pruning for pruning in default_prunings(SparseEmbeddings.empty(3)) if pruning.name == "threshold"]
+
+
+@pytest.mark.parametrize("weight", [0.0996, 0.1, 0.11, 1.9999, 23456.0, 3e-7])
+def test_default_thresholds_do_not_cut_weights_that_are_all_alike(weight: float) -> None:
+    embeddings = SparseEmbeddings.from_dense(torch.full((2, 3), weight))
+    (threshold,) = [pruning for pruning in default_prunings(embeddings) if pruning.name == "threshold"]
+    assert threshold(embeddings).nnz == 6
+    assert 0.9 * weight < threshold.value <= embeddings.values()[0].item()
 
 
 @pytest.fixture(scope="module")

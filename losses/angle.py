@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import checked_row_labels, exact_columns
+from sparse_encoder.losses.checks import check_positive, checked_row_labels, exact_columns
 from sparse_encoder.losses.cosent import ordered_by_labels
 from sparse_encoder.similarity import pairwise_angle_sim
 
@@ -27,10 +27,15 @@ class SparseAnglELoss(EmbeddingLoss):
     Args:
         model: The encoder that is trained.
         scale: Multiplies the similarities; the inverse of a temperature.
+
+    Raises:
+        TypeError: If ``scale`` is not a number.
+        ValueError: If it is not above 0 and finite.
     """
 
     def __init__(self, model: nn.Module, scale: float = 20.0) -> None:
         super().__init__(model)
+        check_positive("scale", scale)
         self.scale = scale
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:

@@ -23,6 +23,7 @@ class AntiZeroLoss(Regularizer):
         epsilon: Above 0, in weight units.
 
     Raises:
+        TypeError: If ``epsilon`` is not a number.
         ValueError: If ``epsilon`` is not above 0.
     """
 

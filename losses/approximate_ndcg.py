@@ -41,6 +41,7 @@ class SparseApproxNDCGLoss(EmbeddingLoss):
         gain: ``exponential``: ``2 ** label - 1``. ``linear``: the label itself, right for a teacher's scores.
 
     Raises:
+        TypeError: If ``temperature`` is not a number.
         ValueError: If ``temperature`` is not above 0, or ``gain`` is unknown.
     """
 

@@ -28,6 +28,17 @@ def always() -> bool:
     return True
 
 
+def check_number(name: str, value: object) -> float:
+    """Check that a setting of a loss is a number, and return it.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
 def check_not_negative(name: str, value: object) -> None:
     """Check a setting of a loss.
 
@@ -35,9 +46,7 @@ def check_not_negative(name: str, value: object) -> None:
         TypeError: If it is not a number.
         ValueError: If it is negative or not a number that compares.
     """
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not float(value) >= 0:
+    if not check_number(name, value) >= 0:
         raise ValueError(f"{name} must be >= 0, got {value}")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
 
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import Regularizer, full_precision
+from sparse_encoder.losses.base import Regularizer, check_number, full_precision
 
 
 def checked_columns(loss: nn.Module, columns: Sequence[Tensor], at_least: int, what: str) -> list[Tensor]:
@@ -105,14 +106,26 @@ def compares_columns(loss: object) -> bool:
     return True
 
 
-def check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: object) -> None:
     """Check a setting that multiplies or divides.
 
     Raises:
+        TypeError: If it is not a number.
         ValueError: If it is not above 0, or infinite.
     """
-    if not 0 < value < float("inf"):
+    if not 0 < check_number(name, value) < math.inf:
         raise ValueError(f"{name} must be > 0 and finite, got {value}")
+
+
+def check_finite(name: str, value: object) -> None:
+    """Check a setting that is added.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is infinite or NaN.
+    """
+    if not math.isfinite(check_number(name, value)):
+        raise ValueError(f"{name} must be finite, got {value}")
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import checked_row_labels, exact_columns, name_of
+from sparse_encoder.losses.checks import check_positive, checked_row_labels, exact_columns, name_of
 from sparse_encoder.similarity import pairwise_cos_sim
 
 
@@ -27,6 +27,10 @@ class SparseCoSENTLoss(EmbeddingLoss):
         model: The encoder that is trained.
         scale: Multiplies the similarities; the inverse of a temperature.
         similarity_fct: Maps (B, V) and (B, V), row by row, to similarities (B,).
+
+    Raises:
+        TypeError: If ``scale`` is not a number.
+        ValueError: If it is not above 0 and finite.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class SparseCoSENTLoss(EmbeddingLoss):
         similarity_fct: Callable[[Tensor, Tensor], Tensor] = pairwise_cos_sim,
     ) -> None:
         super().__init__(model)
+        check_positive("scale", scale)
         self.scale = scale
         self.similarity_fct = similarity_fct
 

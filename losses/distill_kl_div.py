@@ -37,6 +37,7 @@ class SparseDistillKLDivLoss(EmbeddingLoss):
         teacher_temperature: T_t, if other than ``temperature``.
 
     Raises:
+        TypeError: If a temperature is not a number.
         ValueError: If a temperature is not above 0 and finite.
     """
 

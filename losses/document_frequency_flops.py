@@ -37,6 +37,7 @@ class DFFlopsLoss(Regularizer):
         num_terms: Width V of embeddings, if the model does not say it by ``get_embedding_dimension()``.
 
     Raises:
+        TypeError: If ``beta`` is not a number.
         ValueError: If a number is out of range, or V is not known.
     """
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_positive, checked_columns, name_of
+from sparse_encoder.losses.checks import check_finite, check_positive, checked_columns, name_of
 from sparse_encoder.losses.gather import gather_rows
 from sparse_encoder.losses.guides import Encoder, Guide, Similarity
 from sparse_encoder.losses.taught import seen
@@ -45,8 +45,8 @@ class SparseGISTEmbedLoss(EmbeddingLoss):
         gather_across_devices: Compare with the documents of all processes, which need batches of one size.
 
     Raises:
-        TypeError: If the guide is no encoder.
-        ValueError: If ``scale`` is not above 0, or ``margin_strategy`` is unknown.
+        TypeError: If the guide is no encoder, or a setting is not a number.
+        ValueError: If ``scale`` is not above 0, ``margin`` is not finite, or ``margin_strategy`` is unknown.
     """
 
     def __init__(  # house: peer signature
@@ -64,6 +64,7 @@ class SparseGISTEmbedLoss(EmbeddingLoss):
     ) -> None:
         super().__init__(model)
         check_positive("scale", scale)
+        check_finite("margin", margin)
         if margin_strategy not in MARGIN_STRATEGIES:
             raise ValueError(f"unknown margin_strategy {margin_strategy!r}; choose from {MARGIN_STRATEGIES}")
         self.guide = Guide(guide, model)

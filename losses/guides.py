@@ -98,6 +98,7 @@ def ensemble_scores(
         Scores, (B, N).
 
     Raises:
+        TypeError: If a weight is not a number.
         ValueError: If there is no teacher, they scored different documents, or not every one has a weight above 0.
     """
     if not scores or len({each.shape for each in scores}) > 1 or scores[0].dim() != 2:
@@ -121,7 +122,7 @@ class TeacherEnsemble:
             which only one teacher alone allows.
 
     Raises:
-        TypeError: As of :class:`Guide`.
+        TypeError: As of :class:`Guide`, and if a weight is not a number.
         ValueError: As of :class:`Guide`; if there is no teacher, or not every one has a weight above 0; if several
             teachers are not to be normalised.
     """

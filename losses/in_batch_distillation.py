@@ -106,6 +106,7 @@ class SparseInBatchDistillKLDivLoss(_InBatchDistillation):
         teacher_temperature: Divides the teacher's scores.
 
     Raises:
+        TypeError: If a temperature is not a number.
         ValueError: If a temperature is not above 0 and finite.
     """
 

@@ -43,6 +43,7 @@ class SparseLambdaRankLoss(EmbeddingLoss):
         gain: ``exponential``: ``2 ** label - 1``. ``linear``: the label itself, right for a teacher's scores.
 
     Raises:
+        TypeError: If ``scale`` is not a number.
         ValueError: If ``scale`` is not above 0, or ``gain`` is unknown.
     """
 

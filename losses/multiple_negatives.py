@@ -68,6 +68,7 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
         hardness_strength: Not negative.
 
     Raises:
+        TypeError: If ``scale`` or ``hardness_strength`` is not a number.
         ValueError: If an option is unknown or contradicts another.
     """
 

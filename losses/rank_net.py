@@ -30,6 +30,7 @@ class SparseRankNetLoss(EmbeddingLoss):
         scale: Multiplies the scores.
 
     Raises:
+        TypeError: If ``scale`` is not a number.
         ValueError: If ``scale`` is not above 0.
     """
 

@@ -57,6 +57,7 @@ class SparsityTarget(nn.Module):
         target_dims: Active terms per text, on average.
 
     Raises:
+        TypeError: If it is not a number.
         ValueError: If the number is not above 0.
     """
 

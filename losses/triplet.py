@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import exact_columns, name_of
+from sparse_encoder.losses.checks import check_finite, exact_columns, name_of
 from sparse_encoder.similarity import pairwise_cos_sim, pairwise_euclidean_sim, pairwise_manhattan_sim
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +53,10 @@ class SparseTripletLoss(EmbeddingLoss):
         model: The encoder that is trained.
         distance_metric: d, one of :class:`TripletDistanceMetric` or another function of two matrices.
         triplet_margin: In units of the distance.
+
+    Raises:
+        TypeError: If ``triplet_margin`` is not a number.
+        ValueError: If it is infinite or NaN.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class SparseTripletLoss(EmbeddingLoss):
         triplet_margin: float = 5,
     ) -> None:
         super().__init__(model)
+        check_finite("triplet_margin", triplet_margin)
         self.distance_metric = distance_metric
         self.triplet_margin = triplet_margin
 

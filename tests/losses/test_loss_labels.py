@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 
 import pytest
 import torch
@@ -69,6 +70,41 @@ def test_a_teacher_of_nan_is_refused() -> None:
 def test_temperatures_are_above_0(name: str, value: float) -> None:
     with pytest.raises(ValueError, match="temperature must be > 0 and finite"):
         losses.SparseDistillKLDivLoss(MODEL, **{name: value})
+
+
+NO_NUMBERS: list[tuple[str, str]] = [
+    ("AntiZeroLoss", "epsilon"),
+    ("SparseAnglELoss", "scale"),
+    ("SparseApproxNDCGLoss", "temperature"),
+    ("SparseCoSENTLoss", "scale"),
+    ("SparseDistillKLDivLoss", "temperature"),
+    ("SparseInBatchDistillKLDivLoss", "student_temperature"),
+    ("SparseMultipleNegativesRankingLoss", "scale"),
+    ("SparseRankNetLoss", "scale"),
+    ("SparseTripletLoss", "triplet_margin"),
+]
+
+
+@pytest.mark.parametrize("value", ["x", True, None, [1.0]])
+@pytest.mark.parametrize(("name", "setting"), NO_NUMBERS)
+def test_settings_that_are_no_numbers_are_refused_by_name(name: str, setting: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"^{setting} must be a number, got {re.escape(repr(value))}$"):
+        getattr(losses, name)(MODEL, **{setting: value})
+
+
+@pytest.mark.parametrize("name", ["SparseCoSENTLoss", "SparseAnglELoss"])
+@pytest.mark.parametrize("value", [0, -3, math.nan, math.inf])
+def test_scales_are_above_0(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="^scale must be > 0 and finite"):
+        getattr(losses, name)(MODEL, scale=value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_margins_are_finite(value: float) -> None:
+    with pytest.raises(ValueError, match="^triplet_margin must be finite"):
+        losses.SparseTripletLoss(MODEL, triplet_margin=value)
+    with pytest.raises(ValueError, match="^margin must be finite"):
+        losses.SparseGISTEmbedLoss(MODEL, nn.Identity(), margin=value)
 
 
 def pairwise(scores: Tensor, labels: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as left:  # argparse has said what there is to say
         return left.code if isinstance(left.code, int) else USER_ERROR
     try:
+        _check_alone()
         _module(options.command).run(options)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
@@ -60,6 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sparse-encoder {options.command}: {error}", file=sys.stderr)
         return USER_ERROR
     return 0
+
+
+def _check_alone() -> None:
+    """Refuse to be one of several processes, all of which would do the same and write to the same places.
+
+    Raises:
+        ValueError: If a launcher says that there are others.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes.isdecimal() and int(processes) > 1:
+        raise ValueError(
+            f"commands run in one process, and there are {processes} (WORLD_SIZE): start this one without a launcher"
+        )
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

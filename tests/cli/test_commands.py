@@ -24,6 +24,25 @@ def test_all_commands_are_listed_and_have_their_help(capsys: pytest.CaptureFixtu
     assert "MODEL, COLLECTION" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_several_processes_are_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[object] = []
+    fake = SimpleNamespace(add_arguments=lambda parser: None, run=ran.append)
+    monkeypatch.setitem(sys.modules, f"sparse_encoder.cli.{command.replace('-', '_')}", fake)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    assert main([command]) == 2
+    assert capsys.readouterr().err == (
+        f"sparse-encoder {command}: commands run in one process, and there are 3 (WORLD_SIZE): start this one without "
+        "a launcher\n"
+    )
+    assert not ran
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main([command]) == 0
+    assert len(ran) == 1
+
+
 @pytest.mark.parametrize("command", ["prune-sweep", "evaluate"])
 def test_an_extra_that_is_missing_is_said_and_our_own_mistakes_are_not_hidden(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

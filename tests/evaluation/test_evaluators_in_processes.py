@@ -71,9 +71,3 @@ def test_any_number_of_processes_finds_the_same(tmp_path: Path) -> None:
         assert len(tables) == 6
         for name, text in tables.items():
             assert text.replace("\n0.5,3,", "\n-1,-1,") == (tmp_path / "alone" / name).read_text()
-
-
-def test_a_pool_of_workers_is_not_needed(tmp_path: Path) -> None:
-    write_masked_language_model(tmp_path / "model")
-    model = SparseEncoder(str(tmp_path / "model"), device="cpu")
-    assert without_time(evaluator()(model)) == without_time(evaluator()(model))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import check_positive, checked_columns, checked_labels, name_of
+from sparse_encoder.losses.scores import Similarity, document_scores
 from sparse_encoder.similarity import pairwise_dot_score
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ class SparseDistillKLDivLoss(EmbeddingLoss):
     def __init__(  # house: peer signature
         self,
         model: nn.Module,
-        similarity_fct: Callable[[Tensor, Tensor], Tensor] = pairwise_dot_score,
+        similarity_fct: Similarity = pairwise_dot_score,
         temperature: float = 2.0,
         student_temperature: float | None = None,
         teacher_temperature: float | None = None,
@@ -76,7 +75,7 @@ class SparseDistillKLDivLoss(EmbeddingLoss):
         if not self._has_looked_at_labels:
             self._has_looked_at_labels = True
             look_at_teacher(self, given, self.teacher_temperature)
-        scores = torch.stack([self.similarity_fct(queries, column) for column in documents], dim=1)  # (B, N)
+        scores = document_scores(queries, documents, self.similarity_fct)  # (B, N)
         return kl_divergence(scores, given, self.student_temperature, self.teacher_temperature)
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card

@@ -11,7 +11,8 @@ from torch.nn import functional
 from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import check_finite, check_positive, checked_columns, name_of
 from sparse_encoder.losses.gather import gather_rows
-from sparse_encoder.losses.guides import Encoder, Guide, Similarity
+from sparse_encoder.losses.guides import Encoder, Guide
+from sparse_encoder.losses.scores import Similarity
 from sparse_encoder.losses.taught import seen
 from sparse_encoder.similarity import cos_sim, dot_score
 

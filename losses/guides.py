@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from typing import Any
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from sparse_encoder.losses.base import full_precision
 from sparse_encoder.losses.checks import check_positive
+from sparse_encoder.losses.scores import Similarity
 from sparse_encoder.similarity import as_matrix, dot_score
 
 Encoder = Any  # with .encode(texts), or a module from features to embeddings
 Columns = list[dict[str, Tensor]]
-Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
 class Guide:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,10 +11,9 @@ from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import check_positive, checked_columns, checked_labels, name_of
 from sparse_encoder.losses.distill_kl_div import kl_divergence
 from sparse_encoder.losses.guides import TeacherEnsemble
+from sparse_encoder.losses.scores import Similarity
 from sparse_encoder.losses.taught import seen
 from sparse_encoder.similarity import dot_score
-
-Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
 class _InBatchDistillation(EmbeddingLoss):

@@ -12,7 +12,6 @@ from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import check_positive, name_of
 from sparse_encoder.losses.ranked_lists import (
     Gain,
-    Similarity,
     check_gain,
     differences,
     discounts_of,
@@ -21,6 +20,7 @@ from sparse_encoder.losses.ranked_lists import (
     one_unless_nan,
     scored_list,
 )
+from sparse_encoder.losses.scores import Similarity
 from sparse_encoder.similarity import pairwise_dot_score
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import checked_columns, checked_labels, name_of
+from sparse_encoder.losses.scores import Similarity, document_scores
 from sparse_encoder.similarity import pairwise_dot_score
 
 
@@ -30,9 +29,7 @@ class SparseMarginMSELoss(EmbeddingLoss):
         similarity_fct: Maps (B, V) and (B, V), row by row, to scores (B,).
     """
 
-    def __init__(
-        self, model: nn.Module, similarity_fct: Callable[[Tensor, Tensor], Tensor] = pairwise_dot_score
-    ) -> None:
+    def __init__(self, model: nn.Module, similarity_fct: Similarity = pairwise_dot_score) -> None:
         super().__init__(model)
         self.similarity_fct = similarity_fct
 
@@ -55,7 +52,7 @@ class SparseMarginMSELoss(EmbeddingLoss):
         given = checked_labels(self, labels, "a teacher's margins, or its scores of all documents", *shapes)
         if given.shape == (rows, negatives + 1):
             given = given[:, :1] - given[:, 1:]
-        scores = torch.stack([self.similarity_fct(queries, column) for column in documents], dim=1)  # (B, k + 1)
+        scores = document_scores(queries, documents, self.similarity_fct)  # (B, k + 1)
         return functional.mse_loss(scores[:, :1] - scores[:, 1:], given.reshape(rows, negatives).to(scores.dtype))
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
 from sparse_encoder.losses.checks import check_positive, name_of
-from sparse_encoder.losses.ranked_lists import Similarity, differences, one_unless_nan, scored_list
+from sparse_encoder.losses.ranked_lists import differences, one_unless_nan, scored_list
+from sparse_encoder.losses.scores import Similarity
 from sparse_encoder.similarity import pairwise_dot_score
 
 

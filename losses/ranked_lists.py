@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.checks import checked_columns, checked_labels
+from sparse_encoder.losses.scores import Similarity, document_scores
 
 Gain = Literal["exponential", "linear"]
 GAINS = ("exponential", "linear")
-Similarity = Callable[[Tensor, Tensor], Tensor]
 
 
 def scored_list(
@@ -34,7 +33,7 @@ def scored_list(
     """
     queries, *documents = checked_columns(loss, embeddings, 3, "a query and two or more documents")
     given = checked_labels(loss, labels, "judgements of the documents", (len(queries), len(documents)))
-    scores = torch.stack([similarity_fct(queries, column) for column in documents], dim=1)
+    scores = document_scores(queries, documents, similarity_fct)
     return scores, given.to(scores.dtype)
 
 

@@ -317,8 +317,7 @@ class TrainingRun:
 
     def _check_skipped(self) -> None:
         """Say how many updates were left out; give up when nothing but that happens any more."""
-        total = self.guard.skipped()[1]
-        in_a_row = self.guard.longest_skip()
+        _, total, in_a_row = self.guard.skips()
         if total > self.skipped_told:
             logger.warning("%d updates were left out: their gradient was not finite", total - self.skipped_told)
             self.skipped_told = total

@@ -343,3 +343,12 @@ def test_buffers_are_not_sent_around_in_each_forward() -> None:
     assert make(ddp_broadcast_buffers=False).ddp_broadcast_buffers is False
     with pytest.raises(ValueError, match="ddp_broadcast_buffers must be False, got True: processes agree"):
         make(ddp_broadcast_buffers=True)
+
+
+def test_trackers_get_numbers_and_texts() -> None:
+    values = make(learning_rate=1e-3, prompts={"query": "q: "}, hub_token="secret").to_sanitized_dict()
+    assert values["learning_rate"] == 1e-3
+    assert values["prompts"] == "{'query': 'q: '}"
+    assert values["train_batch_size"] == values["per_device_train_batch_size"]
+    assert all(isinstance(value, bool | int | float | str) for value in values.values())
+    assert "secret" not in str(values)

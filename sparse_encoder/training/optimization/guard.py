@@ -92,14 +92,14 @@ class GuardedUpdate:
 
     def skipped(self) -> tuple[int, int]:
         """Return how many updates were left out in a row up to the last one, and in all, in one transfer."""
-        if self._skipped is None:
-            return self._skipped_before, 0
-        in_a_row, total, _ = self._skipped.tolist()
-        return int(in_a_row), int(total)
+        return self.skips()[:2]
 
-    def longest_skip(self) -> int:
-        """Return the most updates in a row that were ever left out."""
-        return self._skipped_before if self._skipped is None else int(self._skipped[2])
+    def skips(self) -> tuple[int, int, int]:
+        """Return the same and, behind it, the most that were ever left out in a row; in one transfer too."""
+        if self._skipped is None:
+            return self._skipped_before, 0, self._skipped_before
+        in_a_row, total, longest = map(int, self._skipped.tolist())
+        return in_a_row, total, longest
 
     def state_dict(self) -> dict[str, Any]:  # numbers of two types
         """Return the scaler's state, as JSON can hold it; empty without one."""

@@ -18,6 +18,7 @@ TIMED_QUERIES = 100
 TIMED_DEPTH = 10
 _ID_BYTES = 4
 _WEIGHT_BYTES = 4
+_FACTOR_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +36,8 @@ class SearchCost:
     num_postings: int
     """Postings of the index."""
     index_megabytes: float
-    """Of all postings: 4 bytes for the document and 4, or 1 of 8-bit weights, for the weight; starts included."""
+    """Of all postings: 4 bytes for the document and 4, or 1 of 8-bit weights, for the weight; starts included, and
+    4 bytes for the factor of each document whose row of 8-bit weights is scaled to length 1."""
     search_ms_per_query: float
     """Median time to search for the 10 best documents of one query at a time, by one thread; encoding not included."""
 
@@ -67,7 +69,12 @@ def search_collection(
 
 
 def search_cost(
-    index: SparseIndex, queries: SparseEmbeddings, documents: SparseEmbeddings, *, eight_bits: bool = False
+    index: SparseIndex,
+    queries: SparseEmbeddings,
+    documents: SparseEmbeddings,
+    *,
+    eight_bits: bool = False,
+    scaled: bool = False,
 ) -> SearchCost:
     """Measure what searches cost.
 
@@ -76,11 +83,13 @@ def search_cost(
         queries: (N, V), at least one.
         documents: (M, V).
         eight_bits: Whether weights need one byte; the index of this library holds them in four.
+        scaled: Whether each document has a factor beside its weights of 8 bits.
     """
     asked, held = ActiveTerms(), ActiveTerms()
     asked.add(queries)
     held.add(documents)
     size = index.num_postings * (_ID_BYTES + (1 if eight_bits else _WEIGHT_BYTES)) + _ID_BYTES * (index.dim + 1)
+    size += _FACTOR_BYTES * len(documents) if eight_bits and scaled else 0
     return SearchCost(
         query_terms=asked.active_dims,
         document_terms=held.active_dims,

@@ -45,6 +45,8 @@ class EncodedCollection:
     """(number of documents, V), in the order of :attr:`document_ids`."""
     queries: SparseEmbeddings
     """(number of judged queries, V), in the order of :attr:`query_ids`."""
+    cosine: bool = False
+    """Whether scores are cosines, so that rows have length 1, and have to again if something is done to them."""
 
     def __post_init__(self) -> None:
         """Refuse vectors of something else."""
@@ -104,6 +106,7 @@ def encode_collection(model: RetrievalModel, collection: Collection, settings: E
         collection=collection,
         documents=_encode(model.encode_document, documents, "documents", settings, scale),
         queries=_encode(model.encode_query, queries, "queries", settings, scale),
+        cosine=scale,
     )
 
 
@@ -124,12 +127,13 @@ def _encode(
             )
             rows = as_matrix(found)
             rows = rows if isinstance(rows, SparseEmbeddings) else SparseEmbeddings.from_dense(rows)
-            parts.append((_to_length_1(rows) if scale else rows).cpu())
+            parts.append((to_length_1(rows) if scale else rows).cpu())
             bar.update(len(chunk))
     return SparseEmbeddings.concatenate(parts)
 
 
-def _to_length_1(rows: SparseEmbeddings) -> SparseEmbeddings:
+def to_length_1(rows: SparseEmbeddings) -> SparseEmbeddings:
+    """Scale each row to length 1, (N, V); a row of zeros stays."""
     scaled = normalized(rows)
     assert isinstance(scaled, SparseEmbeddings)  # what it makes of sparse rows
     return scaled
@@ -201,4 +205,5 @@ def load_encoded(collection: Collection, identity: Mapping[str, Any], folder: Pa
                 hint="Choose another folder, or remove this one",
             )
     documents, queries = (SparseEmbeddings.load(folder / name) for name in (_DOCUMENTS, _QUERIES))
-    return EncodedCollection(collection=collection, documents=documents, queries=queries)
+    cosine = identity["similarity"] == SimilarityFunction.COSINE.value
+    return EncodedCollection(collection=collection, documents=documents, queries=queries, cosine=cosine)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.collection_search import DEPTH, SearchCost, search_collection, search_cost
-from sparse_encoder.evaluation.encoded_collection import EncodedCollection
+from sparse_encoder.evaluation.encoded_collection import EncodedCollection, to_length_1
 from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, check_metric, means, measure_run
 from sparse_encoder.search import SparseIndex
 from sparse_encoder.search.pruning import Pruning
@@ -73,12 +73,19 @@ def sweep(
         check_metric(metric)
     ids = encoded.document_ids
     for pruning in prunings:
-        documents = encoded.documents if side == "queries" else pruning(encoded.documents)
-        queries = encoded.queries if side == "documents" else pruning(encoded.queries)
+        documents = encoded.documents if side == "queries" else _pruned(encoded.documents, pruning, encoded.cosine)
+        queries = encoded.queries if side == "documents" else _pruned(encoded.queries, pruning, encoded.cosine)
         index = SparseIndex.build(documents, ids)
         run = search_collection(index, queries, encoded, top_k=top_k)
-        cost = search_cost(index, queries, documents, eight_bits=pruning.eight_bits and side != "queries")
+        eight_bits = pruning.eight_bits and side != "queries"
+        cost = search_cost(index, queries, documents, eight_bits=eight_bits, scaled=encoded.cosine)
         yield PrunedResult(pruning, means(measure_run(run, encoded.collection.qrels, metrics)), cost)
+
+
+def _pruned(embeddings: SparseEmbeddings, pruning: Pruning, cosine: bool) -> SparseEmbeddings:
+    """Prune rows, and bring what is left of them to length 1 again if scores are cosines."""
+    pruned = pruning(embeddings)
+    return to_length_1(pruned) if cosine and pruning != Pruning() else pruned
 
 
 def default_prunings(embeddings: SparseEmbeddings) -> list[Pruning]:

@@ -6,14 +6,21 @@ import csv
 import io
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from evaluation_helpers import random_model
+from evaluation_helpers import GivenModel, random_model
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.collections import Collection
-from sparse_encoder.evaluation.encoded_collection import EncodedCollection, Encoding, encode_collection
+from sparse_encoder.evaluation.encoded_collection import (
+    EncodedCollection,
+    Encoding,
+    encode_collection,
+    load_encoded,
+    save_encoded,
+)
 from sparse_encoder.evaluation.pruning import PrunedResult, csv_table, default_prunings, markdown_table, sweep
 from sparse_encoder.evaluation.pruning_plot import plot_sweep
 from sparse_encoder.search.pruning import Pruning
@@ -89,6 +96,39 @@ def test_8_bits_make_the_index_smaller_and_change_little() -> None:
     assert whole.cost.index_megabytes - small.cost.index_megabytes == pytest.approx(3e-6 * whole.cost.num_postings)
     assert queries.cost.index_megabytes == whole.cost.index_megabytes
     assert small.metrics["Recall@1000"] == whole.metrics["Recall@1000"]
+
+
+@pytest.mark.parametrize(("similarity", "first"), [("dot", 0.0), ("cosine", 1.0)])
+def test_what_is_left_of_a_row_counts_as_a_whole_row_under_the_cosine(similarity: str, first: float) -> None:
+    rows = {
+        "wide": [0.0, 3.0, 2.0, 2.0, 2.0],  # of the terms beside the second, nothing is left
+        "narrow": [2.0, 0.0, 0.0, 0.0, 0.0],
+        "asked": [0.6, 0.8, 0.0, 0.0, 0.0],
+    }
+    texts = Collection(
+        name="two",
+        corpus={"d1": "wide", "d2": "narrow"},
+        queries={"q": "asked"},
+        qrels={"q": {"d1": 1}},
+    )
+    weights = {text: torch.tensor(row) / torch.tensor(row).norm() for text, row in rows.items()}
+    vectors = encode_collection(GivenModel(weights, similarity), texts, Encoding())
+    prunings = parsed("none", "top_k=1", "top_k=1+uint8")
+    # Whole, the rows score 0.8 * 3 / sqrt(21) = 0.52 and 0.6. Of the first 3 / sqrt(21) is left: a cosine of 0.8.
+    assert [row.metrics["P@1"] for row in sweep(vectors, prunings, metrics=["P@1"])] == [0.0, first, first]
+    both = list(sweep(vectors, prunings, metrics=["P@1"], side="both"))
+    assert [row.metrics["P@1"] for row in both] == [0.0, 1.0, 1.0]  # the query keeps its second term alone
+    factors = 4 * 2 if similarity == "cosine" else 0  # bytes
+    assert both[1].cost.index_megabytes - both[2].cost.index_megabytes == pytest.approx((3 * 2 - factors) / 1e6)
+
+
+def test_vectors_that_were_kept_are_still_of_cosines(tmp_path: Path) -> None:
+    vectors, texts = encoded(), collection()
+    for similarity, expected in (("dot", False), ("cosine", True)):
+        save_encoded(vectors, {"similarity": similarity}, tmp_path / similarity)
+        kept = load_encoded(texts, {"similarity": similarity}, tmp_path / similarity)
+        assert kept is not None
+        assert kept.cosine is expected
 
 
 def test_nothing_may_be_left() -> None:

@@ -24,6 +24,7 @@ SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+_UNKNOWN = SPECIAL_TOKENS["unk_token"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +80,7 @@ def inverse_document_frequency(rows: Sequence[Sequence[int]], num_terms: int) ->
 
 
 def train_tokenizer(texts: Sequence[str], *, vocab_size: int, max_length: int) -> Tokenizer:
-    """Learn word pieces from texts with identifiers in them.
+    """Learn word pieces from texts with identifiers in them; the same ones in every process.
 
     ``snake_case`` and ``CamelCase`` are cut into words, and only letters and digits count.
 
@@ -88,8 +89,7 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, max_length: int) -
         vocab_size: Most pieces.
         max_length: Most tokens of a text.
     """
-    backend = Backend(models.WordPiece(unk_token=SPECIAL_TOKENS["unk_token"]))
-    backend.normalizer = normalizers.Sequence(
+    normalizer = normalizers.Sequence(
         [
             normalizers.NFKD(),
             normalizers.StripAccents(),
@@ -99,11 +99,10 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, max_length: int) -
             normalizers.Lowercase(),
         ]
     )
+    backend = Backend(models.WordPiece(_word_pieces(texts, normalizer, vocab_size), unk_token=_UNKNOWN))
+    backend.normalizer = normalizer
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=2, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
-    )
-    backend.train_from_iterator(texts, trainer=trainer)
+    backend.add_special_tokens(list(SPECIAL_TOKENS.values()))
     cls, sep = SPECIAL_TOKENS["cls_token"], SPECIAL_TOKENS["sep_token"]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
@@ -111,6 +110,24 @@ def train_tokenizer(texts: Sequence[str], *, vocab_size: int, max_length: int) -
         special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
     )
     return Tokenizer(backend, TokenizerConfig(special_tokens=SPECIAL_TOKENS, model_max_length=max_length))
+
+
+def _word_pieces(texts: Sequence[str], normalizer: normalizers.Normalizer, vocab_size: int) -> dict[str, int]:
+    """Return the id of each piece.
+
+    The trainer numbers letters in the order of a hash map, and breaks ties between pieces by their numbers. Here the
+    letters are numbered before, as if they were special tokens, so that nothing is left to chance.
+    """
+    normalized = [normalizer.normalize_str(text) for text in texts]
+    letters = sorted({letter for text in normalized for letter in set(text) if not letter.isspace()})
+    first = [*SPECIAL_TOKENS.values(), *letters, *(f"##{letter}" for letter in letters)]
+    backend = Backend(models.WordPiece(unk_token=_UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, min_frequency=2, special_tokens=first, show_progress=False
+    )
+    backend.train_from_iterator(normalized, trainer=trainer)
+    return backend.get_vocab()
 
 
 def _bert_config(tokenizer: Tokenizer, sizes: SmallModel) -> dict[str, object]:

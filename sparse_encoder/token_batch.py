@@ -42,6 +42,7 @@ class TokenBatch:
         pad_token_id: What to pad with; None refuses to pad.
         padding_side: ``"right"`` or ``"left"``.
         recall: Encodes the same texts again with all details.
+        samples: Number of the text that each row is a window of; None where each text is one row.
     """
 
     flat_ids: NDArray[np.int32]
@@ -51,6 +52,7 @@ class TokenBatch:
     pad_token_id: int | None
     padding_side: str
     recall: Callable[[], list[Encoding]]
+    samples: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         """Return the number of texts."""

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from sparse_encoder.checkpoint.errors import TokenizerError
 from sparse_encoder.token_batch import TokenBatch, padded_length
-from sparse_encoder.tokenizer_call import TokenizerOutput, call
-from sparse_encoder.tokenizer_check import rust_errors
-from sparse_encoder.tokenizer_engine import Engine, strings
+from sparse_encoder.tokenizer_call import CallOptions, TokenizerOutput, call
+from sparse_encoder.tokenizer_engine import strings
 from sparse_encoder.tokenizer_files import (
     UNLIMITED,
     TokenizerConfig,
@@ -28,34 +23,15 @@ from sparse_encoder.tokenizer_files import (
     read_tokenizer,
     write_tokenizer,
 )
+from sparse_encoder.tokenizer_vocabulary import Vocabulary
+from sparse_encoder.tokenizer_windows import BatchOptions, Windows, collect, encode
 
 __all__ = ["UNLIMITED", "TokenBatch", "Tokenizer", "TokenizerConfig", "padded_length"]
 
 CHUNK_TEXTS = 1024
 
 
-class _SpecialToken:
-    """Give a special token by its name and let it be set; the text, or with ``_id`` at the end its id."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name.removesuffix("_id")
-        self.by_id = name.endswith("_id")
-
-    def __get__(self, tokenizer: Tokenizer | None, owner: type) -> Any:  # noqa: ANN401 - a text or an id, or None
-        if tokenizer is None:
-            return self
-        text = tokenizer.config.special_tokens.get(self.name)
-        return text if not self.by_id or text is None else tokenizer.backend.token_to_id(text)
-
-    def __set__(self, tokenizer: Tokenizer, value: str | int) -> None:
-        text = tokenizer.backend.id_to_token(value) if isinstance(value, int) else value
-        if text is None or tokenizer.backend.token_to_id(text) is None:
-            raise ValueError(f"{self.name} must be in the vocabulary, got {value!r}")
-        named = {**tokenizer.config.special_tokens, self.name: text}
-        tokenizer.config = replace(tokenizer.config, special_tokens=named)
-
-
-class Tokenizer:
+class Tokenizer(Vocabulary):
     """Turn texts into token ids.
 
     Whatever truncation and padding the backend has is replaced by what each call asks for. Several threads may encode
@@ -74,21 +50,11 @@ class Tokenizer:
         TokenizerError: If the vocabulary lacks a special token.
     """
 
-    bos_token, bos_token_id = _SpecialToken(), _SpecialToken()
-    eos_token, eos_token_id = _SpecialToken(), _SpecialToken()
-    unk_token, unk_token_id = _SpecialToken(), _SpecialToken()
-    sep_token, sep_token_id = _SpecialToken(), _SpecialToken()
-    pad_token, pad_token_id = _SpecialToken(), _SpecialToken()
-    cls_token, cls_token_id = _SpecialToken(), _SpecialToken()
-    mask_token, mask_token_id = _SpecialToken(), _SpecialToken()
-
     def __init__(self, backend: Backend, config: TokenizerConfig) -> None:
         for name, text in config.special_tokens.items():
             if backend.token_to_id(text) is None:
                 raise TokenizerError(f"the vocabulary lacks {text!r}", field=name)
-        self._engine = Engine(backend)
-        self.backend = backend
-        self.config = config
+        super().__init__(backend, config)
         self._single_types, pair_types = gives_token_types(backend)
         types = config.has_token_type_ids
         self.has_token_type_ids: bool = pair_types or self._single_types if types is None else types
@@ -139,72 +105,6 @@ class Tokenizer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle without the lock."""
         return (Tokenizer, (self.backend, self.config))
-
-    # Vocabulary
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows that an embedding needs: the largest id and one, added tokens included."""
-        return self._size
-
-    @cached_property
-    def _size(self) -> int:
-        return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
-
-    def __len__(self) -> int:
-        """Return :attr:`vocab_size`."""
-        return self.vocab_size
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return the id of each token, added ones included."""
-        return self.backend.get_vocab(with_added_tokens=True)
-
-    @property
-    def vocab(self) -> dict[str, int]:
-        """What :meth:`get_vocab` returns."""
-        return self.get_vocab()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of everything that decides the ids, in hex: the same after saving and loading."""
-        with self._engine.truncation(None):
-            content = json.loads(self.backend.to_str())
-        del content["version"]
-        return hashlib.sha256(json.dumps(_canonical(content), sort_keys=True).encode()).hexdigest()
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """Texts of all special tokens, each once."""
-        return list(dict.fromkeys([*self.config.special_tokens.values(), *self.config.additional_special_tokens]))
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of all special tokens, each once."""
-        ids = (self.backend.token_to_id(text) for text in self.all_special_tokens)
-        return [number for number in ids if number is not None]
-
-    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:  # noqa: ANN401 - a token or a list of them
-        """Return the token of an id, or a list for a list; None where there is none."""
-        if isinstance(ids, (int, np.integer)):
-            return self.backend.id_to_token(int(ids))
-        return [self.backend.id_to_token(int(number)) for number in ids]
-
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:  # noqa: ANN401 - an id or a list of them
-        """Return the id of a token, or a list for a list; the unknown token's where it is not in the vocabulary."""
-        if isinstance(tokens, str):
-            found = self.backend.token_to_id(tokens)
-            return self.unk_token_id if found is None else found
-        return [self.convert_tokens_to_ids(token) for token in tokens]
-
-    def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:
-        """Turn ids, or a single one, into a text."""
-        numbers = np.atleast_1d(np.asarray(ids, dtype=np.int64)).tolist()
-        with rust_errors("the ids cannot be decoded"):
-            return self.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
-
-    def batch_decode(self, sequences: Iterable[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
-        """Turn the ids of several texts into texts."""
-        return [self.decode(ids, skip_special_tokens) for ids in sequences]
 
     def encode(self, text: str, text_pair: str | None = None, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of a text or a pair of texts, not truncated."""
@@ -286,29 +186,63 @@ class Tokenizer:
         if pairs is not None and len(pairs) != len(texts):
             raise ValueError(f"texts and pairs must be as many, got {len(texts)} and {len(pairs)}")
         limit = self._limit(max_length, pairs is not None, add_special_tokens)
-        with_types = self.has_token_type_ids and (pairs is not None or self._single_types)
-        ids, types, counts = array("i"), array("i"), [0]
-        for begin in range(0, len(texts), CHUNK_TEXTS):
-            encodings = self._engine.encode(
-                texts[begin : begin + CHUNK_TEXTS],
-                None if pairs is None else pairs[begin : begin + CHUNK_TEXTS],
-                limit=limit,
-                side=self.truncation_side,
-                add_special_tokens=add_special_tokens,
-            )
-            for encoding in encodings:
-                ids.extend(encoding.ids)
-                counts.append(len(encoding))
-                if with_types:
-                    types.extend(encoding.type_ids)
-        return TokenBatch(
-            flat_ids=np.frombuffer(ids, dtype=np.int32),
-            starts=np.cumsum(counts, dtype=np.int64),
-            flat_type_ids=np.frombuffer(types, dtype=np.int32) if with_types else None,
+
+        def encodings() -> Iterator[Encoding]:
+            for begin in range(0, len(texts), CHUNK_TEXTS):
+                yield from self._engine.encode(
+                    texts[begin : begin + CHUNK_TEXTS],
+                    None if pairs is None else pairs[begin : begin + CHUNK_TEXTS],
+                    limit=limit,
+                    side=self.truncation_side,
+                    add_special_tokens=add_special_tokens,
+                )
+
+        recall = partial(self._details, texts, pairs, limit, add_special_tokens)
+        return collect(encodings(), self._batch_options(pairs is not None), recall=recall)
+
+    def encode_windows(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        *,
+        max_length: int | None = None,
+        stride: int | None = None,
+        is_split_into_words: bool = False,
+        add_special_tokens: bool = True,
+    ) -> TokenBatch:
+        """Encode texts or lists of words whole: what is too long for one row goes on in the next.
+
+        Args:
+            texts: The texts; with ``is_split_into_words`` lists of words, whose offsets count from each word's start.
+            max_length: Most tokens of a row; None means :attr:`model_max_length`.
+            stride: Tokens that a row has in common with the one before; None keeps the first row alone.
+            is_split_into_words: Whether the texts are lists of words.
+            add_special_tokens: Put the special tokens of the model around each row.
+
+        Returns:
+            The rows; ``samples`` says which text each belongs to.
+
+        Raises:
+            TypeError: If an item is not of its kind, naming its place.
+            ValueError: If ``max_length`` leaves room for no token, or ``stride`` for no new one.
+            TokenizerError: If the tokenizer fails on a text.
+        """
+        windows = Windows(
+            limit=self._limit(max_length, False, add_special_tokens),
+            stride=stride,
+            side=self.truncation_side,
+            is_split_into_words=is_split_into_words,
+            add_special_tokens=add_special_tokens,
+        )
+        windows.check(self.num_special_tokens())
+        encodings, samples = encode(self._engine, texts, windows)
+        return collect(encodings, self._batch_options(False), samples=samples)
+
+    def _batch_options(self, pair: bool) -> BatchOptions:
+        return BatchOptions(
+            with_types=self.has_token_type_ids and (pair or self._single_types),
             has_token_type_ids=self.has_token_type_ids,
             pad_token_id=self.pad_token_id,
             padding_side=self.padding_side,
-            recall=partial(self._details, texts, pairs, limit, add_special_tokens),
         )
 
     def _details(
@@ -323,9 +257,9 @@ class Tokenizer:
             details=True,
         )
 
-    def __call__(
+    def __call__(  # house: peer signature
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] | Sequence[Sequence[str]],
         text_pair: str | Sequence[str] | None = None,
         *,
         padding: bool | str = False,
@@ -333,40 +267,47 @@ class Tokenizer:
         max_length: int | None = None,
         return_tensors: str | None = None,
         add_special_tokens: bool = True,
+        is_split_into_words: bool = False,
+        stride: int = 0,
+        return_overflowing_tokens: bool = False,
+        return_offsets_mapping: bool = False,
+        return_special_tokens_mask: bool = False,
     ) -> TokenizerOutput:
         """Encode as scripts for Hugging Face tokenizers expect it.
 
         Args:
-            text: A text or a list of them.
+            text: A text or a list of them; with ``is_split_into_words`` a list of words, or a list of such lists.
             text_pair: Second texts, in the same form.
             padding: True or ``"longest"`` pads to the longest, ``"max_length"`` to ``max_length``.
             truncation: Whether to truncate to ``max_length``.
             max_length: None means :attr:`model_max_length`.
             return_tensors: ``"pt"``, ``"np"`` or None for lists.
             add_special_tokens: Put the special tokens of the model around the texts.
+            is_split_into_words: Whether a text is a list of words.
+            stride: Tokens that a row has in common with the one before, with ``return_overflowing_tokens``.
+            return_overflowing_tokens: Give what is truncated as rows of its own, and ``overflow_to_sample_mapping``.
+            return_offsets_mapping: Give ``offset_mapping``: begin and end of each token, in characters of its text or
+                word.
+            return_special_tokens_mask: Give ``special_tokens_mask``: 1 for added tokens and padding.
 
         Returns:
-            ``input_ids``, ``token_type_ids`` if the tokenizer has them, and ``attention_mask``, by key or attribute.
+            ``input_ids``, ``token_type_ids`` if the tokenizer has them, and ``attention_mask``, by key or attribute;
+            ``.word_ids(row)`` and ``.tokens(row)`` tell more of each row.
 
         Raises:
-            ValueError: If an option has another value, or texts that become a tensor are not padded to one length.
+            ValueError: If an option has another value, two do not go together, or texts that become a tensor are not
+                padded to one length.
         """
-        return call(
-            self,
-            text,
-            text_pair,
+        options = CallOptions(
             padding=padding,
             truncation=truncation,
             max_length=max_length,
             return_tensors=return_tensors,
             add_special_tokens=add_special_tokens,
+            is_split_into_words=is_split_into_words,
+            stride=stride,
+            return_overflowing_tokens=return_overflowing_tokens,
+            return_offsets_mapping=return_offsets_mapping,
+            return_special_tokens_mask=return_special_tokens_mask,
         )
-
-
-def _canonical(value: object) -> object:
-    """Leave out what versions of the library write or do not write: nulls, false, and how merges are put down."""
-    if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items() if item is not None and item is not False}
-    if isinstance(value, list):
-        return [_canonical(item) for item in value]
-    return value
+        return call(self, text, text_pair, options)

@@ -36,15 +36,15 @@ class Engine:
         self.backend = backend
         self._gate = threading.Condition()
         self._users = self._waiting = 0
-        self._setting: tuple[int | None, str] = (None, "right")
+        self._setting: tuple[int | None, str, int] = (None, "right", 0)
 
     @contextmanager
-    def truncation(self, limit: int | None, side: str = "right") -> Iterator[Backend]:
+    def truncation(self, limit: int | None, side: str = "right", stride: int = 0) -> Iterator[Backend]:
         """Set the truncation and keep it: threads that want the same go on, others wait until those are done.
 
         While somebody waits nobody else is let in, so that each has its turn.
         """
-        wanted = (limit, side)
+        wanted = (limit, side, stride)
         with self._gate:
             self._waiting += 1
             self._gate.wait_for(lambda: not self._users or (self._setting == wanted and self._waiting == 1))
@@ -53,7 +53,7 @@ class Engine:
                 if limit is None:
                     self.backend.no_truncation()
                 else:
-                    self.backend.enable_truncation(limit, direction=side)
+                    self.backend.enable_truncation(limit, stride=stride, direction=side)
                 self._setting = wanted
             self._users += 1
         try:

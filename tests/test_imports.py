@@ -34,6 +34,8 @@ ROOMS = {
         "tokenizer_check",
         "tokenizer_engine",
         "tokenizer_files",
+        "tokenizer_vocabulary",
+        "tokenizer_windows",
     },
     "embeddings": {"csr", "embeddings", "embeddings_torch", "embeddings_vocabulary"},
     "model": {

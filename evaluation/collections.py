@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from sparse_encoder.checkpoint import LoadError
+from sparse_encoder.evaluation.judgements import check_grade
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,8 +20,9 @@ class Collection:
     collection.qrels, skip_own_id=collection.skip_own_id, allow_unknown=collection.allow_unknown)``.
 
     Raises:
-        ValueError: If there are no documents, no queries or no judgements, or a judgement names a query or a document
-            that is not there.
+        TypeError: If a grade is no number, naming query and document.
+        ValueError: If there are no documents, no queries or no judgements, a judgement names a query or a document
+            that is not there, or a grade is not finite or above 2**53.
     """
 
     name: str
@@ -30,12 +32,14 @@ class Collection:
     queries: Mapping[str, str]
     """Texts of the queries by id; those without judgements are not searched for."""
     qrels: Mapping[str, Mapping[str, int]]
-    """Grades by id of the document, by id of the query; above 0 is relevant."""
+    """Grades by id of the document, by id of the query; above 0 is relevant. A query whose grades are all 0 or below
+    counts, with 0 for every metric, as in trec_eval; one without grades does not."""
     skip_own_id: bool = False
     """Whether a document with the query's own id is not to be found, as BEIR has it (ArguAna asks with documents).
     Where ids are mere numbers, as in MS MARCO, equal ids mean nothing."""
     allow_unknown: bool = False
-    """Whether judgements may name documents that are not there; they then count as never found."""
+    """Whether judgements may name documents that are not there, which then count as never found, and queries, which
+    are then left out. :class:`SparseInformationRetrievalEvaluator` has both rules."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
@@ -43,14 +47,23 @@ class Collection:
             if not getattr(self, what):
                 raise ValueError(f"collection {self.name!r} has an empty {what}")
         for query, grades in self.qrels.items():
-            if query not in self.queries:
-                raise ValueError(f"collection {self.name!r}: the qrels name the unknown query {query!r}")
-            for document in grades:
+            if query not in self.queries and not self.allow_unknown:
+                raise ValueError(
+                    f"collection {self.name!r}: the qrels name the unknown query {query!r}; allow_unknown=True "
+                    "(--allow-unknown) leaves it out"
+                )
+            for document, grade in grades.items():
+                check_grade(query, document, grade)
                 if document not in self.corpus and not self.allow_unknown:
                     raise ValueError(
                         f"collection {self.name!r}: the qrels of query {query!r} name the unknown document "
                         f"{document!r}; allow_unknown=True (--allow-unknown) takes it as never found"
                     )
+        judged = {query: grades for query, grades in self.qrels.items() if grades and query in self.queries}
+        if not judged:
+            raise ValueError(f"collection {self.name!r} has no judgements for any of its queries")
+        if len(judged) < len(self.qrels):
+            object.__setattr__(self, "qrels", judged)  # what a frozen class allows itself
 
     @property
     def judged_queries(self) -> dict[str, str]:

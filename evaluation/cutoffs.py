@@ -47,7 +47,7 @@ class Cutoffs:
 
         Args:
             rankings: Ids of documents, best first, for each query, of which there is one at least.
-            relevant: Ids of the relevant documents, at least one, or their grades by id, for each query.
+            relevant: Ids of the relevant documents, or their grades by id, for each query; one without any counts 0.
 
         Returns:
             Means over the queries.
@@ -63,6 +63,8 @@ class Cutoffs:
         sums = {name: dict.fromkeys(cutoffs, 0.0) for name, (_, cutoffs) in plan.items()}
         count = 0
         for count, (ranked, wanted) in enumerate(zip(rankings, relevant, strict=True), start=1):  # noqa: B007
+            if not wanted:
+                continue
             for name, (metric, cutoffs) in plan.items():
                 for k in cutoffs:
                     sums[name][k] += metric(ranked, wanted, k)

@@ -37,10 +37,11 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
     With an ``output_path`` a row is added to ``Information-Retrieval_evaluation[_{name}]_results.csv``.
 
     Args:
-        queries: Texts by id; queries without relevant documents are left out.
+        queries: Texts by id; queries without judgements are left out.
         corpus: Texts by id.
         relevant_docs: Ids of the relevant documents by id of the query, or their grades by id, which are the gains of
-            nDCG; a grade of 0 or less is not relevant. (The peer knows no grades.)
+            nDCG; a grade of 0 or less is not relevant, and a query with no other grades counts 0, as in trec_eval and
+            ``sparse-encoder evaluate``. (The peer knows no grades.)
         corpus_chunk_size: Documents that are encoded and searched at a time, in the order of their ids; it changes no
             result.
         mrr_at_k: Ranks for the MRR, and so on.
@@ -69,8 +70,8 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
 
     Raises:
         TypeError: If a text is no text or a grade no number, naming its id.
-        ValueError: If there is no query with relevant documents, no document, an id that is not there, a grade that is
-            not finite, or a number below 1.
+        ValueError: If there is no judged query, no document, an id that is not there, a grade that is not finite or
+            above 2**53, or a number below 1.
     """
 
     def __init__(  # house: peer signature
@@ -106,7 +107,7 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         self.corpus_ids, self.corpus = list(corpus), list(corpus.values())
         if not self.queries or not self.corpus:
             raise ValueError(
-                f"there must be queries with relevant documents and a corpus, got {len(self.queries)} such queries of "
+                f"there must be queries with judgements and a corpus, got {len(self.queries)} such queries of "
                 f"{len(queries)} and {len(self.corpus)} documents"
             )
         check_ids_and_texts("queries", self.queries_ids, self.queries)

@@ -12,7 +12,7 @@ from typing import Any
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.collection_search import DEPTH, SearchCost, search_collection, search_cost
 from sparse_encoder.evaluation.encoded_collection import EncodedCollection, to_length_1
-from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, check_metric, means, measure_run
+from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, deepest, means, measure_run
 from sparse_encoder.search import SparseIndex
 from sparse_encoder.search.pruning import Pruning
 
@@ -59,7 +59,7 @@ def sweep(
         prunings: The ways to prune, each of the vectors as they are.
         side: What is pruned: ``documents``, ``queries`` or ``both``.
         metrics: As for :func:`~sparse_encoder.evaluation.run_metrics.measure_run`.
-        top_k: Length of rankings.
+        top_k: Length of rankings, or more if a metric looks deeper.
 
     Yields:
         The rows, in the order of the prunings.
@@ -69,8 +69,7 @@ def sweep(
     """
     if side not in SIDES:
         raise ValueError(f"unknown side {side!r}; choose from {sorted(SIDES)}")
-    for metric in metrics:
-        check_metric(metric)
+    top_k = max(top_k, deepest(metrics))
     ids = encoded.document_ids
     for pruning in prunings:
         documents = encoded.documents if side == "queries" else _pruned(encoded.documents, pruning, encoded.cosine)

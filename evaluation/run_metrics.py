@@ -1,7 +1,7 @@
 """Measures of a run, query by query, from grades of relevance: equal to those of trec_eval and ir_measures.
 
-Every judged query gets a number: 0 if the run does not have it, or nothing is relevant to it. Queries without
-judgements are left out. Knows no model and no files.
+Every judged query gets a number: 0 if the run does not have it, or nothing is relevant to it, that is all its grades
+are 0 or below. Queries without judgements are left out. Knows no model and no files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
+
+from sparse_encoder.evaluation.judgements import check_grade
 from sparse_encoder.evaluation.metrics import (
+    accuracy_at_k,
     average_precision_at_k,
     ndcg_at_k,
     precision_at_k,
@@ -29,7 +33,10 @@ Measure = Callable[[Sequence[str], Mapping[str, int]], float]
 _AT_K: dict[str, Callable[[Sequence[str], Mapping[str, int], int], float]] = {
     "MRR": reciprocal_rank_at_k,
     "P": precision_at_k,
+    "R": recall_at_k,
+    "RR": reciprocal_rank_at_k,
     "Recall": recall_at_k,
+    "Success": accuracy_at_k,
     "nDCG": ndcg_at_k,
 }
 
@@ -44,7 +51,13 @@ def r_precision(ranked: Sequence[str], relevant: Mapping[str, int]) -> float:
     return precision_at_k(ranked, relevant, len(relevant))
 
 
-_WHOLE: dict[str, Measure] = {"MAP": average_precision, "R-precision": r_precision}
+_WHOLE: dict[str, Measure] = {
+    "AP": average_precision,
+    "MAP": average_precision,
+    "R-precision": r_precision,
+    "Rprec": r_precision,
+}
+_TIES_RISE = ("MRR@", "RR@")
 _NAME = re.compile(r"([A-Za-z-]+)@([1-9]\d{0,8})")
 
 
@@ -57,6 +70,20 @@ def check_metric(name: str) -> None:
     _measure_of(name)
 
 
+def deepest(names: Iterable[str]) -> int:
+    """Return how many documents of a ranking the metrics look at, 0 if none of them says.
+
+    Raises:
+        ValueError: If one is no metric, naming those there are.
+    """
+    found = 0
+    for name in names:
+        check_metric(name)
+        match = _NAME.fullmatch(name)
+        found = max(found, int(match[2]) if match else 0)
+    return found
+
+
 def measure_run(
     run: Mapping[str, Mapping[str, float]],
     qrels: Mapping[str, Mapping[str, int]],
@@ -65,29 +92,37 @@ def measure_run(
     """Measure a run.
 
     Equal scores are taken in the order of trec_eval, by falling id; for ``MRR@k`` by rising id, as the script of
-    MS MARCO does that ir_measures measures it with.
+    MS MARCO does that ir_measures measures it with. A query whose grades are all 0 or below counts, with 0, and one
+    without grades does not: so trec_eval and ir_measures have it.
 
     Args:
         run: Scores by query and document.
         qrels: Grades by query and document; above 0 is relevant.
-        metrics: ``nDCG@k``, ``MRR@k``, ``Recall@k``, ``P@k`` for any k, ``MAP`` and ``R-precision`` over the whole run.
+        metrics: ``nDCG@k``, ``MRR@k``, ``Recall@k``, ``P@k``, ``Success@k`` for any k, ``MAP`` and ``R-precision``
+            over the whole run; also by their names in ir_measures: ``RR@k``, ``R@k``, ``AP``, ``Rprec``.
 
     Returns:
         By metric, for each judged query.
 
     Raises:
-        ValueError: If a metric is unknown, or nothing is judged.
+        TypeError: If a grade is no number, naming query and document.
+        ValueError: If a metric is unknown, nothing is judged, or a grade or a score is no finite number, naming query
+            and document.
     """
     measures = {name: _measure_of(name) for name in metrics}
-    if not qrels:
+    judged = {query: grades for query, grades in qrels.items() if grades}
+    if not judged:
         raise ValueError("there must be judgements to measure a run with")
     values: PerQuery = {name: {} for name in measures}
-    for query, grades in qrels.items():
+    for query, grades in judged.items():
+        for document, grade in grades.items():
+            check_grade(query, document, grade)
         relevant = {document: grade for document, grade in grades.items() if grade > 0}
         scores = run.get(query, {})
+        _check_scores(query, scores)
         orders = {False: order_of(scores), True: sorted(scores, key=lambda document: (-scores[document], document))}
         for name, measure in measures.items():
-            ranked = orders[name.startswith("MRR")]
+            ranked = orders[name.startswith(_TIES_RISE)]
             values[name][query] = measure(ranked, relevant) if relevant else 0.0
     return values
 
@@ -95,6 +130,14 @@ def measure_run(
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Average the values of each metric over the queries."""
     return {name: sum(by_query.values()) / len(by_query) for name, by_query in values.items()}
+
+
+def _check_scores(query: str, scores: Mapping[str, float]) -> None:
+    """Refuse scores that cannot be ranked by."""
+    finite = np.isfinite(np.fromiter(scores.values(), dtype=np.float64, count=len(scores)))
+    if not finite.all():
+        document = list(scores)[int(np.flatnonzero(~finite)[0])]
+        raise ValueError(f"scores must be finite, query {query!r} gives document {document!r} {scores[document]}")
 
 
 def _measure_of(name: str) -> Measure:

@@ -10,9 +10,9 @@ from sparse_encoder.checkpoint import write_json
 from sparse_encoder.cli.collection_options import Evaluated, add_collection_options, encode, new_output, open_both
 from sparse_encoder.cli.figures import comparison_table, figures_table
 from sparse_encoder.cli.measuring import milliseconds_per_query
-from sparse_encoder.evaluation.collection_search import SearchCost, search_collection, search_cost
+from sparse_encoder.evaluation.collection_search import DEPTH, SearchCost, search_collection, search_cost
 from sparse_encoder.evaluation.collections import Collection
-from sparse_encoder.evaluation.run_metrics import PerQuery, means, measure_run
+from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, PerQuery, deepest, means, measure_run
 from sparse_encoder.evaluation.significance import Comparison, compare
 from sparse_encoder.evaluation.trec_files import Run, check_names, read_run, write_run
 from sparse_encoder.search import SparseIndex
@@ -27,6 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="DIR", help=f"write {RESULTS} and {RUN}, the rankings in TREC's form, into DIR"
     )
     parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        default=list(DEFAULT_METRICS),
+        help="nDCG@k, MRR@k, Recall@k, P@k, Success@k for any k, MAP and R-precision, or RR@k, R@k, AP, Rprec as "
+        f"ir_measures calls them (default: {' '.join(DEFAULT_METRICS)}); {DEPTH} documents are ranked, or as many as "
+        "the largest k",
+    )
+    parser.add_argument(
         "--baseline", type=Path, metavar="RUN", help="run file in TREC's form to compare with, by two paired tests"
     )
 
@@ -35,12 +44,14 @@ def run(options: argparse.Namespace) -> None:
     """Read, encode, search, measure, compare and write.
 
     Raises:
-        ValueError: If an option is out of range, the collection cannot be measured or the baseline is of another one.
+        ValueError: If an option is out of range, a metric unknown, the collection cannot be measured or the baseline
+            is of another one.
         FileNotFoundError: If a model, a collection or a run is not there.
         FileExistsError: If the output folder holds other files.
         NotADirectoryError: If a folder to write to cannot be made.
         PermissionError: If it cannot be written to.
     """
+    top_k = max(DEPTH, deepest(options.metrics))
     output = new_output(options.output, (RESULTS, RUN))
     baseline = None if options.baseline is None else read_run(options.baseline)
     evaluated = open_both(options)
@@ -51,12 +62,12 @@ def run(options: argparse.Namespace) -> None:
         check_names(list(evaluated.collection.corpus), "the id of a document")
     encoded = encode(evaluated, options)
     index = SparseIndex.build(encoded.documents, encoded.document_ids)
-    found = search_collection(index, encoded.queries, encoded)
-    values = measure_run(found, encoded.collection.qrels)
+    found = search_collection(index, encoded.queries, encoded, top_k=top_k)
+    values = measure_run(found, encoded.collection.qrels, options.metrics)
     cost = search_cost(index, encoded.queries, encoded.documents)
     both = milliseconds_per_query(evaluated.model, index, list(encoded.collection.judged_queries.values()))
     qrels = encoded.collection.qrels
-    compared = {} if baseline is None else compare(measure_run(baseline, qrels), values)
+    compared = {} if baseline is None else compare(measure_run(baseline, qrels, options.metrics), values)
     print(f"\n{evaluated.title}\n")
     print(figures_table(means(values), cost, both))
     if compared:

@@ -85,6 +85,53 @@ def test_it_agrees_with_the_evaluator_of_trainings(place: Path, tmp_path: Path) 
     assert results["cost"]["query_terms"] == pytest.approx(theirs["query_active_dims"])
 
 
+def test_what_judgements_mean_is_the_same_in_both(place: Path, tmp_path: Path) -> None:
+    folder = write_beir(tmp_path / "odd")
+    with (folder / "qrels" / "test.tsv").open("a") as file:
+        file.write("q3\td1\t0\nq3\td2\t-1\nq1\tlost\t3\nq9\td1\t1\n")  # nothing relevant, two unknown ids
+    assert evaluate(place, "--output", str(tmp_path / "out"), collection=str(folder)) == 2
+    assert evaluate(place, "--allow-unknown", "--output", str(tmp_path / "out"), collection=str(folder)) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    qrels = {"q1": QRELS["q1"] | {"lost": 3}, "q2": QRELS["q2"], "q3": {"d1": 0, "d2": -1}, "q9": {"d1": 1}}
+    evaluator = SparseInformationRetrievalEvaluator(
+        QUERIES, DOCUMENTS, qrels, precision_recall_at_k=[100, 1000], skip_own_id=True, allow_unknown=True
+    )
+    theirs = evaluator(SparseEncoder(str(place / "model")))
+    assert list(results["per_query"]["MAP"]) == evaluator.queries_ids == ["q1", "q2", "q3"]
+    assert results["per_query"]["nDCG@10"]["q3"] == 0.0
+    for metric, key in (("nDCG@10", "ndcg@10"), ("MRR@10", "mrr@10"), ("Recall@100", "recall@100")):
+        assert 0 < results["metrics"][metric] == pytest.approx(theirs[f"dot_{key}"])
+    ir_measures = pytest.importorskip("ir_measures")
+    del qrels["q9"]  # which no run can have
+    run, measures = read_run(tmp_path / "out" / "run.trec"), [ir_measures.nDCG @ 10, ir_measures.R @ 100]
+    expected = ir_measures.calc_aggregate(measures, qrels, run)
+    assert [results["metrics"][name] for name in ("nDCG@10", "Recall@100")] == pytest.approx(
+        [expected[measure] for measure in measures]
+    )
+
+
+def test_metrics_that_are_asked_for(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(place, "--output", str(tmp_path / "out"), "--metrics", "nDCG@3", "R@1000", "AP", "R@2000") == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    run = read_run(tmp_path / "out" / "run.trec")
+    asked = ["nDCG@3", "R@1000", "AP", "R@2000"]
+    assert list(results["metrics"]) == list(results["per_query"]) == asked
+    assert results["per_query"] == measure_run(run, QRELS, asked)
+    assert re.search(r"^R@2000 +1\.0000$", capsys.readouterr().out, flags=re.MULTILINE)
+    baseline = ["--baseline", str(tmp_path / "out" / "run.trec"), "--output", str(tmp_path / "out"), "--metrics", "P@1"]
+    assert evaluate(place, *baseline) == 0
+    assert list(json.loads((tmp_path / "out" / "results.json").read_text())["baseline"]) == ["P@1"]
+
+
+def test_rankings_are_as_long_as_the_deepest_metric(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sparse_encoder.cli.evaluate.DEPTH", 2)
+    for metric, length in (("R@1", 2), ("R@4", 4)):
+        assert evaluate(place, "--output", str(tmp_path), "--metrics", metric) == 0
+        assert {len(found) for found in read_run(tmp_path / "run.trec").values()} == {length}
+
+
 def test_fewer_terms_and_another_type(place: Path, tmp_path: Path) -> None:
     assert evaluate(place, "--max-active-dims", "3", "--dtype", "bfloat16", "--output", str(tmp_path)) == 0
     cost = json.loads((tmp_path / "results.json").read_text())["cost"]
@@ -141,6 +188,7 @@ def test_vectors_that_are_kept_are_not_made_again(
         (["--max-active-dims", "0"], "max_active_dims must be at least 1, got 0"),
         (["--split", "dev"], "there is no split 'dev'; there are ['test']"),
         (["--baseline", "nothing.trec"], "nothing.trec"),
+        (["--metrics", "nDCG@10", "ndcg@10"], "unknown metric 'ndcg@10'; choose from ['AP', 'MAP', 'MRR@k', 'P@k', "),
         (["--device", "gpu7"], "--device gpu7 cannot be used: "),
         (["--device", "cuda:99"], "--device cuda:99 cannot be used: "),
         (["--device", "meta"], "--device meta cannot be used: "),

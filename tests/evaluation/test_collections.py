@@ -80,10 +80,19 @@ def test_judgements_of_unknown_ids(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="qrels of query 'q1' name the unknown document 'lost'; allow_unknown=True"):
         load_collection(tmp_path)
     assert load_collection(tmp_path, allow_unknown=True).qrels["q1"]["lost"] == 1
+    write_beir(tmp_path)
     with (tmp_path / "qrels" / "test.tsv").open("a") as file:
         file.write("q7\td1\t1\n")
-    with pytest.raises(ValueError, match="name the unknown query 'q7'"):
-        load_collection(tmp_path, allow_unknown=True)
+    with pytest.raises(ValueError, match="name the unknown query 'q7'; allow_unknown=True"):
+        load_collection(tmp_path)
+    assert list(load_collection(tmp_path, allow_unknown=True).qrels) == ["q1", "q2"]  # q7 cannot be asked
+
+
+def test_queries_without_grades_are_not_judged_and_those_without_relevant_documents_are() -> None:
+    found = Collection(name="small", corpus=DOCUMENTS, queries=QUERIES, qrels={"q1": {}, "q2": {"d4": 0}})
+    assert list(found.qrels) == list(found.judged_queries) == ["q2"]
+    with pytest.raises(ValueError, match="collection 'small' has no judgements for any of its queries"):
+        Collection(name="small", corpus=DOCUMENTS, queries=QUERIES, qrels={"q1": {}})
 
 
 @pytest.mark.parametrize("what", ["corpus", "queries", "qrels"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -58,9 +59,17 @@ def check_gain(gain: str) -> None:
 
 
 def gains_of(labels: Tensor, gain: Gain) -> Tensor:
-    """Return what a document is worth, (B, N): ``2 ** label - 1``, or the label itself; nothing below 0."""
+    """Return what a document is worth, (B, N): ``2 ** label - 1``, or the label itself; nothing below 0.
+
+    Where a label is so large that ``2 ** label`` could not be held, all gains of the query are divided by one power of
+    2. That changes no nDCG and nothing that is made of it: gains count there as shares of the best sum of gains.
+    """
     labels = labels.clamp(min=0)
-    return labels.exp2() - 1 if gain == "exponential" else labels
+    if gain == "linear":
+        return labels
+    most = math.frexp(torch.finfo(labels.dtype).max)[1] // 2  # leaves room for sums
+    power = (labels.amax(dim=1, keepdim=True) - most).clamp(min=0).floor()  # 0 for ordinary labels
+    return (labels - power).exp2() - (-power).exp2()
 
 
 def discounts_of(ranks: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder import losses
+from sparse_encoder.losses.ranked_lists import gains_of, ideal_dcg
 
 QUERIES, DOCUMENTS, VOCABULARY = 3, 5, 7
 
@@ -97,6 +98,30 @@ def test_a_low_temperature_gives_ndcg_itself() -> None:
 
 
 NAMES = ["SparseRankNetLoss", "SparseLambdaRankLoss", "SparseApproxNDCGLoss"]
+
+
+def test_large_labels_count_as_they_are() -> None:
+    labels = torch.tensor([[3.0, 0.0, 1.0, 2.5], [300.0, 0.0, 299.0, 2.0], [130.0, 129.0, 0.0, 128.0]])
+    for dtype in (torch.float32, torch.float64):
+        gains = gains_of(labels.to(dtype), "exponential")
+        assert gains.isfinite().all()
+        assert torch.equal(gains[0], labels[0].to(dtype).exp2() - 1)  # to the bit
+        shares = gains / ideal_dcg(gains)
+        exact = [2**300, 0, 2**299, 3]  # beside 2 ** 300 a 1 is nothing
+        expected = [gain / (exact[0] + exact[2] / math.log2(3) + exact[3] / 2) for gain in exact]
+        assert shares[1].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-30)
+    assert gains_of(torch.full((1, 3), 20.0, dtype=torch.float16), "exponential").isfinite().all()  # at most 65504
+
+
+@pytest.mark.parametrize("name", ["SparseLambdaRankLoss", "SparseApproxNDCGLoss"])
+def test_large_labels_give_finite_losses_and_gradients(name: str) -> None:
+    columns, labels = batch()
+    columns = [column.float().detach().requires_grad_() for column in columns]
+    loss = getattr(losses, name)(nn.Identity()).compute_loss_from_embeddings(columns, 200 + labels.float())
+    loss.backward()
+    assert 0 < loss.item() < math.inf
+    assert all(column.grad is not None and column.grad.isfinite().all() for column in columns)
+    assert any(bool(column.grad.any()) for column in columns if column.grad is not None)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import inf, isfinite
+from math import isfinite
 from numbers import Real
 
 Judgements = Mapping[str, Collection[str] | Mapping[str, float]]
@@ -74,7 +74,8 @@ def check_grade(query: str, document: str, grade: object) -> None:
     """
     if isinstance(grade, bool) or not isinstance(grade, Real):
         raise TypeError(f"grades must be numbers, document {document!r} of query {query!r} has {grade!r}")
-    if abs(grade) > MAX_GRADE and grade not in (inf, -inf):
-        raise ValueError(f"grades must be at most 2**53, document {document!r} of query {query!r} has {grade}")
-    if not isfinite(grade):
+    number = grade if isinstance(grade, int) else float(grade)  # an integer may be too large for a float
+    if isinstance(number, float) and not isfinite(number):
         raise ValueError(f"grades must be finite, document {document!r} of query {query!r} has {grade}")
+    if abs(number) > MAX_GRADE:
+        raise ValueError(f"grades must be at most 2**53, document {document!r} of query {query!r} has {grade}")

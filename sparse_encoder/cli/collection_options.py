@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from sparse_encoder import __version__
+from sparse_encoder.cli.places import check_folder
 from sparse_encoder.evaluation.collections import Collection, load_collection
 from sparse_encoder.evaluation.encoded_collection import (
     EncodedCollection,
@@ -154,23 +154,11 @@ def new_output(folder: Path | None, names: Sequence[str]) -> Path | None:
         strays = sorted({path.name for path in folder.iterdir()} - set(names)) if folder.is_dir() else [folder.name]
         if strays:
             raise FileExistsError(f"{folder} holds something else than results ({strays[0]}); choose another --output")
-    _check_writable(folder, "--output")
+    check_folder(folder, "--output")
     return folder
 
 
 def _check_place_of_vectors(folder: Path | None) -> None:
     """Find out whether vectors may be written, if there are none to take."""
     if folder is not None and not (folder.is_dir() and any(folder.iterdir())):
-        _check_writable(folder, "--embeddings")
-
-
-def _check_writable(folder: Path, option: str) -> None:
-    """Find out whether a folder can be made, or written to if it exists."""
-    above = next(each for each in (folder, *folder.absolute().parents) if each.exists() or each.is_symlink())
-    if not above.is_dir():
-        raise NotADirectoryError(f"{folder} cannot be made, {above} is no folder; choose another {option}")
-    try:
-        with tempfile.TemporaryDirectory(dir=above):
-            pass
-    except OSError as error:
-        raise PermissionError(f"{folder} cannot be written to ({error}); choose another {option}") from error
+        check_folder(folder, "--embeddings")

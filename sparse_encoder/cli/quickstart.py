@@ -17,6 +17,7 @@ from sparse_encoder.checkpoint import ConfigError, read_json, write_json, write_
 from sparse_encoder.cli.docstrings import PACKAGES, Corpus, read_docstrings, split_corpus
 from sparse_encoder.cli.measuring import Encoder, measure
 from sparse_encoder.cli.output_folder import OutputFolder, earlier_folder, new_folder
+from sparse_encoder.cli.places import check_file
 from sparse_encoder.cli.report import SearchEngine, table
 from sparse_encoder.cli.small_model import SmallModel, build_small_model
 from sparse_encoder.cli.training_run import FROM_CHECKPOINT, FROM_SCRATCH, train
@@ -87,9 +88,13 @@ def run(options: argparse.Namespace) -> None:
 
     Raises:
         ValueError: If an option is out of range or contradicts another.
-        FileExistsError: If the output folder is taken.
+        FileExistsError: If the output folder is taken, or the file for the table is a folder.
         FileNotFoundError: If a package, a model or a run to resume is not there.
+        NotADirectoryError: If the folder of the table cannot be made.
+        PermissionError: If the table cannot be written.
     """
+    if options.json is not None:
+        check_file(options.json, "--json")
     if options.resume and options.overwrite:
         raise ValueError("--resume goes on with an earlier run and --overwrite removes it; choose one")
     if options.resume:
@@ -101,6 +106,7 @@ def run(options: argparse.Namespace) -> None:
         folder = new_folder(options.output, asdict(settings), overwrite=options.overwrite)
     engine = Quickstart(folder, settings).run()
     if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder.results, options.json)
     if not options.no_search and sys.stdin.isatty() and sys.stdout.isatty():
         engine.prompt()

@@ -20,13 +20,13 @@ def quickstart(folder: Path, *options: str) -> int:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart")
-    assert quickstart(folder / "run", "--json", str(folder / "table.json"), *SMALL) == 0
+    assert quickstart(folder / "run", "--json", str(folder / "new" / "table.json"), *SMALL) == 0
     return folder
 
 
 @pytest.mark.slow
 def test_it_measures_saves_and_writes_the_table(finished: Path) -> None:
-    table = json.loads((finished / "table.json").read_text(encoding="utf-8"))
+    table = json.loads((finished / "new" / "table.json").read_text(encoding="utf-8"))
     assert set(table) == {"bm25", "before", "after"}
     for figures in table.values():
         assert set(figures) == KEYS
@@ -62,6 +62,24 @@ def test_too_few_questions_are_a_mistake_of_the_user(tmp_path: Path, capsys: pyt
 def test_a_package_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert quickstart(tmp_path / "run", "--packages", "no_such_package") == 2
     assert "no_such_package" in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_written_is_told_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for path, reason in (
+        (tmp_path / "folder", "folder is a folder; --json needs the name of a file"),
+        (tmp_path / "file" / "table.json", "file is no folder; choose another --json"),
+        (tmp_path / "file" / "deep" / "table.json", "file is no folder; choose another --json"),
+    ):
+        assert quickstart(tmp_path / "run", "--json", str(path), *SMALL) == 2
+        assert reason in capsys.readouterr().err
+    monkeypatch.setattr("sparse_encoder.cli.places.os.access", lambda path, mode: False)  # root may write anywhere
+    assert quickstart(tmp_path / "run", "--json", str(tmp_path / "file"), *SMALL) == 2
+    assert "file cannot be written over; choose another --json" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]  # nothing was begun
 
 
 def test_the_command_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:

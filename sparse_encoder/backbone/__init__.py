@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sparse_encoder.backbone.casts import to_bf16, to_fp16, to_fp32
+from sparse_encoder.backbone.compiled import CompileConfig
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families import FAMILIES, architecture_is_masked_language
 from sparse_encoder.backbone.heads import MaskedLanguageHead
@@ -11,6 +13,7 @@ from sparse_encoder.backbone.weights import LoadReport
 
 __all__ = [
     "FAMILIES",
+    "CompileConfig",
     "EncoderModel",
     "LoadReport",
     "MaskedLanguageHead",
@@ -19,4 +22,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "architecture_is_masked_language",
+    "to_bf16",
+    "to_fp16",
+    "to_fp32",
 ]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS, chosen_dtype
+from sparse_encoder.backbone.facts import ModelFacts
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, Family
 from sparse_encoder.backbone.families.reader import DANGEROUS
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 CONFIG_NAME = "config.json"
 
 
-class PretrainedModel(nn.Module, ABC):
+class PretrainedModel(ModelFacts, ABC):
     """Own a backbone and know where it came from; build one by :meth:`from_pretrained` or :meth:`from_config`.
 
     Args:
@@ -156,16 +157,6 @@ class PretrainedModel(nn.Module, ABC):
         """What transformers calls this model."""
         family = self.family
         return family.masked_language_architecture if self.has_head else family.encoder_architecture
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the parameters."""
-        return self.backbone.embeddings.word.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Of the parameters."""
-        return self.backbone.embeddings.word.weight.device
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute each layer in the backward pass: less memory, one more forward pass; in training only."""

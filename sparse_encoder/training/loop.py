@@ -21,18 +21,20 @@ from accelerate.utils import gather_object
 from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
+from sparse_encoder.backbone.counting import count_tokens
+from sparse_encoder.backbone.flops import operations_per_token
 from sparse_encoder.training.best import metric_of, note_best
 from sparse_encoder.training.checkpoints.folders import checkpoint_path
 from sparse_encoder.training.checkpoints.saving import RunFiles, mark_as_trained
 from sparse_encoder.training.checkpoints.signals import StopRequest
 from sparse_encoder.training.checkpoints.snapshot import Progress, data_identity, optimization_identity
-from sparse_encoder.training.data.collator import Batch, num_texts, num_tokens
+from sparse_encoder.training.data.collator import Batch, num_texts
 from sparse_encoder.training.data.loaders import epoch_lengths_of, length_of, seed_order, skip_batches
 from sparse_encoder.training.devices import wrap_model
 from sparse_encoder.training.events.stateful import collect_states, restore_states
 from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merge_sums, own_tables, sums_in
 from sparse_encoder.training.micro_batches import MicroBatches
-from sparse_encoder.training.optimization.groups import learning_rates_of, non_embedding_parameters
+from sparse_encoder.training.optimization.groups import learning_rates_of
 from sparse_encoder.training.optimization.guard import GuardedUpdate
 from sparse_encoder.training.optimization.schedules import takes_metric
 from sparse_encoder.training.state import TrainerControl, TrainerState, TrainOutput
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_SKIPPED_IN_A_ROW = 10
-_FLOPS_PER_PARAMETER = 6  # of a token position: 2 in the forward, 4 in the backward
 
 
 class TrainingRun:
@@ -103,7 +104,7 @@ class TrainingRun:
         self.saved_step = -1
         self.stream_ended = False
         self.first_step = trainer.state.global_step
-        self.flops_per_token = _FLOPS_PER_PARAMETER * non_embedding_parameters(trainer.model)
+        self.flops_per_token = operations_per_token(trainer.model)
         mark_as_trained(trainer.model)
         trainer.model_wrapped = wrap_model(trainer.model, args)
         self.micro_batches = MicroBatches(trainer, self.guard)
@@ -228,7 +229,7 @@ class TrainingRun:
         """Count the rows, tokens and operations of a micro-batch."""
         self.num_samples += num_texts(batch)
         self.tokens.add(batch)
-        self.trainer.state.total_flos += num_tokens(batch) * self.flops_per_token
+        self.trainer.state.total_flos += count_tokens(batch) * self.flops_per_token
 
     def _stop_if_told(self) -> bool:
         """Save and end if any process got a signal to end; returns whether one did."""

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from sparse_encoder.backbone.counting import count_tokens
 from sparse_encoder.training import SparseEncoderDataCollator
-from sparse_encoder.training.data.collator import num_texts, num_tokens, split_columns
+from sparse_encoder.training.data.collator import num_texts, split_columns
 
 Anything = Any  # prompts of any form
 
@@ -148,8 +149,8 @@ def test_embeddings_in_the_place_of_texts_are_a_column() -> None:
 
 def test_rows_and_tokens_are_counted() -> None:
     batch = SparseEncoderDataCollator(Recorder())(ROWS)
-    assert (num_texts(batch), num_tokens(batch)) == (3, 12)
-    assert num_tokens({"input_ids": torch.ones(3, 5), "labels": torch.ones(3, 5)}) == 15
+    assert (num_texts(batch), count_tokens(batch)) == (3, 12)
+    assert count_tokens({"input_ids": torch.ones(3, 5), "labels": torch.ones(3, 5)}) == 15
 
 
 @pytest.mark.parametrize(

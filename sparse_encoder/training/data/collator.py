@@ -196,11 +196,6 @@ def _guessed_columns(batch: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return columns
 
 
-def num_tokens(batch: Mapping[str, Any]) -> int:
-    """Count the token positions of a batch, padding included."""
-    return sum(value.numel() for key, value in batch.items() if key == "input_ids" or key.endswith("_input_ids"))
-
-
 def num_texts(batch: Mapping[str, Any]) -> int:
     """Count the rows of a batch."""
     return next((len(value) for key, value in batch.items() if isinstance(value, torch.Tensor) and value.ndim), 0)

@@ -118,12 +118,6 @@ def learning_rates_of(optimizer: Optimizer) -> list[float]:
     return [float(group["lr"]) for group in optimizer.param_groups]
 
 
-def non_embedding_parameters(module: nn.Module) -> int:
-    """Count the parameters that take part in matrix products: all but those of embeddings."""
-    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
-    return sum(each.numel() for each in module.parameters() if id(each) not in embeddings)
-
-
 def find_group(optimizer: Optimizer, parameter: nn.Parameter) -> ParameterGroup:
     """Return the group that holds this very parameter.
 

@@ -1,0 +1,82 @@
+"""How many floating-point operations a step takes, without running it. Knows nothing of devices and speed.
+
+Axes: B texts of a batch, T tokens, N parameters, H heads, K head size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
+
+from sparse_encoder.backbone.counting import num_parameters, token_tensors
+from sparse_encoder.backbone.heads import MaskedLanguageHead
+
+if TYPE_CHECKING:
+    from sparse_encoder.backbone.layer import Layer
+    from sparse_encoder.backbone.transformer import Transformer
+
+MULTIPLY_ADD = 2
+"""Operations of one product that is added to a sum."""
+FORWARD_AND_BACKWARD = 3
+"""A backward pass takes two products for each of the forward pass: for what came in, and for the weight."""
+
+
+def operations_per_token(model: nn.Module, *, exclude_embeddings: bool = True, backward: bool = True) -> int:
+    r"""Estimate the operations of one token.
+
+    .. math:: 6 N, \; \text{or } 2 N \text{ without the backward pass}
+
+    Source: Kaplan et al., 2020, https://arxiv.org/abs/2001.08361.
+
+    Args:
+        model: Any module, trained as a whole.
+        exclude_embeddings: Leave out tables, which are looked up and not multiplied.
+        backward: Whether the backward pass counts.
+    """
+    passes = FORWARD_AND_BACKWARD if backward else 1
+    return MULTIPLY_ADD * passes * num_parameters(model, exclude_embeddings=exclude_embeddings)
+
+
+def matrix_operations(model: nn.Module, backbone: Transformer, inputs: Mapping[str, object], *, backward: bool) -> int:
+    """Count the operations of every matrix product of a batch, those of attention included.
+
+    Products that a backward pass computes a second time (fused attention, gradient checkpointing) count once, and all
+    weights as trained.
+
+    Args:
+        model: A backbone, perhaps with a head on every token.
+        backbone: The backbone in it.
+        inputs: Token ids (B, T), and whatever else.
+        backward: Whether the backward pass counts.
+
+    Raises:
+        ValueError: If token ids are not of two axes.
+    """
+    total = 0
+    for input_ids in token_tensors(inputs):
+        if input_ids.ndim != 2:
+            raise ValueError(f"token ids must be of shape (texts, tokens), got {tuple(input_ids.shape)}")
+        num_texts, num_tokens = input_ids.shape
+        total += num_texts * (num_tokens * _products_per_token(model, backbone))
+        total += num_texts * _attention_products(backbone, num_tokens)
+    return MULTIPLY_ADD * total * (FORWARD_AND_BACKWARD if backward else 1)
+
+
+def _products_per_token(model: nn.Module, backbone: Transformer) -> int:
+    """Count what the weights of a model multiply: each layer as often as it runs, each decoder once."""
+    in_layers = [_linear_weights(backbone.layers[step]) for step in backbone.config.steps]
+    once = _linear_weights(model) - _linear_weights(backbone.layers)
+    decoders = sum(part.weight.numel() for part in model.modules() if isinstance(part, MaskedLanguageHead))
+    return sum(in_layers) + once + decoders
+
+
+def _linear_weights(module: nn.Module) -> int:
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+
+
+def _attention_products(backbone: Transformer, num_tokens: int) -> int:
+    """Count the products of scores and of mixed values in one text: two of (T, K) by (K, T) for each head and layer."""
+    layers = [cast("Layer", backbone.layers[step]) for step in backbone.config.steps]
+    return sum(2 * num_tokens * num_tokens * layer.attention.output.in_features for layer in layers)

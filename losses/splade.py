@@ -23,7 +23,8 @@ class SpladeLoss(EmbeddingLoss):
 
     The first column holds the queries, all others together are the documents. The terms come back by name,
     ``base_loss``, ``document_regularizer_loss`` and ``query_regularizer_loss``, already weighted; the trainer adds
-    them. Columns and labels: as the base loss needs them.
+    them. Columns and labels: as the base loss needs them. In evaluation mode and without gradients, a term with a
+    target is left out: its weight moves, so sums with it could not be compared between steps.
 
     Source: Formal et al., 2022, https://arxiv.org/abs/2205.04733.
 
@@ -98,7 +99,7 @@ class SpladeLoss(EmbeddingLoss):
             labels: Handed to the base loss.
 
         Returns:
-            The weighted terms, scalars by name.
+            The weighted terms, scalars by name; one with a target not in evaluations.
 
         Raises:
             ValueError: If there is no document column.
@@ -108,15 +109,21 @@ class SpladeLoss(EmbeddingLoss):
             raise ValueError(f"SpladeLoss needs a query column and document columns, got {len(embeddings)} column(s)")
         base = self.loss.compute_loss_from_embeddings(embeddings, labels)
         losses = dict(base) if isinstance(base, dict) else {"base_loss": base}
-        rows, weight = torch.cat(documents), self.document_regularizer_weight
+        weight, target = self.document_regularizer_weight, self.document_target
         ranking = list(losses.values())
-        penalty = self.document_regularizer.compute_loss_from_embeddings(rows)
-        losses["document_regularizer_loss"] = _weighted(penalty, weight, self.document_target, rows, ranking)
-        weight = self.query_regularizer_weight
-        if weight is not None or self.query_target is not None:
+        if self._has_term(weight, target):
+            rows = torch.cat(documents)
+            penalty = self.document_regularizer.compute_loss_from_embeddings(rows)
+            losses["document_regularizer_loss"] = _weighted(penalty, weight, target, rows, ranking)
+        weight, target = self.query_regularizer_weight, self.query_target
+        if self._has_term(weight, target):
             penalty = self.query_regularizer.compute_loss_from_embeddings(embeddings[0])
-            losses["query_regularizer_loss"] = _weighted(penalty, weight, self.query_target, embeddings[0], ranking)
+            losses["query_regularizer_loss"] = _weighted(penalty, weight, target, embeddings[0], ranking)
         return losses
+
+    def _has_term(self, weight: float | None, target: SparsityTarget | None) -> bool:
+        """Return whether a penalty is part of the loss."""
+        return weight is not None if target is None else self.training or torch.is_grad_enabled()
 
     def weights_in_use(self) -> dict[str, float]:
         """Return the weights of the regularisers by name, also those that find their own way; waits for the device."""

@@ -31,9 +31,10 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
 
     where s counts the updates before this one; ``linear`` leaves out the square. The weight follows from s alone, so a
     resumed run has the right one. The weights in use are added to every log row. One that finds its own way, because
-    the loss has a target of active terms in its place, is left alone. Unlike in the peer, unknown types and
-    ratios are refused, evaluations use the full weights, so that their losses can be compared, and after a run, also
-    one that was interrupted, the loss has its full weights again.
+    the loss has a target of active terms in its place, is left alone; such a loss, in evaluations, is that of ranking,
+    and a run that chooses its best model by it is warned. Unlike in the peer, unknown types and ratios are refused,
+    evaluations use the full weights, so that their losses can be compared, and after a run, also one that was
+    interrupted, the loss has its full weights again.
 
     Source: Formal et al., 2021, https://arxiv.org/abs/2109.10086.
 
@@ -86,8 +87,10 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
             self.loss.document_regularizer_weight, self.loss.query_regularizer_weight = before
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
-        """Set the weights of the first update."""
+        """Set the weights of the first update, and warn of a best model that would be the best before it was sparse."""
         self._set_weights(self.factor(state.global_step, state.max_steps))
+        if (args.metric_for_best_model or "").endswith("loss") and state.is_world_process_zero:
+            self._warn_of_targets()
 
     def on_step_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Set the weights of the next update."""
@@ -115,6 +118,15 @@ class SpladeRegularizerWeightSchedulerCallback(TrainerCallback):
     def release(self) -> None:
         """Give the loss its full weights back."""
         self._set_weights(1.0)
+
+    def _warn_of_targets(self) -> None:
+        targets = {"target_document_dims": self.loss.document_target, "target_query_dims": self.loss.query_target}
+        if given := [name for name, target in targets.items() if target is not None]:
+            logger.warning(
+                "metric_for_best_model is the evaluation loss, which leaves out what %s of SpladeLoss weighs: a model "
+                "from before it was sparse may be the best one; choose a metric of an evaluator",
+                " and ".join(given),
+            )
 
     def _set_weights(self, factor: float) -> None:
         if self.max_document_regularizer_weight is not None:

@@ -11,6 +11,7 @@ import torch
 
 from sparse_encoder import __version__
 from sparse_encoder.cli.places import check_folder
+from sparse_encoder.cli.processes import device_of_process
 from sparse_encoder.evaluation.collections import Collection, load_collection
 from sparse_encoder.evaluation.encoded_collection import (
     EncodedCollection,
@@ -80,8 +81,12 @@ def add_collection_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_both(options: argparse.Namespace) -> Evaluated:
+def open_both(options: argparse.Namespace, opened: SparseEncoder | None = None) -> Evaluated:
     """Read the collection and open the model.
+
+    Args:
+        options: Of a command.
+        opened: The model, if it is open already.
 
     Raises:
         ValueError: If an option does not fit.
@@ -90,9 +95,13 @@ def open_both(options: argparse.Namespace) -> Evaluated:
         PermissionError: If it cannot be written to.
     """
     _check_place_of_vectors(options.embeddings)
-    _check_device(options.device)
+    if opened is None:
+        _check_device(options.device)
     collection = load_collection(options.collection, split=options.split, allow_unknown=options.allow_unknown)
-    model = _open_model(options, collection)
+    if options.model == BM25_NAME:
+        model: SparseEncoder | BM25 = _fit_bm25(options, collection)
+    else:
+        model = open_model(options) if opened is None else opened
     return Evaluated(model, options.model, collection, options.split, model.fingerprint)
 
 
@@ -107,14 +116,25 @@ def _check_device(name: str | None) -> None:
         raise ValueError(f"--device {name} cannot be used: {reason}") from error
 
 
-def _open_model(options: argparse.Namespace, collection: Collection) -> SparseEncoder | BM25:
-    if options.model == BM25_NAME:
-        for name in ("dtype", "device"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name} is for models, {BM25_NAME} has none")
-        return BM25().fit(collection.corpus.values())
+def _fit_bm25(options: argparse.Namespace, collection: Collection) -> BM25:
+    for name in ("dtype", "device"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} is for models, {BM25_NAME} has none")
+    return BM25().fit(collection.corpus.values())
+
+
+def open_model(options: argparse.Namespace) -> SparseEncoder:
+    """Open the model, on the device of this process.
+
+    Raises:
+        ValueError: If an option does not fit.
+        FileNotFoundError: If it is not there.
+        LoadError: If it cannot be read.
+    """
+    device = device_of_process(options.device)
+    _check_device(device)
     model_kwargs = None if options.dtype is None else {"dtype": options.dtype}
-    return SparseEncoder(options.model, device=options.device, model_kwargs=model_kwargs)
+    return SparseEncoder(options.model, device=device, model_kwargs=model_kwargs)
 
 
 def encode(evaluated: Evaluated, options: argparse.Namespace) -> EncodedCollection:

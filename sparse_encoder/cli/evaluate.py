@@ -1,4 +1,7 @@
-"""``sparse-encoder evaluate MODEL COLLECTION``: how well a model finds what is relevant, and what that costs."""
+"""``sparse-encoder evaluate MODEL COLLECTION``: how well a model finds what is relevant, and what that costs.
+
+Started by ``torchrun``, all processes encode, and the first one does the rest: the figures are those of one process.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,27 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from torch import nn
+
 from sparse_encoder.checkpoint import write_json
-from sparse_encoder.cli.collection_options import Evaluated, add_collection_options, encode, new_output, open_both
+from sparse_encoder.cli.collection_options import (
+    BM25_NAME,
+    Evaluated,
+    add_collection_options,
+    encode,
+    new_output,
+    open_both,
+    open_model,
+)
 from sparse_encoder.cli.figures import comparison_table, figures_table
 from sparse_encoder.cli.measuring import milliseconds_per_query
+from sparse_encoder.cli.processes import made_by_all, num_processes, process_group
 from sparse_encoder.evaluation.collection_search import DEPTH, SearchCost, search_collection, search_cost
 from sparse_encoder.evaluation.collections import Collection
 from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, PerQuery, deepest, means, measure_run
 from sparse_encoder.evaluation.significance import Comparison, compare
 from sparse_encoder.evaluation.trec_files import Run, check_names, read_run, write_run
+from sparse_encoder.model import SparseEncoder
 from sparse_encoder.search import SparseIndex
 
 RESULTS, RUN = "results.json", "run.trec"
@@ -41,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Read, encode, search, measure, compare and write.
+    """Read, encode, search, measure, compare and write; with all processes there are.
 
     Raises:
         ValueError: If an option is out of range, a metric unknown, the collection cannot be measured or the baseline
@@ -51,10 +66,22 @@ def run(options: argparse.Namespace) -> None:
         NotADirectoryError: If a folder to write to cannot be made.
         PermissionError: If it cannot be written to.
     """
+    if num_processes() == 1:
+        _evaluate(options, None)
+        return
+    from sparse_encoder.training.shared_evaluation import evaluate_together  # takes long to import
+
+    with process_group():
+        model = None if options.model == BM25_NAME else made_by_all(lambda: open_model(options))
+        evaluate_together(lambda: _evaluate(options, model), model or nn.Identity())
+
+
+def _evaluate(options: argparse.Namespace, opened: SparseEncoder | None) -> None:
+    """Do all of it, with the model that is open already, if any."""
     top_k = max(DEPTH, deepest(options.metrics))
     output = new_output(options.output, (RESULTS, RUN))
     baseline = None if options.baseline is None else read_run(options.baseline)
-    evaluated = open_both(options)
+    evaluated = open_both(options, opened)
     if baseline is not None:
         _check_baseline(baseline, evaluated.collection)
     if output is not None:

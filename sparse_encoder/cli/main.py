@@ -19,6 +19,9 @@ COMMANDS = {
 }
 """What each command does, by name; ``sparse_encoder.cli.NAME`` is imported when it is called, with _ for -."""
 
+SHARED = ("evaluate",)
+"""Commands that several processes can do together."""
+
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -48,30 +51,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as left:  # argparse has said what there is to say
         return left.code if isinstance(left.code, int) else USER_ERROR
     try:
-        _check_alone()
+        _check_alone(options.command)
         _module(options.command).run(options)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
     except (LoadError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, ValueError) as error:
-        print(f"sparse-encoder {options.command}: {error}", file=sys.stderr)
+        _say(f"sparse-encoder {options.command}: {error}")
         return USER_ERROR
     except ImportError as error:
         if error.name is not None:  # not one of ours, which say what to install
             raise
-        print(f"sparse-encoder {options.command}: {error}", file=sys.stderr)
+        _say(f"sparse-encoder {options.command}: {error}")
         return USER_ERROR
     return 0
 
 
-def _check_alone() -> None:
+def _say(mistake: str) -> None:
+    """Print a mistake, once for all processes, which meet it together."""
+    if os.environ.get("RANK", "0") == "0":
+        print(mistake, file=sys.stderr)
+
+
+def _check_alone(command: str) -> None:
     """Refuse to be one of several processes, all of which would do the same and write to the same places.
 
     Raises:
-        ValueError: If a launcher says that there are others.
+        ValueError: If a launcher says that there are others, and the command is none of :data:`SHARED`.
     """
     processes = os.environ.get("WORLD_SIZE", "1")
-    if processes.isdecimal() and int(processes) > 1:
+    if command not in SHARED and processes.isdecimal() and int(processes) > 1:
         raise ValueError(
             f"commands run in one process, and there are {processes} (WORLD_SIZE): start this one without a launcher"
         )

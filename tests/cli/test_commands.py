@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from sparse_encoder.cli import main as commands
-from sparse_encoder.cli.main import COMMANDS, main
+from sparse_encoder.cli.main import COMMANDS, SHARED, main
 
 
 def test_all_commands_are_listed_and_have_their_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,7 +24,7 @@ def test_all_commands_are_listed_and_have_their_help(capsys: pytest.CaptureFixtu
     assert "MODEL, COLLECTION" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - set(SHARED)))
 def test_several_processes_are_refused(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ ROOMS = {
     },
     "tokenizer": {
         "token_batch",
+        "token_rows",
         "tokenizer",
         "tokenizer_build",
         "tokenizer_call",
@@ -74,6 +75,7 @@ BELOW = {
 }
 """What each room may import besides itself; a room that is not here does not exist."""
 BELOW["training"] = {*BELOW["model"], "evaluation", "losses", "model", "samplers", "search"}
+BELOW["token_classification"] = {"backbone", "checkpoint", "tokenizer"}
 BELOW["aliases"] = {"evaluation", "modules", "samplers", "similarity", "training"}
 BELOW["cli"] = {*BELOW, "training"}
 

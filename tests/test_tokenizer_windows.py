@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from token_classification_helpers import tokenizer as small_tokenizer
+from tokenizers import models
 
 from sparse_encoder.checkpoint import TokenizerError
-from sparse_encoder.tokenizer import Tokenizer, TokenizerConfig
-
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "zoe", "sy", "##lva", "##in", "works", "at", "a", "."]
+from sparse_encoder.tokenizer import Tokenizer
 
 
-def tokenizer(**config: object) -> Tokenizer:
-    backend = Backend(models.WordPiece({piece: number for number, piece in enumerate(PIECES)}, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return Tokenizer(backend, TokenizerConfig(special_tokens=special, **{"model_max_length": 6, **config}))  # type: ignore[arg-type]
+def tokenizer(**config: Any) -> Tokenizer:  # noqa: ANN401 - fields of TokenizerConfig
+    return small_tokenizer(**{"model_max_length": 6, **config})
 
 
 WORDS = ["Zoë", "Sylvain", "works", "at", "."]

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from sparse_encoder.token_rows import LABELS, SINGLE_LABELS, Row, RowPadding, check_padding, stack_rows
 from sparse_encoder.training.data.collator import Batch
 
-LABELS = "labels"
-SINGLE_LABELS = ("label", "label_ids")
-"""Columns that a batch has as ``labels``."""
-_FILLERS = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
-
-Row = Mapping[str, Any]  # numbers and lists of them; texts are left out
+__all__ = ["LABELS", "SINGLE_LABELS", "DataCollatorWithPadding", "default_data_collator"]
 
 
 def default_data_collator(features: Sequence[Row], return_tensors: str = "pt") -> Batch:
@@ -31,7 +24,7 @@ def default_data_collator(features: Sequence[Row], return_tensors: str = "pt") -
     """
     if return_tensors != "pt":
         raise ValueError(f"return_tensors must be 'pt', got {return_tensors!r}")
-    return {_name(column): _stacked(column, features) for column in _numeric(features)}
+    return stack_rows(features)
 
 
 @dataclass
@@ -55,60 +48,15 @@ class DataCollatorWithPadding:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        if self.padding not in (True, "longest", "max_length"):
-            raise ValueError(f"padding must be True, 'longest' or 'max_length', got {self.padding!r}")
-        if self.padding == "max_length" and self.max_length is None:
-            raise ValueError("padding='max_length' needs max_length")
+        check_padding(self.padding, self.max_length)
 
     def __call__(self, features: Sequence[Row]) -> Batch:
         """Return the batch of some rows; ``label`` and ``label_ids`` become ``labels``."""
-        if not features:
-            return {}
-        width = self._width(features)
-        padded = [{name: self._filled(name, value, row, width) for name, value in row.items()} for row in features]
-        if padded and "input_ids" in padded[0] and "attention_mask" not in padded[0]:
-            for row, old in zip(padded, features, strict=True):
-                row["attention_mask"] = self._fill([1] * len(old["input_ids"]), 0, width)
-        return default_data_collator(padded)
-
-    def _width(self, features: Sequence[Row]) -> int:
-        """Return the length of the batch."""
-        width = max(len(row["input_ids"]) for row in features)
-        if self.padding == "max_length" and self.max_length is not None:
-            width = max(width, self.max_length)
-        multiple = self.pad_to_multiple_of or 1
-        return -(-width // multiple) * multiple
-
-    def _filled(self, name: str, value: Any, row: Row, width: int) -> Any:  # noqa: ANN401  (numbers, lists of them)
-        """Fill up a list that has a value for every token."""
-        filler = self.tokenizer.pad_token_id if name == "input_ids" else _FILLERS.get(name)
-        if filler is None or len(value) != len(row["input_ids"]):
-            return value
-        return self._fill(list(value), filler, width)
-
-    def _fill(self, values: list[int], filler: int, width: int) -> list[int]:
-        rest = [filler] * (width - len(values))
-        return rest + values if self.tokenizer.padding_side == "left" else values + rest
-
-
-def _numeric(features: Sequence[Row]) -> list[str]:
-    """Return the columns that a tensor can hold."""
-    return [name for name, value in (features[0] if features else {}).items() if not isinstance(value, str | None)]
-
-
-def _name(column: str) -> str:
-    return LABELS if column in SINGLE_LABELS else column
-
-
-def _stacked(column: str, features: Sequence[Row]) -> Tensor:
-    """Return the values of a column as a tensor; whole numbers as int64, others as float32."""
-    values = [row[column] for row in features]
-    if isinstance(values[0], Tensor):
-        return torch.stack(values)
-    try:
-        return torch.as_tensor(values)
-    except ValueError as reason:
-        raise ValueError(
-            f"the values of {column!r} differ in length, so they cannot be stacked; give a data_collator that pads, "
-            "or a processing_class"
-        ) from reason
+        how = RowPadding(
+            pad_token_id=self.tokenizer.pad_token_id,
+            side=self.tokenizer.padding_side,
+            padding=self.padding,
+            max_length=self.max_length,
+            multiple=self.pad_to_multiple_of,
+        )
+        return stack_rows(how.pad(features))

@@ -1,0 +1,36 @@
+"""Tagging of words: named entities, parts of speech, chunks; on any encoder of the library."""
+
+from __future__ import annotations
+
+from sparse_encoder.token_classification.alignment import align_labels_with_tokens, tokenize_and_align_labels
+from sparse_encoder.token_classification.collator import DataCollatorForTokenClassification
+from sparse_encoder.token_classification.conll import load_conll, write_conll
+from sparse_encoder.token_classification.label_names import get_label_names, label_maps
+from sparse_encoder.token_classification.spans import Span, load_spans, tags_of_spans
+from sparse_encoder.token_classification.tags import (
+    Entity,
+    check_tags,
+    convert_tags,
+    detect_scheme,
+    find_entities,
+    write_tags,
+)
+
+__all__ = [
+    "DataCollatorForTokenClassification",
+    "Entity",
+    "Span",
+    "align_labels_with_tokens",
+    "check_tags",
+    "convert_tags",
+    "detect_scheme",
+    "find_entities",
+    "get_label_names",
+    "label_maps",
+    "load_conll",
+    "load_spans",
+    "tags_of_spans",
+    "tokenize_and_align_labels",
+    "write_conll",
+    "write_tags",
+]

@@ -20,24 +20,23 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.dtypes import DTYPE_KEYS, chosen_dtype
+from sparse_encoder.backbone.dtypes import chosen_dtype
 from sparse_encoder.backbone.facts import ModelFacts
 from sparse_encoder.backbone.families import family_of, read_config
-from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, Family
-from sparse_encoder.backbone.families.reader import DANGEROUS
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT, Family
 from sparse_encoder.backbone.heads import MaskedLanguageHead
+from sparse_encoder.backbone.hub_mixin import ModelPublishing
 from sparse_encoder.backbone.initialization import initialize
+from sparse_encoder.backbone.saving import CONFIG_NAME
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.backbone.weights import LoadReport, check_complete, key_table, settle_tie, to_our_names
-from sparse_encoder.checkpoint import read_json_object, read_tensors, staged_folder, write_json, write_tensors
+from sparse_encoder.checkpoint import read_json_object, read_tensors
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CONFIG_NAME = "config.json"
 
-
-class PretrainedModel(ModelFacts, ABC):
+class PretrainedModel(ModelFacts, ModelPublishing, ABC):
     """Own a backbone and know where it came from; build one by :meth:`from_pretrained` or :meth:`from_config`.
 
     Args:
@@ -136,17 +135,6 @@ class PretrainedModel(ModelFacts, ABC):
         model.load_report = named.report()
         return model.eval()
 
-    def save_pretrained(self, folder: Path | str, *, max_shard_bytes: int = 5_000_000_000) -> None:
-        """Write ``config.json`` and the weights so that transformers and :meth:`from_pretrained` load them.
-
-        Args:
-            folder: Where to; an earlier save in it is replaced.
-            max_shard_bytes: Largest weight file.
-        """
-        with staged_folder(Path(folder)) as stage:
-            write_json(stage / CONFIG_NAME, self._config_to_save(), sort_keys=True)
-            write_tensors(stage, self._tensors_to_save(), max_shard_bytes=max_shard_bytes)
-
     @property
     def family(self) -> Family:
         """The family whose names the files use."""
@@ -165,24 +153,6 @@ class PretrainedModel(ModelFacts, ABC):
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations again."""
         self.backbone.gradient_checkpointing = False
-
-    def _tensors_to_save(self) -> dict[str, Tensor]:
-        """Name the parameters as the family does: tied ones once, no base prefix without a head."""
-        family, table, tensors = self.family, key_table(self.family, self.config), {}
-        for name, tensor in self.state_dict().items():
-            if name == HEAD_WEIGHT and self.config.tie_word_embeddings:
-                continue
-            theirs = table.theirs(name)
-            tensors[theirs if self.has_head else theirs.removeprefix(family.base_prefix)] = tensor
-            if name == HEAD_BIAS and family.decoder_bias_copy is not None and not self.config.tie_word_embeddings:
-                tensors[family.decoder_bias_copy] = tensor.clone()  # transformers does not tie the bias either
-        return tensors
-
-    def _config_to_save(self) -> dict[str, Any]:
-        left_out = (*DTYPE_KEYS, *DANGEROUS)  # what is written now is neither quantized nor needs foreign code
-        written = {key: value for key, value in self.hf_config.items() if key not in left_out}
-        key = "torch_dtype" if "torch_dtype" in self.hf_config else "dtype"
-        return {**written, "architectures": [self.architecture], key: str(self.dtype).removeprefix("torch.")}
 
 
 class EncoderModel(PretrainedModel):

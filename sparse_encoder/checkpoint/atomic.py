@@ -1,23 +1,22 @@
 """Files and folders that appear whole or not at all.
 
-Everything is written beside its place, flushed to the disk and renamed. Knows weight files by name only, to take away
-those of an earlier save that a new one would be mixed up with.
+Everything is written beside its place, flushed to the disk and renamed; several processes that fill one folder take
+turns. Knows weight files by name only, to take away those of an earlier save that a new one would be mixed up with.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
-INDEX_NAME = "model.safetensors.index.json"
-SINGLE_NAME = "model.safetensors"
+from sparse_encoder.checkpoint.folder_lock import folder_lock
+from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
 
 
 def temporary_name() -> str:
@@ -74,7 +73,8 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
     A target that does not exist appears by one rename. Into one that exists each file is moved by a rename of its own;
     weight files come first and in an order in which a crash leaves the old weights, the new ones, or a folder that
-    refuses to load, never a mixture. Weight files of an earlier save that the new one lacks are removed.
+    refuses to load, never a mixture. Weight files of an earlier save that the new one lacks are removed. Of several
+    processes that do so at once the last one wins, with all its files: while one moves them, the others wait.
 
     Args:
         target: The folder to appear; missing parents are made.
@@ -84,6 +84,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: If ``target``, or a path in it that is to be a folder, is a file, or the reverse.
+        TimeoutError: If another process takes a minute to move its files.
     """
     target = Path(os.path.abspath(target))
     if target.exists() and not target.is_dir():
@@ -94,16 +95,26 @@ def staged_folder(target: Path) -> Iterator[Path]:
         stage.mkdir()
         yield stage
         sync_tree(stage)
-        if target.exists():
-            _merge(stage, target)
-        else:
-            os.rename(stage, target)
-            sync_path(target.parent)
+        if target.exists() or not _appear(stage, target):
+            with folder_lock(target, exclusive=True):
+                _merge(stage, target)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         for folder in made:
             _remove_if_empty(folder)
         raise
+
+
+def _appear(stage: Path, target: Path) -> bool:
+    """Rename a folder to a place where nothing was; returns False if another process has just filled it."""
+    try:
+        os.rename(stage, target)
+    except OSError as reason:
+        if reason.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return False
+    sync_path(target.parent)
+    return True
 
 
 def _stage_place(target: Path) -> Path:
@@ -150,20 +161,31 @@ def _merge(stage: Path, target: Path) -> None:
 
 def _replace_weights(stage: Path, target: Path) -> None:
     """Move the weight files of one folder, and take away those of an earlier save."""
-    new = sorted(name for name in os.listdir(stage) if _WEIGHTS.fullmatch(name))
-    if not new:
-        return
-    old = {name for name in os.listdir(target) if _WEIGHTS.fullmatch(name)}
-    if INDEX_NAME in new:
+    new = sorted(name for name in os.listdir(stage) if set_of(name) is not None)
+    sets = {names for names in map(set_of, new) if names is not None}
+    for names in sorted(sets, key=lambda names: (names.ending, names.variant or "")):  # pickles first: read last
+        _move_set(names, [name for name in new if set_of(name) == names], stage, target)
+    for outdated in {outdated for names in sets for outdated in names.outdated}:
+        stale = {name for name in os.listdir(target) if set_of(name) == outdated}.difference(new)
+        for name in sorted(stale, key=_when_removed):
+            (target / name).unlink(missing_ok=True)
+
+
+def _when_removed(name: str) -> tuple[bool, bool]:
+    """Put the index first, without which nobody reads a shard, and the single file last, which is read before both."""
+    return not name.endswith(".json"), "-of-" not in name
+
+
+def _move_set(names: WeightNames, new: list[str], stage: Path, target: Path) -> None:
+    """Move the files of one set, so that nobody can read them together with those of an earlier save."""
+    if names.index in new:
         # Shards of two saves may have the same names: without the old index nobody can read a mixture.
-        (target / INDEX_NAME).unlink(missing_ok=True)
+        (target / names.index).unlink(missing_ok=True)
         sync_path(target)
-        new = [*(name for name in new if name != INDEX_NAME), INDEX_NAME]
+        new = [*(name for name in new if name != names.index), names.index]
     for name in new:
         os.replace(stage / name, target / name)
     sync_path(target)
-    for name in sorted(old - set(new)):
-        (target / name).unlink(missing_ok=True)
 
 
 def sync_tree(folder: Path) -> None:

@@ -73,7 +73,7 @@ def test_an_encoder_is_saved_without_prefix_and_loads_with_one_too(name: str, tm
 
 def test_shards(tmp_path: Path) -> None:
     model = MaskedLanguageModel.from_config(CONFIGS["bert"])
-    model.save_pretrained(tmp_path, max_shard_bytes=4000)
+    model.save_pretrained(tmp_path, max_shard_size=4000)
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     assert_same(MaskedLanguageModel.from_pretrained(tmp_path), model)
     model.save_pretrained(tmp_path)

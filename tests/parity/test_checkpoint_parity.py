@@ -50,11 +50,11 @@ def test_what_transformers_writes_is_read(tmp_path: Path, model: Any, size: str)
     assert_same(read_tensors(tmp_path), stored(model))
 
 
-@pytest.mark.parametrize("max_shard_bytes", [10**9, 5000])
-def test_what_is_written_transformers_reads(tmp_path: Path, model: Any, max_shard_bytes: int) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("max_shard_size", [10**9, 5000])
+def test_what_is_written_transformers_reads(tmp_path: Path, model: Any, max_shard_size: int) -> None:  # noqa: ANN401
     model.config.save_pretrained(tmp_path)
-    write_tensors(tmp_path, stored(model), max_shard_bytes=max_shard_bytes)
-    assert (tmp_path / "model.safetensors.index.json").exists() == (max_shard_bytes == 5000)
+    write_tensors(tmp_path, stored(model), max_shard_size=max_shard_size)
+    assert (tmp_path / "model.safetensors.index.json").exists() == (max_shard_size == 5000)
     loaded, report = transformers.BertForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
     assert_same(loaded.state_dict(), model.state_dict())
@@ -63,8 +63,8 @@ def test_what_is_written_transformers_reads(tmp_path: Path, model: Any, max_shar
 def test_saving_over_a_save_of_transformers_replaces_it(tmp_path: Path, model: Any) -> None:  # noqa: ANN401
     model.save_pretrained(tmp_path, max_shard_size="5KB")
     changed = {name: tensor + 1 for name, tensor in stored(model).items()}
-    for max_shard_bytes in (10**9, 5000):
-        write_tensors(tmp_path, changed, max_shard_bytes=max_shard_bytes)
+    for max_shard_size in (10**9, 5000):
+        write_tensors(tmp_path, changed, max_shard_size=max_shard_size)
         assert_same(stored(transformers.BertForMaskedLM.from_pretrained(tmp_path)), changed)
     shards = [name for name in os.listdir(tmp_path) if name.endswith(".safetensors")]
     assert set().union(*(load_file(tmp_path / name) for name in shards)) == set(changed)
@@ -83,7 +83,7 @@ def test_shards_are_split_as_the_hub_splits_them(tmp_path: Path, model: Any) -> 
     hub = pytest.importorskip("huggingface_hub")
     for size in (700, 5000, 20_000):
         split = hub.split_torch_state_dict_into_shards(stored(model), max_shard_size=size)
-        write_tensors(tmp_path, stored(model), max_shard_bytes=size)
+        write_tensors(tmp_path, stored(model), max_shard_size=size)
         shards = sorted(name for name in os.listdir(tmp_path) if name.endswith(".safetensors"))
         found = [sorted(load_file(tmp_path / name)) for name in shards]
         wanted = [sorted(names) for _, names in sorted(split.filename_to_tensors.items())]

@@ -1,0 +1,250 @@
+"""How a model is written to a folder. Knows names and formats of the files, and nothing of layers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.dtypes import DTYPE_KEYS
+from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, WORD_EMBEDDINGS, Family
+from sparse_encoder.backbone.families.reader import DANGEROUS
+from sparse_encoder.backbone.weights import key_table
+from sparse_encoder.checkpoint import (
+    MAX_SHARD_SIZE,
+    size_in_bytes,
+    staged_folder,
+    write_json,
+    write_tensors,
+    write_torch_tensors,
+)
+from sparse_encoder.checkpoint.hub_push import Parcel, PushOptions, push
+from sparse_encoder.checkpoint.key_table import WRAPPER_PREFIXES
+from sparse_encoder.checkpoint.overlaps import refuse_overlaps
+from sparse_encoder.checkpoint.weight_names import WeightNames
+
+CONFIG_NAME = "config.json"
+SaveFunction = Callable[[object, str], object]
+_WRAPPERS = tuple(prefix.removesuffix(".") for prefix in WRAPPER_PREFIXES)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Format:
+    """How weights are written.
+
+    Raises:
+        ValueError: If the size or the variant is malformed.
+        TypeError: If the size is neither a number nor a text.
+    """
+
+    max_shard_size: int | str = MAX_SHARD_SIZE
+    safe_serialization: bool = True
+    variant: str | None = None
+    save_function: SaveFunction = torch.save
+    """Writes a pickle; safetensors are not written by it."""
+
+    def __post_init__(self) -> None:
+        """Check what could only be found out when half is written."""
+        size_in_bytes(self.max_shard_size)
+        WeightNames(variant=self.variant)
+
+    def write(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Write named tensors into a folder."""
+        size, variant = self.max_shard_size, self.variant
+        if self.safe_serialization:
+            write_tensors(folder, tensors, max_shard_size=size, variant=variant)
+        else:
+            write_torch_tensors(folder, tensors, max_shard_size=size, variant=variant, save_function=self.save_function)
+
+
+class ModelSaving(nn.Module):
+    """Write a pretrained model; one of its bases."""
+
+    config: TransformerConfig
+    hf_config: dict[str, Any]  # Any: JSON
+    has_head: bool
+    model_tags: Sequence[str] = ()
+    """Tags for the README of uploads."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def family(self) -> Family:
+            """The family whose names the files use."""
+
+        @property
+        def architecture(self) -> str:
+            """What transformers calls this model."""
+
+        @property
+        def dtype(self) -> torch.dtype:
+            """Of the parameters."""
+
+    def save_pretrained(  # house: peer signature
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        save_function: SaveFunction = torch.save,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = MAX_SHARD_SIZE,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        save_peft_format: bool = True,
+        **push_kwargs: Any,  # noqa: ANN401 - the fields of PushOptions
+    ) -> None:
+        """Write configuration and weights so that transformers and :meth:`from_pretrained` load them.
+
+        All appears whole or not at all; the weights of an earlier save of the same variant go, other files stay.
+
+        Args:
+            save_directory: The folder.
+            is_main_process: False writes and uploads nothing, as all processes of a run but one should.
+            state_dict: What to write in the place of the model's own, or a part of it, under the model's own names;
+                what wrappers put before or into names (``module.``, ``_orig_mod.``) is taken out.
+            save_function: Writes a pickle in the place of ``torch.save``; it is for ``safe_serialization=False`` only.
+            push_to_hub: Also upload what has been written, in one commit.
+            max_shard_size: Largest weight file: bytes, or a text as ``"5GB"`` or ``"200MiB"``; 0 gives each tensor its
+                own.
+            safe_serialization: False writes ``pytorch_model.bin``, with a warning.
+            variant: A word to put into the names of the weight files, as in ``model.fp16.safetensors``.
+            token: Access token for the upload; True or None take the stored one.
+            save_peft_format: Must stay true: adapters are written in PEFT's format only.
+            **push_kwargs: For the upload: ``repo_id`` (else the name of the folder), ``commit_message``,
+                ``commit_description``, ``private``, ``create_pr``, ``revision``, ``tags``.
+
+        Raises:
+            FileExistsError: If ``save_directory`` is a file.
+            RuntimeError: If two tensors share memory and are not known to be tied.
+            ValueError: If an option is malformed, a name of ``state_dict`` is not the model's, or tied weights differ.
+            TypeError: If ``push_kwargs`` has another name, or ``push_to_hub`` is false and there are any.
+        """
+        if not save_peft_format:
+            raise ValueError("save_peft_format must stay True: adapters are written in PEFT's format only")
+        if push_kwargs and not push_to_hub:
+            raise TypeError(f"{sorted(push_kwargs)} are for an upload; pass push_to_hub=True")
+        folder = Path(save_directory)
+        options = PushOptions(**{"repo_id": Path(os.path.abspath(folder)).name, "token": token, **push_kwargs})
+        form = Format(
+            max_shard_size=max_shard_size,
+            safe_serialization=safe_serialization,
+            variant=variant,
+            save_function=save_function,
+        )
+        if not is_main_process:
+            return
+
+        def save(target: Path) -> None:
+            self._write(target, self.state_dict() if state_dict is None else state_dict, form)
+
+        if push_to_hub:
+            push(self._parcel(save), options, folder=folder)
+        else:
+            save(folder)
+
+    def files_to_save(self) -> dict[str, dict[str, Any]]:  # Any: JSON
+        """Return the JSON files beside the weights by their names; what can generate has its settings among them."""
+        return {CONFIG_NAME: self._config_to_save()}
+
+    def tied_names(self) -> dict[str, str]:
+        """Return parameters that are another one, by our names: each to the one whose name the files have."""
+        return {HEAD_WEIGHT: WORD_EMBEDDINGS} if self.config.tie_word_embeddings else {}
+
+    def _parcel(self, save: Callable[[Path], None]) -> Parcel:
+        def card(repository: str) -> str:
+            return (
+                f"# {repository}\n\nA `{self.architecture}`, written by sparse-encoder.\n\n```python\n"
+                f"from sparse_encoder.backbone import {type(self).__name__}\n\n"
+                f'model = {type(self).__name__}.from_pretrained("{repository}")\n```\n'
+            )
+
+        return Parcel(kind="model", save=save, tags=tuple(self.model_tags), card=card)
+
+    def _write(self, folder: Path, state_dict: Mapping[str, Tensor], form: Format) -> None:
+        tensors = self._tensors_to_save(state_dict)
+        if not form.safe_serialization:
+            warnings.warn(
+                "pytorch_model.bin is a pickle, which others will not like to open; safe_serialization=True writes"
+                " safetensors",
+                UserWarning,
+                stacklevel=4,
+            )
+        with staged_folder(folder) as stage:
+            for name, values in self.files_to_save().items():
+                write_json(stage / name, values, sort_keys=True)
+            form.write(stage, tensors)
+
+    def _tensors_to_save(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Name tensors as the family does: tied ones once, no base prefix without a head."""
+        family, table, tensors = self.family, key_table(self.family, self.config), {}
+        own = untied(unwrapped(self.state_dict() if state_dict is None else state_dict), self.tied_names())
+        refuse_overlaps(own)
+        for name, tensor in own.items():
+            theirs = table.theirs(name)
+            tensors[theirs if self.has_head else theirs.removeprefix(family.base_prefix)] = tensor
+            if name == HEAD_BIAS and family.decoder_bias_copy is not None and not self.config.tie_word_embeddings:
+                tensors[family.decoder_bias_copy] = tensor.clone()  # transformers does not tie the bias either
+        return tensors
+
+    def _config_to_save(self) -> dict[str, Any]:  # Any: JSON
+        left_out = (*DTYPE_KEYS, *DANGEROUS)  # what is written now is neither quantized nor needs foreign code
+        written = {key: value for key, value in self.hf_config.items() if key not in left_out}
+        key = "torch_dtype" if "torch_dtype" in self.hf_config else "dtype"
+        return {**written, "architectures": [self.architecture], key: str(self.dtype).removeprefix("torch.")}
+
+
+def unwrapped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take out of names what DistributedDataParallel and torch.compile put before the module they wrap.
+
+    Args:
+        state_dict: Tensors by name.
+
+    Raises:
+        ValueError: If two tensors would get one name.
+    """
+    result: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        plain = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        if plain in result:
+            raise ValueError(f"two tensors of state_dict are called {plain!r} without their wrappers' names")
+        result[plain] = tensor
+    return result
+
+
+def untied(state_dict: Mapping[str, Tensor], tied: Mapping[str, str]) -> dict[str, Tensor]:
+    """Keep one name of parameters that are one.
+
+    Args:
+        state_dict: Tensors by name; of a tied pair either may be missing.
+        tied: Names to leave out, each to the one that stands for both.
+
+    Raises:
+        ValueError: If both are there and differ.
+    """
+    result = dict(state_dict)
+    for alias, source in tied.items():
+        if alias not in result:
+            continue
+        tensor = result.pop(alias)
+        kept = result.setdefault(source, tensor)
+        if not _same(kept.detach(), tensor.detach()):
+            raise ValueError(
+                f"{alias!r} and {source!r} are tied by the config and differ, so one of them would be lost; call"
+                " tie_weights(), or set tie_word_embeddings to false"
+            )
+    return result
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are one, or at least equal."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return (one.data_ptr() == other.data_ptr() and one.stride() == other.stride()) or torch.equal(one, other)

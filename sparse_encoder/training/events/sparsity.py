@@ -19,6 +19,7 @@ from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.search.words import stop_words_of
 from sparse_encoder.training.events.active_terms import DOCUMENTS, QUERIES, ActiveTerms, ColumnTracker, Tallies
 from sparse_encoder.training.events.protocol import Arguments, Context, ExportableState, TrainerCallback
+from sparse_encoder.training.events.sparsity_advice import advice_for, targets_of
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.state import TrainerControl, TrainerState
 
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 JUDGE_EVERY = 500
 """Updates after which texts are judged although no log row was written."""
-_WEIGHTS = {QUERIES: "query_regularizer_weight", DOCUMENTS: "document_regularizer_weight"}
 _NAMES = {QUERIES: "query", DOCUMENTS: "document"}
 
 
@@ -82,6 +82,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         self._columns, self._tallies = ColumnTracker(), Tallies()
         self._waiting = 0  # updates whose texts are not judged yet
         self._stop_ids: dict[int, Tensor | None] = {}  # by width of the embeddings
+        self._targets: dict[str, float] = {}  # active terms that losses aim at, by what the texts are
         self._device = torch.device("cpu")
         self._hooks: list[RemovableHandle] = []
 
@@ -119,6 +120,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         self._told = {what: step for what, step in self._told.items() if step <= state.global_step}
         self.history[:] = [each for each in self.history if each.step <= state.global_step]
         self._stop_ids = {}
+        self._targets = targets_of(objective)
         if model is None:
             return
         self._device = next((each.device for each in model.parameters()), self._device)
@@ -199,7 +201,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
 
     def _judge(self, found: ActiveTerms, state: TrainerState, control: TrainerControl) -> None:
         """Tell what is wrong, each thing once."""
-        weight = _WEIGHTS.get(found.texts, "the regularizers' weights")
+        advice = advice_for(found.texts, self._targets)
         if found.not_finite:
             self._judge_not_finite(found, state, control)
         if found.empty > self.most_empty:
@@ -207,9 +209,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
                 "empty",
                 found,
                 state,
-                f"{found.empty:.0%} of the {found.texts} have no active term: they collapsed to zero. The regularizer "
-                f"is too strong or rises too early, or the learning rate is too high: lower {weight}, raise the "
-                "warmup_ratio of its schedule, or lower learning_rate",
+                f"{found.empty:.0%} of the {found.texts} have no active term: they collapsed to zero. {advice.too_few}",
             )
             if self.stop:
                 control.should_training_stop = True
@@ -219,7 +219,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
                 found,
                 state,
                 f"the {found.texts} activate {found.active:.0f} terms, {found.dense:.0%} of the vocabulary: no index "
-                f"is fast with them. Raise {weight}, or train longer after its warm-up",
+                f"is fast with them. {advice.too_many}",
             )
         if found.stop_word_mass > self.most_stop_words:
             self._tell(
@@ -227,7 +227,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
                 found,
                 state,
                 f"{found.stop_word_mass:.0%} of the weight of the {found.texts} lies on stop words, which tell texts "
-                f"apart badly. Raise {weight}, or check that the texts are not all alike",
+                f"apart badly. {advice.stronger}, or check that the texts are not all alike",
             )
 
     def _judge_not_finite(self, found: ActiveTerms, state: TrainerState, control: TrainerControl) -> None:

@@ -17,7 +17,7 @@ from sparse_encoder.checkpoint.hub import fetch_model_folder
 from sparse_encoder.checkpoint.json_files import parse_json, read_json, read_json_object
 from sparse_encoder.checkpoint.key_table import KeyTable, canonical_names
 from sparse_encoder.checkpoint.paths import open_regular, read_limited, resolve_inside
-from sparse_encoder.checkpoint.reading import read_tensors
+from sparse_encoder.checkpoint.reading import WeightFiles, open_weights, read_tensors
 from sparse_encoder.checkpoint.safetensors_file import read_safetensors
 from sparse_encoder.checkpoint.sizes import size_in_bytes
 from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
@@ -33,11 +33,13 @@ __all__ = [
     "LoadError",
     "SparseEncoderError",
     "TokenizerError",
+    "WeightFiles",
     "WeightNames",
     "canonical_names",
     "fetch_model_folder",
     "folder_lock",
     "open_regular",
+    "open_weights",
     "parse_json",
     "read_json",
     "read_json_object",

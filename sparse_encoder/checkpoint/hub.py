@@ -12,22 +12,57 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sparse_encoder.checkpoint.errors import LoadError
 from sparse_encoder.checkpoint.hub_names import redacted, repository_of
 from sparse_encoder.checkpoint.json_files import read_json_object
 from sparse_encoder.checkpoint.paths import resolve_inside
 from sparse_encoder.checkpoint.reading import MAX_INDEX_BYTES
+from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
 
-_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
-_WANTED = ("*.json", "*.txt", "*.model", "README.md", *_WEIGHTS, *(f"*/{name}" for name in _WEIGHTS))
+_WANTED = ("*.json", "*.txt", "*.model", "README.md")
 _UNWANTED = (".*", "checkpoint-*", "onnx/*", "openvino/*", "coreml/*", "runs/*", "*/runs/*")
-_PICKLES = "pytorch_model*.bin"
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's hash of a file, or the SHA-256 of a large one
 _CHUNK_BYTES = 1 << 20
 
 
-def fetch_model_folder(
+class _Selection(NamedTuple):
+    """Which files of a repository are wanted."""
+
+    subfolder: str
+    """Nothing outside it is; empty for everything."""
+    variant: str | None
+
+    @property
+    def safetensors(self) -> WeightNames:
+        return WeightNames("safetensors", self.variant)
+
+    @property
+    def pickles(self) -> WeightNames:
+        return WeightNames("bin", self.variant)
+
+    def wanted(self) -> list[str]:
+        names = (self.safetensors.single, self.safetensors.pattern.format(suffix="-*-of-*"))
+        return self._inside([*_WANTED, *names, *(f"*/{name}" for name in names)])
+
+    def unwanted(self) -> list[str]:
+        return self._inside(_UNWANTED)
+
+    def _inside(self, patterns: Sequence[str]) -> list[str]:
+        folder = f"{glob.escape(self.subfolder.strip('/'))}/" if self.subfolder else ""
+        return [folder + pattern for pattern in patterns]
+
+    def pickles_instead(self, root: Path) -> list[str]:
+        """Return the patterns of the pickles that may stand in for safetensors, where there are none."""
+        folders = {path.parent for path in root.rglob("*.json")}
+        bare = (each for each in folders if not any(set_of(path.name) == self.safetensors for path in each.iterdir()))
+        pattern = self.pickles.pattern.format(suffix="*")
+        inside = sorted(folder.relative_to(root).as_posix() for folder in bare)
+        return [pattern if folder == "." else f"{glob.escape(folder)}/{pattern}" for folder in inside]
+
+
+def fetch_model_folder(  # house: peer signature
     name_or_path: str | os.PathLike[str],
     *,
     cache_folder: str | os.PathLike[str] | None = None,
@@ -35,6 +70,9 @@ def fetch_model_folder(
     token: bool | str | None = None,
     local_files_only: bool = False,
     endpoint: str | None = None,
+    force_download: bool = False,
+    subfolder: str = "",
+    variant: str | None = None,
 ) -> Path:
     """Return the folder of a model, downloaded first if it is on the hub.
 
@@ -47,12 +85,15 @@ def fetch_model_folder(
         token: Access token, True for the one that is stored, False for none, None for the stored one if there is one.
         local_files_only: Use only what is in the cache. ``HF_HUB_OFFLINE=1`` does the same.
         endpoint: Address of the hub; else the environment variable ``HF_ENDPOINT``, else the public one.
+        force_download: Download again what is in the cache.
+        subfolder: Fetch only this folder of the repository.
+        variant: Fetch ``model.VARIANT.safetensors`` and its like in place of the plain weights.
 
     Returns:
-        The folder. Pickles are fetched only for folders that have no safetensors.
+        The folder, which a subfolder is a part of. Pickles are fetched only for folders that have no safetensors.
 
     Raises:
-        ValueError: If the name is empty or no name of a repository.
+        ValueError: If the name is empty or no name of a repository, or subfolder or variant can be no part of a path.
         FileNotFoundError: If there is no such folder, repository or revision.
         NotADirectoryError: If the name is a file.
         LoadError: If the files cannot be had, are not all there, or are not what their hashes say.
@@ -60,13 +101,15 @@ def fetch_model_folder(
     name = os.fspath(name_or_path)
     if name and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
-    repository = repository_of(name)
+    repository, selection = repository_of(name), _Selection(subfolder, variant)
+    if subfolder:
+        resolve_inside(Path(repository), subfolder)
     from huggingface_hub import constants, snapshot_download
 
     cache = Path(cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME") or constants.HF_HUB_CACHE).expanduser()
     command = f"hf download {repository}" + (f" --revision {revision}" if revision else "") + f" --cache-dir {cache}"
 
-    def snapshot(wanted_revision: str | None, patterns: Sequence[str]) -> Path:
+    def snapshot(wanted_revision: str | None, patterns: Sequence[str], *, again: bool = False) -> Path:
         return Path(
             snapshot_download(
                 repository,
@@ -75,29 +118,27 @@ def fetch_model_folder(
                 token=token,
                 local_files_only=local_files_only,
                 endpoint=endpoint,
+                force_download=again,
                 allow_patterns=list(patterns),
-                ignore_patterns=list(_UNWANTED),
+                ignore_patterns=selection.unwanted(),
                 library_name="sparse-encoder",
             )
         )
 
     blobs = cache / f"models--{repository.replace('/', '--')}" / "blobs"
     known = set(os.listdir(blobs)) if blobs.is_dir() else set()
-    root = _guarded(lambda: snapshot(revision, _WANTED), repository, revision, command, token)
-    pickles = _folders_without_weights(root)
-    _guarded(lambda: snapshot(root.name, [*_WANTED, *pickles]), repository, revision, command, token)
-    _verify(root, known, command)
-    _check_complete(root, command)
+    wanted = selection.wanted()
+
+    def download() -> Path:
+        found = snapshot(revision, wanted, again=force_download)
+        if pickles := selection.pickles_instead(found):
+            snapshot(found.name, pickles, again=force_download)
+        return snapshot(found.name, wanted)
+
+    root = _guarded(download, repository, revision, command, token)
+    _verify(root, set() if force_download else known, command)
+    _check_complete(root, selection, command)
     return root
-
-
-def _folders_without_weights(root: Path) -> list[str]:
-    """Return the patterns of the pickles that may stand in for safetensors."""
-    folders = {path.parent for path in root.rglob("*.json")}
-    bare = sorted(folder for folder in folders if not any(folder.glob("model*.safetensors*")))
-    return [
-        glob.escape((folder / _PICKLES).relative_to(root).as_posix()[: -len(_PICKLES)]) + _PICKLES for folder in bare
-    ]
 
 
 def _guarded(
@@ -159,23 +200,30 @@ def _hash(path: Path, digits: int) -> str:
     return digest.hexdigest()
 
 
-def _check_complete(root: Path, command: str) -> None:
+def _check_complete(root: Path, selection: _Selection, command: str) -> None:
     """Refuse a snapshot that lacks files which those that are there speak of."""
     missing = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() and not path.exists()}
-    if not any((root / name).exists() for name in ("config.json", "modules.json", "router_config.json")):
-        missing.add("config.json or modules.json")
-    for index in (*root.rglob("model.safetensors.index.json"), *root.rglob("pytorch_model.bin.index.json")):
-        missing |= {(index.parent / shard).relative_to(root).as_posix() for shard in _missing_shards(index)}
+    folder = root / selection.subfolder
+    if not any((folder / name).exists() for name in ("config.json", "modules.json", "router_config.json")):
+        missing.add((Path(selection.subfolder) / "config.json").as_posix() + " or modules.json")
+    for names in (selection.safetensors, selection.pickles):
+        for index in root.rglob(names.index):
+            missing |= {(index.parent / shard).relative_to(root).as_posix() for shard in _missing_shards(index, names)}
     if missing:
         raise LoadError(f"lacks {sorted(missing)[:20]}", path=root, hint=f"With a connection, run `{command}`")
 
 
-def _missing_shards(index: Path) -> set[str]:
+def _missing_shards(index: Path, names: WeightNames) -> set[str]:
     """Return the shards an index lists that are not beside it, unless other weights are read before them."""
-    single = index.with_name(index.name.removesuffix(".index.json"))
-    if single.exists() or (single.suffix == ".bin" and any(index.parent.glob("model*.safetensors*"))):
+    before = [names.single] if names.ending == "safetensors" else [names.single, *_names_of_safetensors(names)]
+    if any((index.parent / name).exists() for name in before):
         return set()
     weight_map = read_json_object(index, max_bytes=MAX_INDEX_BYTES).get("weight_map")
     shards = weight_map.values() if isinstance(weight_map, dict) else ()
     paths = {resolve_inside(index.parent, str(shard)) for shard in shards}
     return {path.name for path in paths if not path.exists()}
+
+
+def _names_of_safetensors(names: WeightNames) -> tuple[str, str]:
+    first = WeightNames("safetensors", names.variant)
+    return first.single, first.index

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-
-from torch import Tensor
+from typing import TypeVar
 
 from sparse_encoder.checkpoint.errors import CheckpointError
 
+_T = TypeVar("_T")
 _NUMBER = "(0|[1-9][0-9]*)"
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DistributedDataParallel and torch.compile put before every name."""
@@ -46,13 +46,17 @@ class KeyTable:
         """Return our name of a tensor of theirs, or None if the table does not know it."""
         return self._to_ours.translate(theirs)
 
+    def theirs_or_none(self, ours: str) -> str | None:
+        """Return their name of a tensor of ours, or None if the table does not know it."""
+        return self._to_theirs.translate(ours)
+
     def theirs(self, ours: str) -> str:
         """Return their name of a tensor of ours.
 
         Raises:
             ValueError: If the table does not know it.
         """
-        name = self._to_theirs.translate(ours)
+        name = self.theirs_or_none(ours)
         if name is None:
             raise ValueError(f"the key table has no row for {ours!r}")
         return name
@@ -91,14 +95,14 @@ def _meet(one: str, other: str) -> bool:
     return literal is not None and re.fullmatch(_NUMBER, literal) is not None
 
 
-def canonical_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def canonical_names(tensors: Mapping[str, _T]) -> dict[str, _T]:
     """Undo what wrappers and age do to names, before a key table is asked.
 
     A prefix of :data:`WRAPPER_PREFIXES` is taken off when every name has it, again and again;
     :data:`LEGACY_SUFFIXES` are renamed.
 
     Args:
-        tensors: Tensors as named in the files.
+        tensors: Tensors, or what is known of them, as named in the files.
 
     Raises:
         CheckpointError: If two tensors would get one name.
@@ -113,7 +117,7 @@ def canonical_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = {
             old: name.removesuffix(suffix) + modern if name.endswith(suffix) else name for old, name in names.items()
         }
-    result: dict[str, Tensor] = {}
+    result: dict[str, _T] = {}
     for old, name in names.items():
         if name in result:
             raise CheckpointError(f"two tensors are called {name!r} once {old!r} is renamed", field=old)

@@ -8,6 +8,7 @@ it later end this process, so the numbers are read into memory of our own.
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,18 @@ DTYPES = {
 """What weights and buffers may be made of; quantised types are not."""
 
 
+class TensorInfo(NamedTuple):
+    """What is known of a stored tensor before it is read."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether it holds real numbers."""
+        return self.dtype.is_floating_point
+
+
 class _Entry(NamedTuple):
     """Where one tensor lies in the data that follow the header."""
 
@@ -46,6 +59,48 @@ class _Entry(NamedTuple):
     shape: tuple[int, ...]
     begin: int
     end: int
+
+
+def describe_safetensors(path: Path) -> dict[str, TensorInfo]:
+    """Check a safetensors file and say what is in it, without reading the numbers.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Type and shape of every tensor by name.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        CheckpointError: If the file breaks a rule of the format or of this module.
+    """
+    with open_regular(path, error=CheckpointError) as file:
+        entries, _ = _read_header(file, path)
+        _ask_official_parser(path)
+    return {name: TensorInfo(entry.dtype, entry.shape) for name, entry in entries.items()}
+
+
+def stream_safetensors(path: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Read the tensors of a safetensors file into memory, one at a time.
+
+    Args:
+        path: The file.
+        names: Which of them; None for all.
+
+    Yields:
+        Names and tensors on the CPU, in the order of the file.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+        CheckpointError: If the file breaks a rule of the format or of this module.
+    """
+    with open_regular(path, error=CheckpointError) as file:
+        entries, start = _read_header(file, path)
+        _ask_official_parser(path)
+        for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+            if names is None or name in names:
+                file.seek(start + entry.begin)
+                yield name, _read_one(file, entry, path, name)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -61,14 +116,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: If nothing is there.
         CheckpointError: If the file breaks a rule of the format or of this module.
     """
-    with open_regular(path, error=CheckpointError) as file:
-        entries, start = _read_header(file, path)
-        _ask_official_parser(path)
-        tensors = {}
-        for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-            file.seek(start + entry.begin)
-            tensors[name] = _read_one(file, entry, path, name)
-    return tensors
+    return dict(stream_safetensors(path))
 
 
 def check_name(name: str, *, path: Path | None = None) -> None:

@@ -13,6 +13,7 @@ from sparse_encoder import __version__
 from sparse_encoder.checkpoint import LoadError
 
 COMMANDS = {
+    "convert": "turn weights in pickles (pytorch_model.bin) into safetensors, without running what is in them",
     "evaluate": "measure a model on a collection of documents, queries and judgements, and what a search costs",
     "prune-sweep": "measure ways to prune a model's vectors: quality, postings and size, encoding once",
     "quickstart": "train a small encoder on the docstrings of this machine, measure it against BM25, and search",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from sparse_encoder.checkpoint import CheckpointError, canonical_names, read_tensors
+from sparse_encoder.cli.main import main
 
 INDEX = "model.safetensors.index.json"
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -64,10 +65,8 @@ def test_one_pickle_is_read_with_a_warning_that_says_how_to_convert_it(tmp_path:
         found = read_tensors(tmp_path)
     assert len(caught) == 1
     assert found["a"].tolist() == [1, 1]
-    code = str(caught[0].message).split('-c "')[1].removesuffix('"')
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec(code, {})  # the command the warning gives
+    command = shlex.split(str(caught[0].message).splitlines()[1])  # the command the warning gives
+    assert command[0] == "sparse-encoder" and main(command[1:]) == 0
     assert read_tensors(tmp_path)["b"].item() == 3
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "pytorch_model.bin"]
 
@@ -129,7 +128,8 @@ def test_a_folder_without_weights_says_what_it_has(tmp_path: Path) -> None:
 def test_shards_lie_beside_their_index(sharded: Path, monkeypatch: pytest.MonkeyPatch, shard: object) -> None:
     save_file({"a": torch.ones(2)}, sharded.parent / "x.safetensors")
     put_index(sharded, {"a": shard, "b": ONE, "c": TWO})
-    monkeypatch.setattr("sparse_encoder.checkpoint.reading.read_safetensors", lambda _: pytest.fail("opened"))
+    opener = "sparse_encoder.checkpoint.safetensors_file.open_regular"
+    monkeypatch.setattr(opener, lambda *_, **__: pytest.fail("opened"))
     with pytest.raises(CheckpointError, match="a shard must be the name of a file beside its index") as caught:
         read_tensors(sharded)
     assert caught.value.field == "a"

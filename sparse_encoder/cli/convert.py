@@ -1,0 +1,112 @@
+"""``sparse-encoder convert FOLDER``: weights in pickles become safetensors, without running what is in the pickles."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+from torch import Tensor
+
+from sparse_encoder.backbone.families import family_of
+from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT
+from sparse_encoder.checkpoint import (
+    CheckpointError,
+    LoadError,
+    read_json_object,
+    read_tensors,
+    resolve_inside,
+    write_tensors,
+)
+
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say which options there are."""
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a model, or its modules, with pytorch_model.bin")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="a new folder for a copy of the model without its pickles (default: write beside the pickles)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read every pickle strictly and write its tensors as safetensors.
+
+    Raises:
+        FileNotFoundError: If the folder is not there.
+        NotADirectoryError: If it is a file.
+        FileExistsError: If the output is there and not empty.
+        ValueError: If the folder has no pickles, or safetensors beside them.
+        CheckpointError: If a pickle is damaged, or needs code to run.
+    """
+    root, output = options.folder.expanduser(), options.output
+    if not root.is_dir():
+        raise (NotADirectoryError if root.exists() else FileNotFoundError)(f"{root} is no folder with a model")
+    folders = [Path(folder) for folder, _, names in os.walk(root) if not set(_PICKLES).isdisjoint(names)]
+    if not folders:
+        raise ValueError(f"{root} has no {_PICKLES[0]}: there is nothing to convert")
+    if done := [str(folder) for folder in folders if any((folder / name).exists() for name in _SAFETENSORS)]:
+        raise ValueError(f"{done[0]} has safetensors beside its pickle already, and those are what is read")
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise FileExistsError(f"{output} is there and not an empty folder")
+    for folder in sorted(folders):
+        tensors = _without_ties(_read(folder), folder)
+        target = folder if output is None else output / folder.relative_to(root)
+        write_tensors(target, tensors)
+        print(f"{target}: {len(tensors)} tensors")
+    if output is not None:
+        _copy_the_rest(root, output)
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that it is a pickle is why this command was called
+        return read_tensors(folder, use_safetensors=False)
+
+
+def _without_ties(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Leave out second names that the model ties anyway; copy what shares memory for no reason that is known."""
+    places: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel():
+            places.setdefault((tensor.data_ptr(), tuple(tensor.shape)), []).append(name)
+    tied = _tied_names(folder)
+    left_out = {name for names in places.values() if len(names) > 1 for name in names if name in tied}
+    first = {names[0] for names in ([n for n in names if n not in left_out] for names in places.values()) if names}
+    return {
+        name: tensor if name in first or not tensor.numel() else tensor.clone()
+        for name, tensor in tensors.items()
+        if name not in left_out
+    }
+
+
+def _tied_names(folder: Path) -> set[str]:
+    """Return the names of a decoder that is the word embeddings; none for a module that is no backbone."""
+    try:
+        family = family_of(read_json_object(resolve_inside(folder, "config.json")))
+    except (LoadError, FileNotFoundError):
+        return set()
+    names = {theirs for theirs, ours in family.head_rows if ours == HEAD_WEIGHT}
+    has_bias = any(ours == HEAD_BIAS for _, ours in family.head_rows)
+    return names | ({family.decoder_bias_copy} if has_bias and family.decoder_bias_copy else set())
+
+
+def _copy_the_rest(root: Path, output: Path) -> None:
+    """Copy the files that are no weights of any library; links may not lead out of the model."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name in _PICKLES or name.endswith((".bin", ".h5", ".msgpack", ".ckpt", ".pt", ".pth")):
+                continue
+            relative = (Path(folder) / name).relative_to(root)
+            source = resolve_inside(root, relative.as_posix(), error=CheckpointError)
+            if not source.is_file():
+                raise CheckpointError("must be a regular file", path=source)
+            (output / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, output / relative)

@@ -64,6 +64,10 @@ def test_a_new_repository(hub: FakeHub) -> None:
         "commit_description": None,
         "create_pr": False,
         "revision": None,
+        "path_in_repo": None,
+        "allow_patterns": None,
+        "ignore_patterns": None,
+        "delete_patterns": None,
     }
     assert "branch" not in calls
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_encoder.checkpoint import staged_folder
-from sparse_encoder.publishing import Upload
+from sparse_encoder.checkpoint.hub_push import HubTarget
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.hub_uploads import Commit, UploadQueue, set_aside
 
@@ -135,19 +135,20 @@ class HubPublisher:
                     folder=set_aside(checkpoint, self.output_dir, linked=lambda name: True),
                     message=f"{message}, checkpoint",
                     path_in_repo=LAST_CHECKPOINT if self.strategy == "checkpoint" else checkpoint.name,
-                    removed="*",
+                    removed=("*",),
                     set_aside=True,
                 )
             )
         return commits
 
-    def _target(self, *, token: str | None = None, revision: str | None = None, private: bool | None = None) -> Upload:
-        return Upload(
+    def _target(
+        self, *, token: str | None = None, revision: str | None = None, private: bool | None = None
+    ) -> HubTarget:
+        return HubTarget(
             repo_id=self.repo_id,
             token=self.args.hub_token if token is None else token,
             private=self.args.hub_private_repo if private is None else private,
             revision=self.args.hub_revision if revision is None else revision,
-            exist_ok=True,
         )
 
 

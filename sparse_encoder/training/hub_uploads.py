@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 
 from sparse_encoder.checkpoint.atomic import temporary_name
 from sparse_encoder.checkpoint.hub_names import redacted
-from sparse_encoder.publishing import Upload, open_repository, without_secrets
+from sparse_encoder.checkpoint.hub_push import (
+    FolderCommit,
+    HubTarget,
+    commit_folder,
+    open_repository,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -33,15 +39,9 @@ IGNORED = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Commit:
-    """One folder for one commit."""
+class Commit(FolderCommit):
+    """One folder for one commit of a run."""
 
-    folder: Path
-    message: str
-    path_in_repo: str = ""
-    """Where the files go; ``""`` is the top."""
-    removed: str | None = None
-    """Pattern of files at ``path_in_repo`` that are removed unless they are in the folder."""
     set_aside: bool = False
     """Whether the folder was made for this commit alone and goes with it."""
 
@@ -55,14 +55,14 @@ class UploadQueue:
     def __init__(self) -> None:
         self._jobs: list[Future[CommitInfo]] = []
         self._pool: ThreadPoolExecutor | None = None
-        self._opened: dict[Upload, str] = {}
+        self._opened: dict[HubTarget, str] = {}
 
     @property
     def is_busy(self) -> bool:
         """Whether an upload runs or waits for its turn."""
         return any(not job.done() for job in self._jobs)
 
-    def submit(self, target: Upload, commits: Sequence[Commit], *, log_failure: bool = True) -> Future[CommitInfo]:
+    def submit(self, target: HubTarget, commits: Sequence[Commit], *, log_failure: bool = True) -> Future[CommitInfo]:
         """Upload some folders as soon as all earlier uploads are through.
 
         Args:
@@ -91,7 +91,7 @@ class UploadQueue:
             self._pool.submit(int).result()  # the thread comes to it when all before is through, and in the log
         self._jobs = []
 
-    def _upload(self, target: Upload, commits: tuple[Commit, ...]) -> CommitInfo:
+    def _upload(self, target: HubTarget, commits: tuple[Commit, ...]) -> CommitInfo:
         try:
             done = [without_secrets(partial(self._send, target, commit), target.token) for commit in commits]
         finally:
@@ -100,20 +100,14 @@ class UploadQueue:
                     shutil.rmtree(commit.folder, ignore_errors=True)
         return done[0]
 
-    def _send(self, target: Upload, commit: Commit) -> CommitInfo:
+    def _send(self, target: HubTarget, commit: Commit) -> CommitInfo:
         from huggingface_hub import HfApi  # heavy, and of use only here
 
         if target not in self._opened:
             self._opened[target] = open_repository(target)[1]
-        return HfApi(token=target.token).upload_folder(
-            repo_id=self._opened[target],
-            folder_path=commit.folder,
-            path_in_repo=commit.path_in_repo or None,
-            commit_message=commit.message,
-            revision=target.revision,
-            ignore_patterns=list(IGNORED) if not commit.path_in_repo else None,
-            delete_patterns=commit.removed,
-        )
+        if not commit.path_in_repo:
+            commit = replace(commit, ignored=IGNORED)
+        return commit_folder(HfApi(token=target.token), self._opened[target], target, commit)
 
 
 def set_aside(source: Path, output_dir: Path, *, linked: Callable[[str], bool]) -> Path:
@@ -153,7 +147,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _log_failure(job: Future[CommitInfo], target: Upload) -> None:
+def _log_failure(job: Future[CommitInfo], target: HubTarget) -> None:
     fault = None if job.cancelled() else job.exception()
     if fault is not None:
         text = redacted(str(fault), target.token)

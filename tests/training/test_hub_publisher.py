@@ -15,7 +15,7 @@ from checkpoint_helpers import tree_of
 from hub_server import CLIENTS_OWN, TOKEN, FakeApi, WritableHub, writable_hub
 from training_helpers import Anything, arguments, trainer
 
-from sparse_encoder.publishing import without_secrets
+from sparse_encoder.checkpoint.hub_push import without_secrets
 from sparse_encoder.training.hub import HubPublisher, model_files
 from sparse_encoder.training.hub_uploads import set_aside
 
@@ -110,7 +110,7 @@ def test_each_strategy_makes_its_commits(api: FakeApi, tmp_path: Path, strategy:
         whole = upload["path_in_repo"] is not None
         checkpoint = tree_of(tmp_path / "run" / f"checkpoint-{step}")
         assert sorted(upload["files"]) == (sorted(checkpoint) if whole else MODEL)
-        assert upload["delete_patterns"] == ("*" if whole else None)
+        assert upload["delete_patterns"] == (["*"] if whole else None)
         assert upload["ignore_patterns"] is None if whole else "checkpoint-*" in upload["ignore_patterns"]
     if strategy != "end":
         output = tree_of(tmp_path / "run")

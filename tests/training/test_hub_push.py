@@ -100,7 +100,7 @@ def test_each_strategy_makes_its_commits(api: FakeApi, tmp_path: Path, kind: str
         assert files["model.safetensors"] == f"step {step}".encode()
         assert "tokenizer.json" in files and upload["repo_id"] == "me/pushed"
         assert files.get("checkpoint/model.safetensors") == (f"step {step}".encode() if kind == "checkpoint" else None)
-        assert upload["delete_patterns"] == ("checkpoint/*" if kind == "checkpoint" else None)
+        assert upload["delete_patterns"] == (["checkpoint/*"] if kind == "checkpoint" else None)
 
 
 def test_an_upload_that_runs_makes_the_next_be_left_out_but_never_the_last(api: FakeApi, tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sparse_encoder.checkpoint import CheckpointError, write_text
+from sparse_encoder.checkpoint.hub_push import HubTarget
 from sparse_encoder.checkpoint.writing import system_errors
 from sparse_encoder.model_card import SparseEncoderModelCardData
-from sparse_encoder.publishing import Upload
 from sparse_encoder.training.card.create import CardOptions
 from sparse_encoder.training.card.generic import generic_card, write_generic_card
 from sparse_encoder.training.checkpoints.folders import settle_folder, sweep
@@ -103,7 +103,7 @@ class HubPushCallback(TrainerCallback):
         self.save_strategy, self.save_steps = strategy, save_steps
         self.tokenizer, self.checkpoint = tokenizer, checkpoint
         self.card_options = CardOptions(**model_card_args)
-        self.target = Upload(repo_id=hub_model_id or self.output_dir.name, token=hub_token, exist_ok=True)
+        self.target = HubTarget(repo_id=hub_model_id or self.output_dir.name, token=hub_token)
         self.uploads = UploadQueue()
 
     def on_train_begin(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
@@ -204,7 +204,7 @@ class HubPushCallback(TrainerCallback):
         self.uploads.submit(self.target, [self._commit(folder, message, set_aside=True)])
 
     def _commit(self, folder: Path, message: str, *, set_aside: bool = False) -> Commit:
-        removed = f"{CHECKPOINT}/*" if self.checkpoint and (folder / CHECKPOINT).is_dir() else None
+        removed = (f"{CHECKPOINT}/*",) if self.checkpoint and (folder / CHECKPOINT).is_dir() else ()
         return Commit(folder=folder, message=message, removed=removed, set_aside=set_aside)
 
 

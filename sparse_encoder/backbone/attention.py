@@ -21,6 +21,8 @@ class AttentionContext(NamedTuple):
     """Added to the scores: 0 where a token may look, hugely negative elsewhere; (B, 1, 1, T) or (B, 1, T, T)."""
     rotation: Rotation | None
     """Angles of the places, for rotary positions."""
+    head_mask: Tensor | None = None
+    """What each head's part is multiplied with, all heads that there were at first, (1 or B, H, 1, 1)."""
 
 
 def attention_bias(attention_mask: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
@@ -110,6 +112,10 @@ class Attention(nn.Module):
         if implementation not in ATTENTIONS:
             raise ValueError(f"unknown attention {implementation!r}; choose from {sorted(ATTENTIONS)}")
         self.num_heads = num_heads
+        """Heads that are there."""
+        self.head_size = hidden_size // num_heads
+        self.pruned_heads: tuple[int, ...] = ()
+        """Numbers of the heads that were taken out."""
         self.dropout = Dropout(dropout)  # a module, so that scripts which set `p` on all of them reach this one
         self.attend = ATTENTIONS[implementation]
         if fused_qkv:
@@ -121,6 +127,16 @@ class Attention(nn.Module):
             self.v = nn.Linear(hidden_size, hidden_size, bias=bias)
         self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
 
+    @property
+    def kept_heads(self) -> list[int]:
+        """First numbers of the heads that are there, in order."""
+        return [head for head in range(self.num_heads + len(self.pruned_heads)) if head not in self.pruned_heads]
+
+    @property
+    def all_head_size(self) -> int:
+        """Width of all heads together."""
+        return self.num_heads * self.head_size
+
     def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
         """Mix the tokens of each text.
 
@@ -131,12 +147,15 @@ class Attention(nn.Module):
         Returns:
             Mixed hidden states, (B, T, D).
         """
-        num_texts, num_tokens, hidden_size = hidden.shape
+        num_texts, num_tokens, _ = hidden.shape
         joined = (self.q(hidden), self.k(hidden), self.v(hidden)) if self.qkv is None else self.qkv(hidden).chunk(3, -1)
         q, k, v = (part.view(num_texts, num_tokens, self.num_heads, -1) for part in joined)  # (B, T, H, K)
         if context.rotation is not None:
             q, k = rotate(q, context.rotation), rotate(k, context.rotation)
         dropout = self.dropout.p if self.training else 0.0
         mixed = self.attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), context.bias, dropout)
-        output: Tensor = self.output(mixed.transpose(1, 2).reshape(num_texts, num_tokens, hidden_size))
+        if context.head_mask is not None:  # one number a head: the same product as with its probabilities
+            mask = context.head_mask[:, self.kept_heads] if self.pruned_heads else context.head_mask
+            mixed = mixed * mask.to(mixed.dtype)
+        output: Tensor = self.output(mixed.transpose(1, 2).reshape(num_texts, num_tokens, self.all_head_size))
         return output

@@ -82,6 +82,8 @@ class TransformerConfig:
     """Largest distance a local layer sees, in tokens, to either side."""
     layer_order: tuple[int, ...] | None = None
     """Which layer's weights run at each step, for families that share them. None: each layer once."""
+    pruned_heads: tuple[tuple[int, ...], ...] | None = None
+    """Attention heads that each layer with weights of its own has lost, by their first numbers. None: none."""
 
     activation: str = "gelu"
     gated: bool = False
@@ -161,11 +163,23 @@ class TransformerConfig:
                 raise FieldError(f"must have {self.num_layers} entries, got {len(self.layer_types)}", "layer_types")
             for layer_type in self.layer_types:
                 self._check_choice("layer_types", layer_type, get_args(LayerType))
+        if self.pruned_heads is not None:
+            self._check_pruned_heads(self.pruned_heads)
         if self.layer_order is not None:
             if not 1 <= len(self.layer_order) <= LARGEST["num_layers"]:
                 raise FieldError(f"must have 1 to {LARGEST['num_layers']} steps", "layer_order")
             if not all(0 <= layer < self.num_layers for layer in self.layer_order):
                 raise FieldError(f"must name layers below {self.num_layers}", "layer_order")
+
+    def _check_pruned_heads(self, pruned: tuple[tuple[int, ...], ...]) -> None:
+        if len(pruned) != self.num_layers:
+            raise FieldError(f"must have {self.num_layers} entries, got {len(pruned)}", "pruned_heads")
+        for layer, heads in enumerate(pruned):
+            if any(not 0 <= head < self.num_heads for head in heads):
+                rule = f"must name heads below {self.num_heads}, got {heads} in layer {layer}"
+                raise FieldError(rule, "pruned_heads")
+            if len(set(heads)) == self.num_heads:
+                raise FieldError(f"must leave layer {layer} a head, got all {self.num_heads}", "pruned_heads")
 
     @property
     def head_size(self) -> int:

@@ -10,7 +10,26 @@ from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS
 
 
-class MaskedLanguageHead(nn.Module):
+class VocabularyHead(nn.Module):
+    """What a head with a table of the vocabulary has, whatever it does before."""
+
+    weight: nn.Parameter
+    """Of the decoder, (V, E)."""
+    bias: nn.Parameter | None
+    """Of the decoder, (V,); None for a model without."""
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the table, E."""
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the table, V."""
+        return self.weight.shape[0]
+
+
+class MaskedLanguageHead(VocabularyHead):
     r"""Score every word of the vocabulary at every place.
 
     .. math:: W \, n(a(D h)) + b
@@ -27,9 +46,7 @@ class MaskedLanguageHead(nn.Module):
         self.activate = ACTIVATIONS[config.head_activation].new
         self.norm = nn.LayerNorm(config.word_size, eps=config.norm_eps, bias=config.norm_bias)
         self.weight = nn.Parameter(torch.empty(config.vocab_size, config.word_size))
-        """Of the decoder, (V, E)."""
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
-        """Of the decoder, (V,); None for a model without."""
 
     def transform(self, hidden: Tensor) -> Tensor:
         """Return what the decoder reads: hidden states (.., D) become (.., E)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import sqrt
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from sparse_encoder.backbone.attention import Attention
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.embeddings import Embeddings
 from sparse_encoder.backbone.feed_forward import FeedForward
-from sparse_encoder.backbone.heads import MaskedLanguageHead
+from sparse_encoder.backbone.heads import MaskedLanguageHead, VocabularyHead
 
 
 @torch.no_grad()
@@ -28,24 +29,79 @@ def initialize(model: nn.Module, config: TransformerConfig) -> None:
         model: Its parameters are overwritten.
         config: The rule.
     """
-    smaller = _residual_writers(model) if config.initializer_cutoff is not None else set()
+    roles = roles_of(model)
     for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.reset_parameters()
-        elif isinstance(module, (nn.Linear, nn.Embedding)):
-            _draw(module.weight, config, smaller=module in smaller)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                module.bias.zero_()
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                module.weight[module.padding_idx].zero_()
+        initialize_module(module, config, roles)
+
+
+class Roles(NamedTuple):
+    """Modules whose rule depends on their place in the model."""
+
+    residual_writers: frozenset[nn.Module]
+    """Their output is added to the residual stream, or starts the head."""
+    position_tables: frozenset[nn.Module]
+
+
+def roles_of(model: nn.Module) -> Roles:
+    """Find the modules of a model whose place decides how they are drawn."""
+    writers: set[nn.Module] = set()
+    positions: set[nn.Module] = set()
+    for module in model.modules():
+        if isinstance(module, Attention):
+            writers.add(module.output)
+        elif isinstance(module, FeedForward):
+            writers.add(module.down)
         elif isinstance(module, MaskedLanguageHead):
-            if not config.tie_word_embeddings:
-                _draw(module.weight, config, smaller=config.initializer_cutoff is not None)
-            if module.bias is not None:
-                module.bias.zero_()
-    for module in model.modules():
-        if isinstance(module, Embeddings) and module.position is not None and config.sinusoidal_positions:
-            module.position.weight.copy_(sinusoids(*module.position.weight.shape))
+            writers.add(module.dense)
+        elif isinstance(module, Embeddings) and module.position is not None:
+            positions.add(module.position)
+    return Roles(frozenset(writers), frozenset(positions))
+
+
+@torch.no_grad()
+def initialize_module(module: nn.Module, config: TransformerConfig, roles: Roles) -> None:
+    """Fill one module's own parameters as :func:`initialize` says; what it holds inside is left alone.
+
+    Args:
+        module: Of a kind without a rule it stays as it is.
+        config: The rule.
+        roles: Those of the model that it is in.
+    """
+    if isinstance(module, nn.LayerNorm):
+        module.reset_parameters()
+    elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
+        _draw(module.weight, config, smaller=module in roles.residual_writers)
+        if isinstance(module, (nn.Linear, nn.Conv1d)) and module.bias is not None:
+            module.bias.zero_()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
+        if module in roles.position_tables and config.sinusoidal_positions:
+            module.weight.copy_(sinusoids(*module.weight.shape))
+    elif isinstance(module, VocabularyHead):
+        if not config.tie_word_embeddings:
+            _draw(module.weight, config, smaller=True)
+        if module.bias is not None:
+            module.bias.zero_()
+
+
+def drawn_rows(
+    table: Tensor, added: int, config: TransformerConfig, *, of_head: bool, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw rows for a table as :func:`initialize` draws it whole.
+
+    Args:
+        table: Rows that are there, (V, E).
+        added: How many to draw.
+        config: The rule.
+        of_head: Whether it is the table of a head, not the word embeddings.
+        generator: Of the table's device; None means torch's own.
+
+    Returns:
+        Tensor of shape (added, E), and of the table's dtype and device.
+    """
+    rows = table.new_empty(added, table.shape[1])
+    _draw(rows, config, smaller=of_head, generator=generator)
+    return rows
 
 
 def sinusoids(num_positions: int, size: int) -> Tensor:
@@ -69,24 +125,14 @@ def sinusoids(num_positions: int, size: int) -> Tensor:
     return torch.where(features % 2 == 0, angles.sin(), angles.cos()).float()
 
 
-def _residual_writers(model: nn.Module) -> set[nn.Module]:
-    writers: set[nn.Module] = set()
-    for module in model.modules():
-        if isinstance(module, Attention):
-            writers.add(module.output)
-        elif isinstance(module, FeedForward):
-            writers.add(module.down)
-        elif isinstance(module, MaskedLanguageHead):
-            writers.add(module.dense)
-    return writers
-
-
-def _draw(weight: Tensor, config: TransformerConfig, *, smaller: bool) -> None:
+def _draw(
+    weight: Tensor, config: TransformerConfig, *, smaller: bool, generator: torch.Generator | None = None
+) -> None:
     deviation = config.initializer_range
+    if config.initializer_cutoff is None:
+        weight.normal_(0.0, deviation, generator=generator)
+        return
     if smaller:
         deviation /= sqrt(2.0 * len(config.steps))
-    if config.initializer_cutoff is None:
-        weight.normal_(0.0, deviation)
-    else:
-        edge = config.initializer_cutoff * deviation
-        nn.init.trunc_normal_(weight, std=deviation, a=-edge, b=edge)
+    edge = config.initializer_cutoff * deviation
+    nn.init.trunc_normal_(weight, std=deviation, a=-edge, b=edge, generator=generator)

@@ -14,19 +14,19 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import chosen_dtype
+from sparse_encoder.backbone.editing import ModelEditing
 from sparse_encoder.backbone.facts import ModelFacts
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT, Family
-from sparse_encoder.backbone.heads import MaskedLanguageHead
+from sparse_encoder.backbone.heads import MaskedLanguageHead, VocabularyHead
 from sparse_encoder.backbone.hub_mixin import ModelPublishing
-from sparse_encoder.backbone.initialization import initialize
 from sparse_encoder.backbone.saving import CONFIG_NAME
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.backbone.weights import LoadReport, check_complete, key_table, settle_tie, to_our_names
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PretrainedModel(ModelFacts, ModelPublishing, ABC):
+class PretrainedModel(ModelEditing, ModelFacts, ModelPublishing, ABC):
     """Own a backbone and know where it came from; build one by :meth:`from_pretrained` or :meth:`from_config`.
 
     Args:
@@ -45,12 +45,17 @@ class PretrainedModel(ModelFacts, ModelPublishing, ABC):
         attn_implementation: ``"sdpa"`` or ``"eager"``.
     """
 
+    config_class: ClassVar[type[TransformerConfig]] = TransformerConfig
+    base_model_prefix: ClassVar[str] = "backbone"
+    """Name of the attribute that holds the backbone."""
     has_head: bool
 
     def __init__(
         self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
     ) -> None:
         super().__init__()
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config must be a {self.config_class.__name__}, got {type(config).__name__}")
         self.config = config
         self.hf_config = deepcopy(dict(hf_config))
         self.load_report: LoadReport | None = None
@@ -64,11 +69,9 @@ class PretrainedModel(ModelFacts, ModelPublishing, ABC):
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
     ) -> Tensor:
         """Run the model; arguments as :meth:`Transformer.forward`."""
-
-    def tie_weights(self) -> None:
-        """Make parameters that are one thing one object; nothing to do without a head."""
 
     @classmethod
     def from_config(
@@ -94,8 +97,7 @@ class PretrainedModel(ModelFacts, ModelPublishing, ABC):
         with torch.device("meta"):
             model = cls(config, hf_config, attn_implementation=attn_implementation)
         model = model.to_empty(device="cpu").to(chosen)
-        initialize(model, config)
-        model.tie_weights()
+        model.init_weights()
         return model
 
     @classmethod
@@ -132,6 +134,7 @@ class PretrainedModel(ModelFacts, ModelPublishing, ABC):
         chosen = chosen_dtype(dtype, hf_config, stored.values(), path=folder / CONFIG_NAME)
         model.load_state_dict({name: named.tensors[name].to(chosen) for name in wanted}, assign=True)
         model.tie_weights()
+        model.mark_initialized()
         model.load_report = named.report()
         return model.eval()
 
@@ -146,13 +149,10 @@ class PretrainedModel(ModelFacts, ModelPublishing, ABC):
         family = self.family
         return family.masked_language_architecture if self.has_head else family.encoder_architecture
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Recompute each layer in the backward pass: less memory, one more forward pass; in training only."""
-        self.backbone.gradient_checkpointing = True
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        self.backbone.gradient_checkpointing = False
+    @property
+    def base_model(self) -> Transformer:
+        """The backbone."""
+        return self.backbone
 
 
 class EncoderModel(PretrainedModel):
@@ -166,9 +166,10 @@ class EncoderModel(PretrainedModel):
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
     ) -> Tensor:
         """Return hidden states, (B, T, D); arguments as :meth:`Transformer.forward`."""
-        hidden: Tensor = self.backbone(input_ids, attention_mask, token_type_ids, position_ids)
+        hidden: Tensor = self.backbone(input_ids, attention_mask, token_type_ids, position_ids, head_mask)
         return hidden
 
 
@@ -190,12 +191,12 @@ class MaskedLanguageModel(PretrainedModel):
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
     ) -> Tensor:
         """Return logits, (B, T, V); arguments as :meth:`Transformer.forward`."""
-        logits: Tensor = self.head(self.backbone(input_ids, attention_mask, token_type_ids, position_ids))
+        logits: Tensor = self.head(self.backbone(input_ids, attention_mask, token_type_ids, position_ids, head_mask))
         return logits
 
-    def tie_weights(self) -> None:
-        """Make the decoder's weight the word embeddings, if the config says they are one."""
-        if self.config.tie_word_embeddings:
-            self.head.weight = cast(nn.Parameter, self.backbone.embeddings.word.weight)
+    def vocabulary_head(self) -> VocabularyHead:
+        """Return the head."""
+        return self.head

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from sparse_encoder.backbone.attention import Attention, AttentionContext, attention_bias
+from sparse_encoder.backbone.checkpointing import Checkpointing
 from sparse_encoder.backbone.config import LayerType, TransformerConfig
 from sparse_encoder.backbone.embeddings import Embeddings
 from sparse_encoder.backbone.feed_forward import FeedForward
+from sparse_encoder.backbone.head_masks import head_mask_by_layer
 from sparse_encoder.backbone.layer import Layer
+from sparse_encoder.backbone.pruning import apply_pruning
 from sparse_encoder.backbone.rope import rotation
 
 
@@ -28,13 +30,19 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, *, attn_implementation: str = "sdpa") -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
-        """Recompute each layer in the backward pass instead of keeping its activations; in training only."""
+        self.checkpointing: Checkpointing | None = None
+        """Which layers are computed again in the backward pass instead of keeping their activations; in training."""
         self.embeddings = build_embeddings(config)
         self.layers = nn.ModuleList(
             build_layer(config, layer, attn_implementation) for layer in range(config.num_layers)
         )
+        apply_pruning(self.layers, config.pruned_heads)
         self.final_norm = build_norm(config, config.hidden_size) if config.pre_norm else None
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether any layer is computed again in the backward pass."""
+        return self.checkpointing is not None
 
     def forward(
         self,
@@ -42,6 +50,7 @@ class Transformer(nn.Module):
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
     ) -> Tensor:
         """Encode a batch.
 
@@ -50,6 +59,8 @@ class Transformer(nn.Module):
             attention_mask: 1 for a token, 0 for padding, (B, T).
             token_type_ids: Token types, (B, T); None stands for zeros.
             position_ids: Places of the tokens, (T,) or (B, T); None counts them as the family does.
+            head_mask: What attention heads are multiplied with, (H,), or (L, H) for each of L steps through a layer;
+                heads keep their first numbers when others are pruned.
 
         Returns:
             Hidden states, (B, T, D). Those of padding are finite and mean nothing.
@@ -61,12 +72,20 @@ class Transformer(nn.Module):
         self._check_call(input_ids, attention_mask, token_type_ids)
         hidden: Tensor = self.embeddings(input_ids, token_type_ids, position_ids)
         contexts = self._contexts(input_ids, attention_mask, position_ids, hidden.dtype)
-        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        for index in self.config.steps:
+        head_masks = self._head_masks(head_mask, hidden.dtype)
+        recompute = self.checkpointing if self.training and torch.is_grad_enabled() else None
+        for step, index in enumerate(self.config.steps):
             layer = self.layers[index]
-            context = contexts[self.config.layer_type(index)]
-            hidden = checkpoint(layer, hidden, context, use_reentrant=False) if recompute else layer(hidden, context)
+            context = contexts[self.config.layer_type(index)]._replace(head_mask=head_masks[step])
+            hidden = layer(hidden, context) if recompute is None else recompute.run(step, layer, hidden, context)
         return hidden if self.final_norm is None else self.final_norm(hidden)
+
+    def _head_masks(self, mask: Tensor | None, dtype: torch.dtype) -> Tensor | list[None]:
+        """Split a mask of heads by step."""
+        by_step = head_mask_by_layer(mask, len(self.config.steps), dtype)
+        if isinstance(by_step, Tensor) and by_step.shape[2] != self.config.num_heads:
+            raise ValueError(f"head_mask must have {self.config.num_heads} heads, got {by_step.shape[2]}")
+        return by_step
 
     def _check_call(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> None:
         if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:

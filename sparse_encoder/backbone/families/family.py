@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sparse_encoder.backbone.config import FieldError, TransformerConfig
+from sparse_encoder.backbone.families.pruned import read_pruned_heads
 from sparse_encoder.backbone.families.reader import ConfigReader
 
 Rows = tuple[tuple[str, str], ...]
@@ -66,7 +67,8 @@ class Family:
             for field, key in self.config_keys.items()
         }
         try:
-            return self.adjust(reader, replace(self.defaults, **values))
+            config = self.adjust(reader, replace(self.defaults, **values))
+            return replace(config, pruned_heads=read_pruned_heads(reader, config.num_layers))
         except FieldError as error:
             raise reader.error(self.config_keys.get(error.field, error.field), error.rule) from error
 

@@ -1,0 +1,29 @@
+"""All that changes a model in place, as bases of a pretrained model; one file for each idea.
+
+::
+
+    ModelEditing
+    ├── RandomWeights        init_weights, post_init           random_weights.py
+    │   └── VocabularyEditing   embeddings, resize, tie        vocabulary_editing.py
+    ├── HeadEditing          prune_heads, get_head_mask        head_editing.py
+    └── Recomputing          gradient checkpointing            recomputing.py
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sparse_encoder.backbone.head_editing import HeadEditing
+from sparse_encoder.backbone.random_weights import RandomWeights
+from sparse_encoder.backbone.recomputing import Recomputing
+
+
+class ModelEditing(RandomWeights, HeadEditing, Recomputing):
+    """Edit a model in place."""
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Take other word embeddings, as in :class:`VocabularyEditing`; gradients are asked of them as of the old."""
+        asked = self._input_hook is not None
+        super().set_input_embeddings(value)
+        if asked:
+            self.enable_input_require_grads()

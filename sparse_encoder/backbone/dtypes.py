@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparse_encoder.checkpoint import ConfigError
 
@@ -19,8 +18,9 @@ DTYPE_KEYS = ("dtype", "torch_dtype")
 def chosen_dtype(
     asked: torch.dtype | str | None,
     hf_config: Mapping[str, Any],  # Any: parsed JSON
-    stored: Iterable[Tensor] = (),
+    stored: Iterable[torch.dtype] = (),
     *,
+    in_index: str | None = None,
     path: Path | None = None,
 ) -> torch.dtype:
     """Decide the dtype of a model's parameters.
@@ -28,23 +28,24 @@ def chosen_dtype(
     Args:
         asked: A dtype or its name; None and ``"auto"`` look on.
         hf_config: The content of a ``config.json``; may name one.
-        stored: The first floating tensor decides otherwise; float32 if there is none.
+        stored: What tensors have; the first floating one decides otherwise; float32 if there is none.
+        in_index: What the index of the weight files names, which counts before what tensors have.
         path: Where the config came from, for errors.
 
     Raises:
         ValueError: If the dtype asked for is not one that models compute in.
-        ConfigError: If that of the config is not.
+        ConfigError: If that of the config or of the index is not.
     """
     if asked is not None and asked != "auto":
         name = str(asked).removeprefix("torch.")
         if name not in DTYPES:
             raise ValueError(f"unknown dtype {asked!r}; choose from {sorted(DTYPES)} or 'auto'")
         return DTYPES[name]
-    for key in DTYPE_KEYS:
-        if hf_config.get(key) not in (None, "auto"):
-            name = str(hf_config[key]).removeprefix("torch.")
+    named = [(key, hf_config.get(key)) for key in DTYPE_KEYS]
+    for key, value in (*named, ("metadata.dtype of the index", in_index)):
+        if value not in (None, "auto"):
+            name = str(value).removeprefix("torch.")
             if name not in DTYPES:
-                message = f"unknown dtype {hf_config[key]!r:.100}; choose from {sorted(DTYPES)}"
-                raise ConfigError(message, path=path, field=key)
+                raise ConfigError(f"unknown dtype {value!r:.100}; choose from {sorted(DTYPES)}", path=path, field=key)
             return DTYPES[name]
-    return next((tensor.dtype for tensor in stored if tensor.is_floating_point()), torch.float32)
+    return next((dtype for dtype in stored if dtype.is_floating_point), torch.float32)

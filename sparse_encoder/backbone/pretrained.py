@@ -12,8 +12,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -23,20 +21,19 @@ from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import chosen_dtype
 from sparse_encoder.backbone.editing import ModelEditing
 from sparse_encoder.backbone.facts import ModelFacts
-from sparse_encoder.backbone.families import family_of, read_config
-from sparse_encoder.backbone.families.family import HEAD_WEIGHT, Family
+from sparse_encoder.backbone.families import family_of, read_config, respell
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS, Family
 from sparse_encoder.backbone.heads import MaskedLanguageHead, VocabularyHead
 from sparse_encoder.backbone.hub_mixin import ModelPublishing
-from sparse_encoder.backbone.saving import CONFIG_NAME
+from sparse_encoder.backbone.loading.mixin import ModelLoading
 from sparse_encoder.backbone.transformer import Transformer
-from sparse_encoder.backbone.weights import LoadReport, check_complete, key_table, settle_tie, to_our_names
-from sparse_encoder.checkpoint import read_json_object, read_tensors
+from sparse_encoder.backbone.weights import LoadReport
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PretrainedModel(ModelEditing, ModelFacts, ModelPublishing, ABC):
+class PretrainedModel(ModelLoading, ModelEditing, ModelFacts, ModelPublishing, ABC):
     """Own a backbone and know where it came from; build one by :meth:`from_pretrained` or :meth:`from_config`.
 
     Args:
@@ -57,7 +54,7 @@ class PretrainedModel(ModelEditing, ModelFacts, ModelPublishing, ABC):
         if not isinstance(config, self.config_class):
             raise TypeError(f"config must be a {self.config_class.__name__}, got {type(config).__name__}")
         self.config = config
-        self.hf_config = deepcopy(dict(hf_config))
+        self.hf_config = deepcopy(respell(hf_config, config))
         self.load_report: LoadReport | None = None
         """What became of the checkpoint's tensors; None for a model of random weights."""
         self.backbone = Transformer(config, attn_implementation=attn_implementation)
@@ -100,44 +97,6 @@ class PretrainedModel(ModelEditing, ModelFacts, ModelPublishing, ABC):
         model.init_weights()
         return model
 
-    @classmethod
-    def from_pretrained(
-        cls, folder: Path | str, *, dtype: torch.dtype | str | None = None, attn_implementation: str = "sdpa"
-    ) -> Self:
-        """Load a model strictly from a folder; it comes in evaluation mode.
-
-        Args:
-            folder: Holds ``config.json`` and the weights.
-            dtype: Of the parameters; None and ``"auto"`` take what the config says, else what the first weight has.
-            attn_implementation: ``"sdpa"`` or ``"eager"``.
-
-        Raises:
-            FileNotFoundError: If there is no ``config.json``.
-            ConfigError: If the config is not one of ours or has a value out of range.
-            CheckpointError: If a tensor is missing, unexpected or of another shape; the message lists them.
-            ValueError: If ``dtype`` or ``attn_implementation`` is unknown.
-        """
-        folder = Path(folder)
-        hf_config = read_json_object(folder / CONFIG_NAME)
-        family, config = family_of(hf_config, folder / CONFIG_NAME), read_config(hf_config, folder / CONFIG_NAME)
-        stored = read_tensors(folder)
-        named = to_our_names(stored, family, config, with_head=cls.has_head, path=folder)
-        if cls.has_head and settle_tie(named, config) != config.tie_word_embeddings:
-            config = replace(config, tie_word_embeddings=False)
-            hf_config = {**hf_config, "tie_word_embeddings": False}
-        with torch.device("meta"):
-            model = cls(config, hf_config, attn_implementation=attn_implementation)
-        wanted = model.state_dict()
-        if config.tie_word_embeddings and HEAD_WEIGHT not in named.tensors:
-            wanted.pop(HEAD_WEIGHT, None)  # missing under its other name
-        check_complete(named, wanted, key_table(family, config), what=model.architecture, path=folder)
-        chosen = chosen_dtype(dtype, hf_config, stored.values(), path=folder / CONFIG_NAME)
-        model.load_state_dict({name: named.tensors[name].to(chosen) for name in wanted}, assign=True)
-        model.tie_weights()
-        model.mark_initialized()
-        model.load_report = named.report()
-        return model.eval()
-
     @property
     def family(self) -> Family:
         """The family whose names the files use."""
@@ -177,6 +136,7 @@ class MaskedLanguageModel(PretrainedModel):
     """A backbone with a masked-language head: token ids in, logits out."""
 
     has_head = True
+    tied_targets = {HEAD_WEIGHT: WORD_EMBEDDINGS}
 
     def __init__(
         self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"

@@ -1,0 +1,149 @@
+"""Where parameters go: one device, or several by the plan of accelerate, with the disk as the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.backbone.loading.options import DeviceOptions
+
+PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
+NO_SPLIT = ("Layer",)
+"""Classes whose parameters stay together."""
+_READ_WHOLE = ["Embeddings", "Layer", "MaskedLanguageHead"]
+"""Classes that use parameters of their parts without calling those."""
+DISK = "disk"
+
+Device = str | int | torch.device
+
+
+@dataclass(slots=True)
+class Placement:
+    """Which device each parameter goes to.
+
+    Args:
+        options: What the caller asked for.
+        devices: Devices by module; a single one for the module ``""``.
+    """
+
+    options: DeviceOptions
+    devices: dict[str, Device]
+    _offloaded: dict[str, Any] = field(default_factory=dict)  # Any: of accelerate
+
+    @property
+    def single(self) -> torch.device | None:
+        """The device of all parameters; None if there are several, or the disk is one."""
+        kinds = set(self.devices.values())
+        only = next(iter(kinds))
+        return torch.device(only) if len(kinds) == 1 and only != DISK else None
+
+    @property
+    def uses_cpu(self) -> bool:
+        """Whether the model computes on the CPU."""
+        return not any(torch.device(each).type != "cpu" for each in self.devices.values() if each != DISK)
+
+    def device_of(self, name: str) -> Device:
+        """Return where a parameter goes, by the longest name of a module it is in.
+
+        Raises:
+            ValueError: If no module of the map has it.
+        """
+        parts = name.split(".")
+        for length in range(len(parts), -1, -1):
+            found = self.devices.get(".".join(parts[:length]))
+            if found is not None:
+                return found
+        raise ValueError(f"device_map has no device for {name!r}; it has {sorted(self.devices)}")
+
+    def offload(self, name: str, tensor: Tensor) -> None:
+        """Write a parameter to the disk."""
+        from accelerate.utils import offload_weight
+
+        folder = Path(str(self.options.offload_folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        offload_weight(tensor, name, folder, index=self._offloaded)
+
+    def dispatch(self, model: nn.Module) -> None:
+        """Let each module fetch its parameters and inputs when it is called; nothing to do on one device."""
+        if self.single is not None:
+            return
+        from accelerate import dispatch_model
+        from accelerate.utils import save_offload_index
+
+        if self._offloaded:
+            save_offload_index(self._offloaded, self.options.offload_folder)
+        dispatch_model(
+            model,
+            device_map=self.devices,
+            offload_dir=self.options.offload_folder if self._offloaded else None,
+            offload_index=self._offloaded or None,
+            offload_buffers=self.options.offload_buffers,
+            preload_module_classes=_READ_WHOLE,
+        )
+
+
+def place(model: nn.Module, options: DeviceOptions, dtype: torch.dtype) -> Placement:
+    """Plan where the parameters of a model go.
+
+    Args:
+        model: The model, on the meta device.
+        options: What the caller asked for.
+        dtype: What the parameters will have.
+
+    Raises:
+        TypeError: If ``device_map`` is none.
+        ValueError: If there is no such device, the map leaves out a parameter, or there is no folder for the disk.
+    """
+    asked = options.device_map
+    if asked is None:
+        return Placement(options, {"": torch.device("cpu")})
+    if isinstance(asked, str) and asked in PLANS:
+        devices = _planned(model, options, dtype, asked)
+    elif isinstance(asked, Mapping):
+        devices = dict(asked)
+    elif isinstance(asked, (str, int, torch.device)) and not isinstance(asked, bool):
+        devices = {"": asked}
+    else:
+        raise TypeError(f"device_map must be a device, a mapping or one of {list(PLANS)}, got {asked!r:.100}")
+    if options.max_memory is not None and asked not in PLANS:
+        raise ValueError(f"max_memory needs a device_map that is to be planned: one of {list(PLANS)}")
+    placement = Placement(options, {name: _checked(device) for name, device in devices.items()})
+    kinds = {placement.device_of(name) for name in model.state_dict()}
+    if DISK in kinds and options.offload_folder is None:
+        raise ValueError("device_map puts modules on the disk: give an offload_folder to keep them in")
+    if DISK not in kinds and options.offload_folder is not None and asked not in PLANS:
+        raise ValueError("offload_folder is given, and device_map puts nothing on the disk")
+    return placement
+
+
+def _checked(device: Device) -> Device:
+    """Return a device as torch spells it."""
+    if device == DISK:
+        return DISK
+    try:
+        found = torch.device(device)
+    except RuntimeError as reason:
+        raise ValueError(f"unknown device {device!r} in device_map: {str(reason).splitlines()[0]}") from reason
+    return "cpu" if found.type == "cpu" else device
+
+
+def _planned(model: nn.Module, options: DeviceOptions, dtype: torch.dtype, plan: str) -> dict[str, Device]:
+    """Let accelerate spread modules over the memory there is."""
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    together = list(NO_SPLIT)
+    memory = None if options.max_memory is None else dict(options.max_memory)
+    if plan != "sequential":
+        memory = get_balanced_memory(
+            model, memory, no_split_module_classes=together, dtype=dtype, low_zero=plan == "balanced_low_0"
+        )
+    found = infer_auto_device_map(
+        model, memory, no_split_module_classes=together, dtype=dtype, offload_buffers=options.offload_buffers
+    )
+    return dict(found)

@@ -1,0 +1,173 @@
+"""Loading from the name to the model in evaluation mode, in the order of the steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.dtypes import chosen_dtype
+from sparse_encoder.backbone.families import family_of, read_config
+from sparse_encoder.backbone.families.family import Family
+from sparse_encoder.backbone.loading.devices import place
+from sparse_encoder.backbone.loading.matching import Match, check, match, report, settle_bias, settle_tie, tell
+from sparse_encoder.backbone.loading.options import LoadOptions
+from sparse_encoder.backbone.loading.origin import FoundConfig, Origin, find_config, locate
+from sparse_encoder.backbone.loading.placing import check_filled, fill, start_anew
+from sparse_encoder.backbone.loading.sources import GivenTensors, PeekedSource, TensorSource
+from sparse_encoder.backbone.weights import Names, Naming, names_of, to_our_names
+from sparse_encoder.checkpoint import open_weights, read_settled
+
+if TYPE_CHECKING:
+    from sparse_encoder.backbone.pretrained import PretrainedModel
+
+logger = logging.getLogger(__name__)
+Model = TypeVar("Model", bound="PretrainedModel")
+
+
+class Loaded(NamedTuple, Generic[Model]):
+    """A model, and where it came from."""
+
+    model: Model
+    commit: str | None
+    """The commit of its repository; None if it came from a folder."""
+
+
+class _Plan(NamedTuple):
+    """What is known before the model is built."""
+
+    family: Family
+    names: Names
+    naming: Naming
+    config: TransformerConfig
+    hf_config: dict[str, Any]  # Any: parsed JSON
+    ties: Mapping[str, str]
+    """Parameters that are others, by our names."""
+
+
+def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options: LoadOptions) -> Loaded[Model]:
+    """Load a model.
+
+    The model is built without memory; then each tensor is read, cast, moved and put in its place before the next one
+    is read. The peak is the model and one tensor, or one file of those in pickles.
+
+    Args:
+        kind: The class of the model.
+        name_or_path: A folder, a repository, or None if configuration and tensors are given.
+        options: How.
+
+    Raises:
+        TypeError: If an argument is of the wrong type, or the model's constructor does not know it.
+        ValueError: If arguments contradict each other or the configuration.
+        FileNotFoundError: If there is no such folder, repository or configuration.
+        ConfigError: If the configuration is not one of ours or has a value out of range.
+        CheckpointError: If the weights are damaged or do not fit.
+    """
+    origin = locate(name_or_path, options)
+    if origin.folder is None:
+        return Loaded(_load(kind, origin, options), None)
+    return Loaded(read_settled(origin.folder, lambda: _load(kind, origin, options)), origin.commit)
+
+
+def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
+    found_config = find_config(origin, options)
+    source = _source(kind, origin, found_config, options)
+    peeked = PeekedSource(source)
+    plan = _plan(kind, source, peeked, found_config, options, origin.folder)
+    with torch.device("meta"):
+        model = kind(
+            plan.config,
+            plan.hf_config,
+            *options.model_args,
+            attn_implementation=options.attn_implementation,
+            **found_config.init_arguments,
+        )
+    wanted = model.state_dict()
+    found = match(plan.naming, source, wanted, plan.ties, plan.family.zero_if_absent)
+    head_is_new = _whole_head_is_new(kind, found, wanted, options)
+    check(
+        replace(found, missing=[]) if head_is_new else found,
+        plan.naming,
+        source,
+        plan.names,
+        options,
+        what=model.architecture,
+        path=origin.folder,
+    )
+    dtype = _dtype(options, plan, source, found_config.path)
+    placement = place(model, options.devices, dtype)
+    fill(model, found, peeked, placement, dtype, plan.ties)
+    start_anew(model, found, plan.config, placement, dtype)
+    model.tie_weights()
+    model.mark_initialized()
+    check_filled(dict(model.state_dict()), placement)
+    made = report(found, plan.naming, plan.names, plan.ties, prefix="" if kind.has_head else plan.family.base_prefix)
+    model.load_report = made
+    placement.dispatch(model)
+    tell(made, what=model.architecture, path=origin.folder)
+    if placement.uses_cpu:
+        _warn_of_short(dtype, options)
+    return model.eval()
+
+
+def _source(kind: type[Model], origin: Origin, config: FoundConfig, options: LoadOptions) -> TensorSource:
+    """Open the weights, or take those that are given: by the family's names or by ours."""
+    if origin.folder is not None:
+        return open_weights(origin.folder, use_safetensors=options.use_safetensors, variant=options.variant)
+    family = family_of(config.values)
+    names = names_of(family, read_config(config.values), kind.head_rows(family))
+    assert options.state_dict is not None  # or locate would have said so
+    return GivenTensors({_their_name(name, names): tensor for name, tensor in options.state_dict.items()})
+
+
+def _their_name(name: str, names: Names) -> str:
+    """Return the family's name of a tensor that may have ours."""
+    if any(names.own.ours(each) for each in (name, names.family.base_prefix + name)):
+        return name
+    return names.own.theirs_or_none(name) or name
+
+
+def _plan(
+    kind: type[Model],
+    source: TensorSource,
+    peeked: PeekedSource,
+    found: FoundConfig,
+    options: LoadOptions,
+    path: Path | None,
+) -> _Plan:
+    """Name the tensors, and settle what is stored twice."""
+    family, config = family_of(found.values, found.path), read_config(found.values, found.path)
+    names = names_of(family, config, kind.head_rows(family))
+    naming = to_our_names(source.tensors, names, key_mapping=options.key_mapping, path=path)
+    settle_bias(naming, peeked, tied=config.tie_word_embeddings, path=path)
+    ties: Mapping[str, str] = kind.tied_targets if config.tie_word_embeddings else {}
+    if settle_tie(naming, ties, peeked, path):
+        return _Plan(family, names, naming, config, found.values, ties)
+    hf_config = {**found.values, "tie_word_embeddings": False}
+    return _Plan(family, names, naming, replace(config, tie_word_embeddings=False), hf_config, {})
+
+
+def _whole_head_is_new(
+    kind: type[PretrainedModel], found: Match, wanted: Mapping[str, Tensor], options: LoadOptions
+) -> bool:
+    """Return whether all that is missing is all of a head that may be new."""
+    head = {name for name in wanted if not name.startswith("backbone.")}
+    return kind.head_may_be_new and options.strict is not True and bool(head) and set(found.missing) == head
+
+
+def _dtype(options: LoadOptions, plan: _Plan, source: TensorSource, path: Path | None) -> torch.dtype:
+    stored = (info.dtype for info in source.tensors.values())
+    return chosen_dtype(options.dtype, plan.hf_config, stored, in_index=source.stated_dtype, path=path)
+
+
+def _warn_of_short(dtype: torch.dtype, options: LoadOptions) -> None:
+    """Say that a dtype nobody asked for is slow on the CPU."""
+    asked = options.dtype not in (None, "auto")
+    if options.warn_of_short_dtypes and not asked and dtype in (torch.float16, torch.bfloat16):
+        logger.warning("%s weights on the CPU may be slow; dtype='float32' makes them 32-bit", str(dtype)[6:])

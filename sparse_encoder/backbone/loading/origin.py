@@ -1,0 +1,140 @@
+"""Which folder a model is read from, and which configuration it has. Reads no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparse_encoder.backbone.families import family_of
+from sparse_encoder.backbone.families.reader import DANGEROUS
+from sparse_encoder.backbone.loading.options import LoadOptions
+from sparse_encoder.checkpoint import fetch_model_folder, read_json_object, resolve_inside
+
+CONFIG_NAME = "config.json"
+_OF_EVERY_FAMILY = (
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "pruned_heads",
+    "tie_word_embeddings",
+    "torch_dtype",
+)
+"""Keys that configurations of transformers have whatever their family."""
+
+
+class Origin(NamedTuple):
+    """Where a model comes from."""
+
+    folder: Path | None
+    """None for a model whose tensors are given."""
+    commit: str | None = None
+    """The one commit all files are of; None for a folder that was there."""
+
+
+def locate(name_or_path: str | Path | None, options: LoadOptions) -> Origin:
+    """Find the model's folder; it is downloaded first if it is on the hub.
+
+    Args:
+        name_or_path: A folder, a repository, or None if configuration and tensors are given.
+        options: Where to look and what is given.
+
+    Raises:
+        TypeError: If it is no name.
+        ValueError: If tensors are given besides a name, or neither.
+        FileNotFoundError: If there is no such folder or repository.
+        NotADirectoryError: If it is a file.
+        LoadError: If the files cannot be had.
+    """
+    if name_or_path is None:
+        if options.config is None or options.state_dict is None:
+            raise ValueError("without a name, from_pretrained needs both config and state_dict")
+        return Origin(None)
+    if options.state_dict is not None:
+        raise ValueError("state_dict takes the place of files: give None for the name, and the config")
+    if not isinstance(name_or_path, (str, Path)):
+        raise TypeError(f"the name of a model must be a text or a path, got {type(name_or_path).__name__}")
+    root = _fetch(name_or_path, options)
+    commit = None if Path(name_or_path).expanduser().is_dir() else root.name
+    if not options.hub.subfolder:
+        return Origin(root, commit)
+    folder = resolve_inside(root, options.hub.subfolder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{str(name_or_path)!r} has no folder {options.hub.subfolder!r}")
+    return Origin(folder, commit)
+
+
+def _fetch(name_or_path: str | Path, options: LoadOptions) -> Path:
+    hub = options.hub
+    return fetch_model_folder(
+        name_or_path,
+        cache_folder=hub.cache_dir,
+        revision=hub.revision,
+        token=hub.token,
+        local_files_only=hub.local_files_only,
+        force_download=hub.force_download,
+        subfolder=hub.subfolder,
+        variant=options.variant,
+    )
+
+
+class FoundConfig(NamedTuple):
+    """A configuration, and what is not of it."""
+
+    values: dict[str, Any]  # Any: parsed JSON
+    path: Path | None
+    """Where it was read, for errors."""
+    init_arguments: dict[str, Any]  # Any: of a subclass's constructor
+    """Arguments of the model's constructor."""
+
+
+def find_config(origin: Origin, options: LoadOptions) -> FoundConfig:
+    """Read the configuration, or take the one that is given.
+
+    With a given mapping, all other arguments belong to the model's constructor. Otherwise those that are keys of the
+    family's configurations replace its values.
+
+    Args:
+        origin: Where the model comes from.
+        options: The given configuration and the other arguments.
+
+    Raises:
+        TypeError: If the configuration is neither a mapping nor a path.
+        FileNotFoundError: If there is none.
+        ConfigError: If it is no strict JSON object, or of no family of ours.
+    """
+    given = options.config
+    if isinstance(given, Mapping):
+        return FoundConfig(deepcopy(dict(given)), None, dict(options.others))
+    if given is None:
+        assert origin.folder is not None  # or it would have been asked for
+        path = resolve_inside(origin.folder, CONFIG_NAME)
+    elif isinstance(given, (str, Path)):
+        path = Path(given).expanduser()
+        path = resolve_inside(path, CONFIG_NAME) if path.is_dir() else path
+    else:
+        raise TypeError(
+            f"config must be the content of a config.json, as model.hf_config, or its path, got {type(given).__name__}"
+        )
+    values = read_json_object(path)
+    family = family_of(values, path)
+    known = {*_OF_EVERY_FAMILY, *family.config_keys.values(), *values} - {*DANGEROUS, "model_type"}
+    replaced = {name: value for name, value in options.others.items() if options.any_config_value or name in known}
+    rest = {name: value for name, value in options.others.items() if name not in replaced}
+    return FoundConfig({**values, **_labels(replaced)}, path, rest)
+
+
+def _labels(replaced: Mapping[str, Any]) -> dict[str, Any]:  # Any: parsed JSON
+    """Spell out a number of labels, which is a shorthand that no file has."""
+    values = dict(replaced)
+    number = values.pop("num_labels", None)
+    if number is None:
+        return values
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 1_000_000:
+        raise ValueError(f"num_labels must be a positive integer, got {number!r:.100}")
+    names = {str(index): f"LABEL_{index}" for index in range(number)}
+    return {"id2label": names, "label2id": {name: int(index) for index, name in names.items()}, **values}

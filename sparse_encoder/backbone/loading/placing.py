@@ -1,0 +1,112 @@
+"""Tensors into their places: each is read once, cast, moved and owned by the model before the next is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.initialization import initialize_module, roles_of
+from sparse_encoder.backbone.loading.devices import DISK, Placement
+from sparse_encoder.backbone.loading.matching import Match, Ties
+from sparse_encoder.backbone.loading.sources import PeekedSource
+from sparse_encoder.checkpoint import CheckpointError
+
+
+def fill(
+    model: nn.Module, found: Match, source: PeekedSource, placement: Placement, dtype: torch.dtype, ties: Ties
+) -> None:
+    """Give the parameters that have a tensor their values.
+
+    Args:
+        model: On the meta device.
+        found: Which parameter gets which tensor.
+        source: Of the tensors.
+        placement: Where they go.
+        dtype: What they become.
+        ties: Parameters that are others.
+    """
+    names: dict[str, list[str]] = {}
+    for name, stored in found.places.items():
+        names.setdefault(stored, []).append(name)
+    memory: set[int] = set()
+    for stored, tensor in source.stream(frozenset(names)):
+        for name in names[stored]:
+            device = placement.device_of(name)
+            if device == DISK:
+                cast = tensor.to(dtype)
+                for each in (name, *(target for target, origin in ties.items() if origin == name)):
+                    if placement.device_of(each) == DISK:
+                        placement.offload(each, cast)
+                _keep_shape(model, name, dtype)
+                continue
+            placed = tensor.to(device=device, dtype=dtype)
+            if placed.data_ptr() in memory or placed.untyped_storage().nbytes() != placed.nbytes:
+                placed = placed.clone()  # a pickle may share memory between tensors, or keep more than it shows
+            memory.add(placed.data_ptr())
+            put(model, name, placed)
+        del tensor
+
+
+def start_anew(
+    model: nn.Module, found: Match, config: TransformerConfig, placement: Placement, dtype: torch.dtype
+) -> None:
+    """Give the parameters that have no tensor new values, by the family's rule.
+
+    Args:
+        model: All its other parameters have values.
+        found: Which these are.
+        config: The rule.
+        placement: Where they go.
+        dtype: What they have.
+    """
+    names = [*found.missing, *found.mismatched, *found.zeros]
+    if not names:
+        return
+    for name in names:
+        device = placement.device_of(name)
+        shape = model.get_parameter(name).shape
+        put(model, name, torch.zeros(shape, dtype=dtype, device="cpu" if device == DISK else device))
+    roles = roles_of(model)
+    owners = {name.rpartition(".")[0] for name in names if name not in found.zeros}
+    for path in sorted(owners):
+        module = model.get_submodule(path)
+        kept = {
+            own: each.detach().clone() for own, each in module.named_parameters(path, recurse=False) if own not in names
+        }
+        initialize_module(module, config, roles)
+        with torch.no_grad():
+            for own, values in kept.items():
+                model.get_parameter(own).copy_(values)
+    for name in names:
+        if placement.device_of(name) == DISK:
+            placement.offload(name, model.get_parameter(name).detach())
+            _keep_shape(model, name, dtype)
+
+
+def put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Make a tensor a parameter or buffer of a model, as trainable as the one it replaces."""
+    path, _, own = name.rpartition(".")
+    module = model.get_submodule(path)
+    old = module._parameters.get(own)
+    if old is None:
+        module._buffers[own] = tensor
+    else:
+        module._parameters[own] = nn.Parameter(tensor, requires_grad=old.requires_grad)
+
+
+def _keep_shape(model: nn.Module, name: str, dtype: torch.dtype) -> None:
+    """Leave a parameter on the meta device, in its dtype: its values are on the disk."""
+    put(model, name, torch.empty(model.get_parameter(name).shape, dtype=dtype, device="meta"))
+
+
+def check_filled(tensors: Mapping[str, Tensor], placement: Placement) -> None:
+    """Refuse a model that lacks values.
+
+    Raises:
+        CheckpointError: If a parameter or buffer has none, and none on the disk.
+    """
+    if empty := [name for name, each in tensors.items() if each.is_meta and placement.device_of(name) != DISK]:
+        raise CheckpointError(f"no values for {empty[:10]}, which the weights do not have and the config does not say")

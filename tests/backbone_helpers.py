@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.families import read_config, respell
+
 B, T, D, V = 3, 9, 12, 17
 
 _BERT = {
@@ -51,6 +53,23 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "albert": {"model_type": "albert", **_BERT, "num_hidden_layers": 5, "num_hidden_groups": 2, "embedding_size": 8},
     "electra": {"model_type": "electra", **_BERT, "embedding_size": 8},
     "modernbert": _MODERNBERT,
+    "gte": {"model_type": "gte", **_BERT, "pad_token_id": 0},
+    "new": {
+        "model_type": "new",
+        **_BERT,
+        "type_vocab_size": 1,
+        "pad_token_id": 0,
+        "rope_theta": 50.0,
+        "rope_scaling": {"type": "ntk", "factor": 2.0},
+        "layer_norm_type": "layer_norm",
+        "position_embedding_type": "rope",
+        "pack_qkv": True,
+        "unpad_inputs": True,
+        "use_memory_efficient_attention": True,
+        "logn_attention_scale": False,
+        "logn_attention_clip1": False,
+    },
+    "nomic_bert": {"model_type": "nomic_bert", **_BERT},
 }
 """One per ``model_type``."""
 
@@ -61,6 +80,36 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "embedding_size": D,
     },
     "bert with another activation": {**TINY_CONFIGS["bert"], "hidden_act": "gelu_new"},
+    "gte without token types": {**TINY_CONFIGS["gte"], "type_vocab_size": 0, "hidden_act": "relu"},
+    "gte with stretched positions": {
+        **TINY_CONFIGS["gte"],
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 70.0, "factor": 1.7},
+    },
+    "new without scaling": {**TINY_CONFIGS["new"], "rope_scaling": None, "type_vocab_size": 0},
+    "nomic_bert in the older spelling": {
+        "model_type": "nomic_bert",
+        "vocab_size": V,
+        "n_embd": D,
+        "n_layer": 3,
+        "n_head": 2,
+        "n_inner": 256,
+        "n_positions": 26,
+        "layer_norm_epsilon": 1e-12,
+        "type_vocab_size": 2,
+        "activation_function": "swiglu",
+        "attn_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "rotary_emb_base": 1000,
+        "rotary_emb_fraction": 1.0,
+        "qkv_proj_bias": False,
+        "mlp_fc1_bias": False,
+        "mlp_fc2_bias": False,
+        "prenorm": False,
+        "pad_token_id": 0,
+    },
+    "nomic_bert with another gate": {**TINY_CONFIGS["nomic_bert"], "hidden_act": "gelu", "rope_theta": 30.0},
+    "untied gte": {**TINY_CONFIGS["gte"], "tie_word_embeddings": False},
+    "untied nomic_bert": {**TINY_CONFIGS["nomic_bert"], "tie_word_embeddings": False},
     "electra of one width": {**TINY_CONFIGS["electra"], "embedding_size": D},
     "modernbert in the older spelling": {
         **_MODERNBERT,
@@ -87,6 +136,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "untied bert": {**TINY_CONFIGS["bert"], "tie_word_embeddings": False},
 }
 """What the families' options can do besides."""
+
+
+def newest_spelling(hf_config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config as transformers knows it by itself."""
+    return respell(hf_config, read_config(hf_config))
 
 
 @torch.no_grad()

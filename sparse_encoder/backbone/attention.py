@@ -74,7 +74,7 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: floa
         Attended values, (B, H, T, K).
     """
     scores = (q @ k.mT) * q.shape[-1] ** -0.5 + bias  # (B, H, T, T)
-    probabilities = scores.float().softmax(dim=-1).to(v.dtype)
+    probabilities = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
     return F.dropout(probabilities, dropout, training=dropout > 0) @ v
 
 

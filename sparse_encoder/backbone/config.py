@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from math import isfinite
 from typing import Literal, get_args
 
-from sparse_encoder.backbone.feed_forward import ACTIVATIONS
+from sparse_encoder.backbone.feed_forward import ACTIVATIONS, GateLayout
 
 PositionKind = Literal["absolute", "after_padding", "rotary"]
 LayerType = Literal["global", "local"]
@@ -28,6 +28,7 @@ LARGEST = {
 }
 """Upper bounds far above any published encoder: a config beyond them is damaged, and is refused before it allocates."""
 
+ROTARY_NUMBERS = ("rotary_theta", "local_rotary_theta", "rotary_stretch")
 MAY_BE_ZERO = ("local_window", "num_token_types")
 
 
@@ -76,6 +77,8 @@ class TransformerConfig:
     """A learned table by place, a learned table that counts only tokens that are not padding, or rotation."""
     rotary_theta: float = 10_000.0
     local_rotary_theta: float = 10_000.0
+    rotary_stretch: float = 1.0
+    """Places are divided by this before they become angles, in every layer: linear scaling to longer texts."""
     layer_types: tuple[LayerType, ...] | None = None
     """What each layer sees: every token, or those at most ``local_window`` places away. None: all global."""
     local_window: int = 0
@@ -88,10 +91,14 @@ class TransformerConfig:
     activation: str = "gelu"
     gated: bool = False
     """Multiply the activated half of the feed-forward network by its other half (GeGLU)."""
+    gate_layout: GateLayout = "gate_up"
+    """How a gated feed-forward network holds its two halves: in one matrix, in this order, or in two."""
     fused_qkv: bool = False
     """Hold the projections to queries, keys and values as one matrix, as the family's files do."""
     attention_bias: bool = True
     feed_forward_bias: bool = True
+    down_bias: bool | None = None
+    """Of the second matrix of the feed-forward network; None: as the first."""
     norm_bias: bool = True
     norm_eps: float = 1e-12
     pre_norm: bool = False
@@ -132,12 +139,13 @@ class TransformerConfig:
         for name in (field.name for field in fields(self) if field.name.endswith("_dropout")):
             if not 0 <= getattr(self, name) < 1:
                 raise FieldError(f"must be at least 0 and below 1, got {getattr(self, name)}", name)
-        for name in ("norm_eps", "initializer_range", "initializer_cutoff", "rotary_theta", "local_rotary_theta"):
+        for name in ("norm_eps", "initializer_range", "initializer_cutoff", *ROTARY_NUMBERS):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value > 0):
                 raise FieldError(f"must be finite and greater than 0, got {value}", name)
         for name in ("activation", "head_activation"):
             self._check_choice(name, getattr(self, name), ACTIVATIONS)
+        self._check_choice("gate_layout", self.gate_layout, get_args(GateLayout))
         self._check_positions()
         self._check_layers()
 

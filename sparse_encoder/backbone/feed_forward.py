@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_encoder.backbone.dropout import Dropout
+
+GateLayout = Literal["gate_up", "up_gate", "split"]
+"""One matrix with the gate's rows first, one with them last, or two matrices."""
 
 
 class Activation(NamedTuple):
@@ -25,6 +28,7 @@ _GELU = Activation(F.gelu, torch.ops.aten.gelu_)
 _GELU_TANH = Activation(partial(F.gelu, approximate="tanh"), partial(torch.ops.aten.gelu_, approximate="tanh"))
 _RELU = Activation(torch.relu, torch.relu_)
 _SILU = Activation(F.silu, partial(F.silu, inplace=True))
+_TANH = Activation(torch.tanh, torch.tanh_)
 
 ACTIVATIONS = {
     "gelu": _GELU,
@@ -35,6 +39,7 @@ ACTIVATIONS = {
     "relu": _RELU,
     "silu": _SILU,
     "swish": _SILU,
+    "tanh": _TANH,
 }
 """By the names that config files use; the tanh forms are one function written three ways."""
 
@@ -57,8 +62,10 @@ class FeedForward(nn.Module):
         hidden_size: Width of what comes in and goes out, D.
         intermediate_size: Width in between, I.
         activation: A name in :data:`ACTIVATIONS`.
-        gated: Whether the first matrix makes a gate as well, (2I, D), gate first.
-        bias: Whether the two matrices have a bias.
+        gated: Whether the first matrix makes a gate as well, (2I, D).
+        gate_layout: Which rows of it are the gate's, or whether the gate has a matrix of its own, (I, D).
+        bias: Whether the matrices have a bias.
+        down_bias: The same of the last one; None: as the others.
         dropout: Applied in between, in training.
     """
 
@@ -69,14 +76,19 @@ class FeedForward(nn.Module):
         *,
         activation: str = "gelu",
         gated: bool = False,
+        gate_layout: GateLayout = "gate_up",
         bias: bool = True,
+        down_bias: bool | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.up = nn.Linear(hidden_size, intermediate_size * (2 if gated else 1), bias=bias)
-        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias)
+        fused = gated and gate_layout != "split"
+        self.gate = nn.Linear(hidden_size, intermediate_size, bias=bias) if gated and not fused else None
+        self.up = nn.Linear(hidden_size, intermediate_size * (2 if fused else 1), bias=bias)
+        self.down = nn.Linear(intermediate_size, hidden_size, bias=bias if down_bias is None else down_bias)
         self.activation = activation
         self.gated = gated
+        self.gate_first = gate_layout == "gate_up"
         self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -90,17 +102,23 @@ class FeedForward(nn.Module):
         """
         if torch.is_grad_enabled() or hidden.device.type != "cpu":
             return self._transform(hidden)
-        texts = max(1, MAX_INNER_BYTES // (hidden.shape[1] * self.up.out_features * hidden.element_size()))
+        texts = max(1, MAX_INNER_BYTES // (hidden.shape[1] * self._inner_width() * hidden.element_size()))
         if texts >= len(hidden):
             return self._transform(hidden)
         return torch.cat([self._transform(part) for part in torch.split(hidden, texts)])
 
+    def _inner_width(self) -> int:
+        return self.up.out_features + (0 if self.gate is None else self.gate.out_features)
+
     def _transform(self, hidden: Tensor) -> Tensor:
         activation = ACTIVATIONS[self.activation]
         activate = activation.new if torch.is_grad_enabled() else activation.in_place
-        inner: Tensor = self.up(hidden)  # (B, T, I), gated (B, T, 2I)
-        if self.gated:
-            gate, inner = inner.chunk(2, dim=-1)
+        inner: Tensor = self.up(hidden)  # (B, T, I), with the gate in it (B, T, 2I)
+        if self.gate is not None:
+            inner = activate(self.gate(hidden)) * inner
+        elif self.gated:
+            first, second = inner.chunk(2, dim=-1)
+            gate, inner = (first, second) if self.gate_first else (second, first)
             inner = activate(gate) * inner
         else:
             inner = activate(inner)

@@ -15,10 +15,10 @@ class Rotation(NamedTuple):
     sin: Tensor
 
 
-def rotation(positions: Tensor, head_size: int, theta: float) -> Rotation:
+def rotation(positions: Tensor, head_size: int, theta: float, *, stretch: float = 1.0) -> Rotation:
     r"""Compute the angles of places.
 
-    .. math:: \phi_{p,i} = p \, \theta^{-2i/K}, \quad i < K/2
+    .. math:: \phi_{p,i} = \tfrac{p}{s} \, \theta^{-2i/K}, \quad i < K/2
 
     Source: Su et al., 2021, https://arxiv.org/abs/2104.09864.
 
@@ -26,9 +26,10 @@ def rotation(positions: Tensor, head_size: int, theta: float) -> Rotation:
         positions: Place of each token, (T,) or (B, T).
         head_size: Size of a head, K, even.
         theta: Base of the wavelengths.
+        stretch: By how much places are drawn together, s.
     """
     exponents = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device) / head_size
-    angles = positions[..., None].float() * (1.0 / theta**exponents)  # (.., T, K/2)
+    angles = positions[..., None].float() * (1.0 / theta**exponents / stretch)  # (.., T, K/2)
     angles = torch.cat((angles, angles), dim=-1).unsqueeze(-2)  # (.., T, 1, K)
     return Rotation(angles.cos(), angles.sin())
 

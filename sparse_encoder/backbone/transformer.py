@@ -112,9 +112,8 @@ class Transformer(nn.Module):
             angles = None
             if config.position_kind == "rotary":
                 places = self.embeddings.positions(input_ids) if position_ids is None else position_ids
-                angles = rotation(
-                    places, config.head_size, config.local_rotary_theta if is_local else config.rotary_theta
-                )
+                theta = config.local_rotary_theta if is_local else config.rotary_theta
+                angles = rotation(places, config.head_size, theta, stretch=config.rotary_stretch)
             contexts[layer_type] = AttentionContext(bias, angles)
         return contexts
 
@@ -160,7 +159,9 @@ def build_layer(config: TransformerConfig, layer: int, attn_implementation: str)
         config.intermediate_size,
         activation=config.activation,
         gated=config.gated,
+        gate_layout=config.gate_layout,
         bias=config.feed_forward_bias,
+        down_bias=config.down_bias,
         dropout=config.feed_forward_dropout,
     )
     return Layer(

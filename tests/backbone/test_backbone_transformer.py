@@ -24,8 +24,8 @@ WIDE = TransformerConfig(
 )
 
 
-def model_of(name: str, attn_implementation: str = "sdpa") -> MaskedLanguageModel:
-    model = MaskedLanguageModel.from_config(CONFIGS[name], attn_implementation=attn_implementation).eval()
+def model_of(name: str, attn_implementation: str = "sdpa", dtype: str = "float32") -> MaskedLanguageModel:
+    model = MaskedLanguageModel.from_config(CONFIGS[name], attn_implementation=attn_implementation, dtype=dtype).eval()
     randomise(model)
     return model
 
@@ -44,20 +44,20 @@ def test_shapes(name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_fused_attention_equals_plain_attention(name: str) -> None:
-    fused, plain = model_of(name), model_of(name, "eager")
+    fused, plain = model_of(name, dtype="float64"), model_of(name, "eager", dtype="float64")
     features = features_of(fused)
     seen = features["attention_mask"].bool()
-    torch.testing.assert_close(fused(**features)[seen], plain(**features)[seen], rtol=0, atol=1e-5)
+    torch.testing.assert_close(fused(**features)[seen], plain(**features)[seen], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_padding_changes_nothing(name: str) -> None:
-    model = model_of(name)
+    model = model_of(name, dtype="float64")
     features = features_of(model)
     whole = model(**features)
     for row, length in enumerate(features["attention_mask"].sum(dim=1).tolist()):
         alone = model(**{key: value[row : row + 1, :length] for key, value in features.items()})
-        torch.testing.assert_close(whole[row, :length], alone[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(whole[row, :length], alone[0], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

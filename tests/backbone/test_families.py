@@ -26,7 +26,10 @@ def test_the_families_are_these() -> None:
         "camembert",
         "distilbert",
         "electra",
+        "gte",
         "modernbert",
+        "new",
+        "nomic_bert",
         "roberta",
         "xlm-roberta",
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from backbone_helpers import TINY_CONFIGS, VARIANTS, batch, randomise
+from backbone_helpers import TINY_CONFIGS, VARIANTS, batch, newest_spelling, randomise
 from fixture_files import fixture_path
 from safetensors.torch import load_file
 from torch import Tensor
@@ -20,8 +20,12 @@ transformers = pytest.importorskip("transformers")
 CONFIGS = {**TINY_CONFIGS, **VARIANTS}
 
 
+def peer_config(hf_config: dict[str, Any]) -> Any:  # noqa: ANN401 - a peer's class
+    return transformers.AutoConfig.for_model(**newest_spelling(hf_config))
+
+
 def peer_of(hf_config: dict[str, Any], kind: str = "AutoModelForMaskedLM") -> Any:  # noqa: ANN401 - a peer's class
-    peer = getattr(transformers, kind).from_config(transformers.AutoConfig.for_model(**hf_config)).eval()
+    peer = getattr(transformers, kind).from_config(peer_config(hf_config)).eval()
     randomise(peer)
     return peer
 
@@ -31,23 +35,63 @@ def features_for(hf_config: dict[str, Any]) -> dict[str, Tensor]:
     return batch(config.num_token_types, pad=config.pad_token_id or 0)
 
 
-def assert_same(got: Tensor, expected: Tensor, features: dict[str, Tensor], *, local: bool, atol: float = 1e-5) -> None:
-    assert expected.abs().max() > 1
+def assert_same(got: Tensor, expected: Tensor, features: dict[str, Tensor], *, local: bool) -> None:
+    """Compare to 1e-10 in float64, and to 1e-5 of the largest number in float32 (which ModernBERT there rotates in)."""
+    largest = expected.abs().max().item()
+    assert largest > 1 and got.dtype == expected.dtype
+    atol = 1e-10 if expected.dtype == torch.float64 and not local else 1e-5 * largest
     if local:  # padding that has no token near sees nothing: zero there, the mean of everything here
         is_token = features["attention_mask"].bool()
         got, expected = got[is_token], expected[is_token]
     torch.testing.assert_close(got, expected, rtol=0, atol=atol)
 
 
+def test_every_family_has_its_rows() -> None:
+    assert sorted(TINY_CONFIGS) == sorted(FAMILIES)
+
+
+@pytest.mark.parametrize("padding_side", ["right", "left"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
-    peer = peer_of(CONFIGS[name])
+def test_logits_equal_those_of_transformers(name: str, dtype: torch.dtype, padding_side: str, tmp_path: Path) -> None:
+    peer = peer_of(CONFIGS[name]).to(dtype)
     peer.save_pretrained(tmp_path)
     ours = MaskedLanguageModel.from_pretrained(tmp_path)
     features = features_for(CONFIGS[name])
+    if padding_side == "left":
+        features = {key: value.flip(1) for key, value in features.items()}
     with torch.no_grad():
         expected, got = peer(**features).logits, ours(**features)
     assert_same(got, expected, features, local=name.startswith("modernbert"))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_of_all_parameters_equal_those_of_transformers(name: str, attention: str, tmp_path: Path) -> None:
+    peer = peer_of(CONFIGS[name]).double()
+    peer.save_pretrained(tmp_path / "peer")
+    ours = MaskedLanguageModel.from_pretrained(tmp_path / "peer", attn_implementation=attention)
+    features = features_for(CONFIGS[name])
+    seen = features["attention_mask"].bool()
+    pull = torch.randn(*seen.shape, ours.config.vocab_size, generator=torch.Generator().manual_seed(3)).double()[seen]
+    (peer(**features).logits[seen] * pull).sum().backward()
+    (ours(**features)[seen] * pull).sum().backward()
+    for model in (peer, ours):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+    peer.save_pretrained(tmp_path / "their gradients")
+    ours.save_pretrained(tmp_path / "our gradients")
+    theirs = load_file(tmp_path / "their gradients/model.safetensors")
+    mine = load_file(tmp_path / "our gradients/model.safetensors")
+    assert sorted(mine) == sorted(theirs)
+    copy = ours.family.decoder_bias_copy
+    if copy in mine:  # stands beside one that no sum there has in it
+        mine.pop(copy.replace("decoder.", ""))
+    accuracy = 1e-5 if name.startswith("modernbert") else 1e-10
+    for key, gradient in mine.items():
+        tolerance = accuracy * max(1.0, theirs[key].abs().max().item())
+        torch.testing.assert_close(gradient, theirs[key], rtol=0, atol=tolerance, msg=key)
 
 
 @pytest.mark.parametrize("name", TINY_CONFIGS)
@@ -115,20 +159,22 @@ def test_a_saved_encoder_loads_there_but_for_the_pooler(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_missing_keys_stand_for_what_transformers_takes(model_type: str) -> None:
-    everything = transformers.AutoConfig.for_model(model_type).to_dict()
+    everything = peer_config({"model_type": model_type}).to_dict()
     assert read_config({"model_type": model_type}) == read_config(everything)
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_random_weights_are_spread_as_in_transformers(model_type: str) -> None:
+def test_random_weights_are_spread_as_in_transformers(model_type: str, tmp_path: Path) -> None:
     hf_config = {**TINY_CONFIGS[model_type], "initializer_range": 0.3, "hidden_act": "gelu"}
     hf_config |= {"vocab_size": 400, "max_position_embeddings": 300}
     hf_config |= {"dim": 48} if model_type == "distilbert" else {"hidden_size": 48}
     torch.manual_seed(0)
     ours = MaskedLanguageModel.from_config(hf_config)
     torch.manual_seed(1)
-    peer = transformers.AutoModelForMaskedLM.from_config(transformers.AutoConfig.for_model(**hf_config))
-    mine, theirs = ours._tensors_to_save(), peer.state_dict()
+    peer = transformers.AutoModelForMaskedLM.from_config(peer_config(hf_config))
+    ours.save_pretrained(tmp_path / "ours")
+    peer.save_pretrained(tmp_path / "theirs")
+    mine, theirs = load_file(tmp_path / "ours/model.safetensors"), load_file(tmp_path / "theirs/model.safetensors")
     for name, tensor in mine.items():
         if tensor.ndim == 1 or tensor.numel() < 500:
             assert tensor.mean().item() == pytest.approx(theirs[name].mean().item(), abs=0.2), name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from backbone_helpers import TINY_CONFIGS, VARIANTS
+from backbone_helpers import TINY_CONFIGS, VARIANTS, newest_spelling
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 
@@ -25,13 +25,13 @@ def words_under_another_name(peer: Any) -> int:  # noqa: ANN401 - a peer's class
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_parameters_and_bytes_are_the_same(name: str, kind: str) -> None:
-    config = transformers.AutoConfig.for_model(**CONFIGS[name])
+    config = transformers.AutoConfig.for_model(**newest_spelling(CONFIGS[name]))
     peer = getattr(transformers, kind).from_config(config)
     ours = KINDS[kind].from_config(CONFIGS[name])
     unread = [each for part, each in peer.named_parameters() if part.startswith("pooler.")]
     pooler = sum(each.numel() for each in unread)
     untied = CONFIGS[name].get("tie_word_embeddings") is False and kind == "AutoModelForMaskedLM"
-    copies = config.vocab_size if untied else 0  # it does not tie the decoder's bias then
+    copies = config.vocab_size if untied and ours.family.decoder_bias_copy else 0  # it does not tie this bias then
     for only_trainable in (False, True):
         for exclude in (False, True):
             theirs = peer.num_parameters(only_trainable, exclude) - (words_under_another_name(peer) if exclude else 0)

@@ -12,13 +12,28 @@ from sparse_encoder.backbone.families.bert import BERT
 from sparse_encoder.backbone.families.distilbert import DISTILBERT
 from sparse_encoder.backbone.families.electra import ELECTRA
 from sparse_encoder.backbone.families.family import Family
+from sparse_encoder.backbone.families.gte import GTE, NEW
 from sparse_encoder.backbone.families.modernbert import MODERNBERT
+from sparse_encoder.backbone.families.nomic_bert import NOMIC_BERT
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from sparse_encoder.backbone.families.rotary import rope_parameters
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
-    for family in (ALBERT, BERT, CAMEMBERT, DISTILBERT, ELECTRA, MODERNBERT, ROBERTA, XLM_ROBERTA)
+    for family in (
+        ALBERT,
+        BERT,
+        CAMEMBERT,
+        DISTILBERT,
+        ELECTRA,
+        GTE,
+        MODERNBERT,
+        NEW,
+        NOMIC_BERT,
+        ROBERTA,
+        XLM_ROBERTA,
+    )
 }
 
 
@@ -37,7 +52,7 @@ def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:
     if model_type not in FAMILIES:
         raise reader.error("model_type", f"unknown model type {model_type!r}; choose from {sorted(FAMILIES)}")
     FAMILIES[model_type].check_architectures(reader)
-    return FAMILIES[model_type]
+    return FAMILIES[model_type].spelled_as(reader)
 
 
 def read_config(hf_config: Mapping[str, Any], path: Path | None = None) -> TransformerConfig:
@@ -55,6 +70,29 @@ def read_config(hf_config: Mapping[str, Any], path: Path | None = None) -> Trans
     return family.read(reader)
 
 
+def respell(hf_config: Mapping[str, Any], config: TransformerConfig) -> dict[str, Any]:
+    """Return a ``config.json`` as it is written again: in the family's newest name and spelling.
+
+    Args:
+        hf_config: The parsed file.
+        config: What was read from it.
+
+    Raises:
+        ConfigError: As :func:`family_of`.
+    """
+    family = family_of(hf_config)
+    if family.written_as is None:
+        return dict(hf_config)
+    newest = FAMILIES[family.written_as]
+    left_out = {"rope_theta", *family.config_keys.values(), *family.obsolete_keys}
+    written = {key: value for key, value in hf_config.items() if key not in left_out}
+    written |= {key: getattr(config, field) for field, key in newest.config_keys.items() if field != "rotary_theta"}
+    names = ConfigReader(hf_config).texts("architectures")
+    if names is not None:
+        written["architectures"] = [newest.class_prefix + name.removeprefix(family.class_prefix) for name in names]
+    return {**written, "model_type": newest.model_type, "rope_parameters": rope_parameters(config)}
+
+
 def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | None = None) -> bool:
     """Return whether a ``config.json`` promises a masked-language head.
 
@@ -70,4 +108,4 @@ def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | N
     return not with_head.isdisjoint(ConfigReader(hf_config, path).texts("architectures") or ())
 
 
-__all__ = ["FAMILIES", "Family", "architecture_is_masked_language", "family_of", "read_config"]
+__all__ = ["FAMILIES", "Family", "architecture_is_masked_language", "family_of", "read_config", "respell"]

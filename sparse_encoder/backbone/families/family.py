@@ -45,6 +45,18 @@ class Family:
     """Patterns of names that a load may leave aside: buffers, and heads that are not ours. With the base prefix."""
     pretraining_heads: tuple[str, ...] = ()
     """Architectures beside ``...ForMaskedLM`` that hold a masked-language head."""
+    other_prefixes: tuple[str, ...] = ()
+    """What may stand in a checkpoint in place of :attr:`base_prefix`."""
+    zero_if_absent: tuple[str, ...] = ()
+    """Biases of the head, by our names, that files leave out because they are nothing."""
+    written_as: str | None = None
+    """The ``model_type`` a model is saved as, when transformers knows this one or its spelling not by itself."""
+    obsolete_keys: tuple[str, ...] = ()
+    """Keys of a config that are not written again beside those of :attr:`config_keys`."""
+    older_spelling: Family | None = None
+    """The same ``model_type`` in configs of another spelling."""
+    marker: str | None = None
+    """A key that only the older spelling has."""
 
     @property
     def masked_language_architecture(self) -> str:
@@ -55,6 +67,18 @@ class Family:
     def encoder_architecture(self) -> str:
         """Name that transformers gives the backbone alone."""
         return f"{self.class_prefix}Model"
+
+    def spelled_as(self, reader: ConfigReader) -> Family:
+        """Return the family whose keys a config has: this one, or its older spelling."""
+        older = self.older_spelling
+        if older is None or older.marker is None or not reader.has(older.marker):
+            return self
+        return self if reader.has(self.config_keys["hidden_size"]) else older
+
+    def spellings(self, name: str) -> tuple[str, ...]:
+        """Return what a tensor of a file may be called in the table: as it is, or with the base prefix before it."""
+        bare = (name, *(name.removeprefix(prefix) for prefix in self.other_prefixes if name.startswith(prefix)))
+        return (name, *(self.base_prefix + rest for rest in bare))
 
     def read(self, reader: ConfigReader) -> TransformerConfig:
         """Read a config.

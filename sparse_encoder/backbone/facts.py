@@ -105,8 +105,10 @@ class ModelFacts(CountedModel):
 
     @property
     def device(self) -> torch.device:
-        """Of the first parameter."""
-        return next(self.parameters()).device
+        """Of the first parameter that is in memory; of a model that is all on the disk, the CPU, where it computes."""
+        devices = (each.device for each in self.parameters())
+        spread = getattr(self, "hf_device_map", None) is not None
+        return next((each for each in devices if each.type != "meta"), torch.device("cpu" if spread else "meta"))
 
     @property
     def dtype(self) -> torch.dtype:

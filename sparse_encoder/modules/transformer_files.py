@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from tokenizers import normalizers
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel, TransformerConfig
+from sparse_encoder.backbone.loading.load import load_pretrained
+from sparse_encoder.backbone.loading.options import HubOptions, LoadOptions
 from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json_object, resolve_inside
 from sparse_encoder.modules.base import checked_flag, checked_integer
 from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
@@ -189,25 +190,20 @@ def open_backbone(
     if wrong := sorted(set(config_kwargs) & set(HUB_OPTIONS)):
         raise ValueError(f"config_kwargs must not hold {wrong}: give them in model_kwargs")
     overrides = {name: value for name, value in config_kwargs.items() if name != _NEVER}
-    folder = _fetch(name_or_path, model_kwargs)
-    model = TASKS[task].from_pretrained(folder, dtype=dtypes[0] if dtypes else None, attn_implementation=attention)
-    model = _reconfigured(model, overrides, attention) if overrides else model
-    return OpenedBackbone(model, None if Path(name_or_path).expanduser().is_dir() else folder.name)
-
-
-def _reconfigured(model: PretrainedModel, overrides: Mapping[str, Any], attention: str) -> PretrainedModel:
-    """Move the weights of a model into one whose configuration differs, in dropouts for example."""
-    with torch.random.fork_rng(devices=[]):  # first values that nobody sees must not change what is drawn next
-        other = type(model).from_config(
-            {**model.hf_config, **overrides}, dtype=model.dtype, attn_implementation=attention
-        )
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    if shapes != {name: tensor.shape for name, tensor in other.state_dict().items()}:
-        raise ValueError(f"config_kwargs must leave the weights as they are, got {sorted(overrides)}")
-    other.load_state_dict(model.state_dict(), assign=True)
-    other.tie_weights()
-    other.load_report = model.load_report
-    return other.eval()
+    hub = {name: model_kwargs[name] for name in HUB_OPTIONS if name in model_kwargs}
+    opened = load_pretrained(
+        TASKS[task],
+        name_or_path,
+        LoadOptions(
+            hub=HubOptions(**hub),
+            dtype=dtypes[0] if dtypes else None,
+            attn_implementation=attention,
+            others=overrides,
+            any_config_value=True,
+            warn_of_short_dtypes=False,
+        ),
+    )
+    return OpenedBackbone(opened.model, opened.commit)
 
 
 def cache_dir_of_hub(arguments: dict[str, Any]) -> None:  # of any type

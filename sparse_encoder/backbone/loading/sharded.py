@@ -1,0 +1,147 @@
+"""Shards into a model that is there: any module, one tensor in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.backbone.families.family import HEAD_BIAS
+from sparse_encoder.backbone.loading.placing import put
+from sparse_encoder.backbone.pretrained import PretrainedModel
+from sparse_encoder.backbone.weights import counted, listed, names_of, to_our_names
+from sparse_encoder.checkpoint import CheckpointError, KeyTable, WeightFiles
+from sparse_encoder.checkpoint.reading import open_sharded
+from sparse_encoder.checkpoint.weight_names import WeightNames
+
+
+class ShardedLoad(NamedTuple):
+    """What did not match."""
+
+    missing_keys: list[str]
+    """Parameters and buffers of the model that the shards do not have; sorted."""
+    unexpected_keys: list[str]
+    """Tensors of the shards that the model does not have; sorted."""
+
+
+class _Names(NamedTuple):
+    """Names in the files against those of the model."""
+
+    own: dict[str, str]
+    """Names in the files to those of the model."""
+    unexpected: list[str]
+    table: KeyTable | None
+    """Names the model's own as its files do; None for a module that has no names but its own."""
+
+    def in_files(self, own: str) -> str:
+        return own if self.table is None else self.table.theirs(own)
+
+
+def load_sharded_checkpoint(
+    model: nn.Module, folder: str | Path, strict: bool = True, prefer_safe: bool = True
+) -> ShardedLoad:
+    """Give a model the weights of a folder with an index.
+
+    The names are the model's own, and for a model of this library those of its family's files. The values are copied:
+    dtype, device and identity of the parameters stay. Parameters on the meta device are replaced. What the shards have
+    is taken from the shards, not from the index, and both must agree. Parameters that are one count as present when
+    one of their names is.
+
+    Args:
+        model: Any module.
+        folder: Holds ``model.safetensors.index.json`` or ``pytorch_model.bin.index.json``, and the shards it lists.
+        strict: Refuse missing and unexpected names, before the model is touched.
+        prefer_safe: Read safetensors where both are there; False prefers pickles, which are opened by
+            ``torch.load(weights_only=True)``.
+
+    Returns:
+        The names that did not match; of a strict load, none.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If there is neither index.
+        CheckpointError: If the files are damaged, hostile or at odds with their index, a tensor has another shape, or
+            names do not match in a strict load. The model is untouched, unless values are damaged or not finite.
+    """
+    files = _open(Path(folder), prefer_safe=prefer_safe)
+    wanted = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, Tensor)}
+    names = _matched(model, files, wanted)
+    _check_shapes(files, names, wanted)
+    present = {id(wanted[own]) for own in names.own.values()}
+    missing = sorted(names.in_files(name) for name, tensor in wanted.items() if id(tensor) not in present)
+    unexpected = sorted(names.unexpected)
+    problems = [
+        f"{counted(which, what)}: {listed(which)}"
+        for which, what in ((missing, "missing tensor"), (unexpected, "unexpected tensor"))
+        if which
+    ]
+    if strict and problems:
+        raise CheckpointError(
+            f"the weights do not fit {type(model).__name__}; {'; '.join(problems)}",
+            path=files.folder,
+            hint="strict=False returns these names instead",
+        )
+    shared = _names_by_tensor(wanted)
+    with torch.no_grad():
+        for name, tensor in files.stream(frozenset(names.own)):
+            old = wanted[names.own[name]]
+            _apply(model, shared[id(old)], old, tensor)
+    return ShardedLoad(missing, unexpected)
+
+
+def _open(folder: Path, *, prefer_safe: bool) -> WeightFiles:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder with weights")
+    safe, pickles = WeightNames("safetensors"), WeightNames("bin")
+    for names in (safe, pickles) if prefer_safe else (pickles, safe):
+        path = folder / names.index
+        if path.exists() or path.is_symlink():
+            return open_sharded(folder, names)
+    raise ValueError(f"{folder} has neither {safe.index} nor {pickles.index}")
+
+
+def _matched(model: nn.Module, files: WeightFiles, wanted: Mapping[str, Tensor]) -> _Names:
+    """Find the model's own name of every tensor."""
+    if not isinstance(model, PretrainedModel):
+        own = {name: name for name in files.tensors if name in wanted}
+        return _Names(own, [name for name in files.tensors if name not in wanted], None)
+    known = names_of(model.family, model.config, model.head_rows(model.family))
+    naming = to_our_names(files.tensors, known, path=files.folder)
+    if naming.second_bias is not None:
+        naming.origins.setdefault(HEAD_BIAS, naming.second_bias)
+    found = {naming.stored[origin]: name for name, origin in naming.origins.items() if name in wanted}
+    without = [origin for name, origin in naming.origins.items() if name not in wanted]
+    return _Names(found, [*naming.unexpected, *without], known.own)
+
+
+def _check_shapes(files: WeightFiles, names: _Names, wanted: Mapping[str, Tensor]) -> None:
+    shapes = [
+        f"{name} is {files.tensors[name].shape}, the model has {tuple(wanted[own].shape)}"
+        for name, own in names.own.items()
+        if files.tensors[name].shape != tuple(wanted[own].shape)
+    ]
+    if shapes:
+        raise CheckpointError(f"{counted(shapes, 'tensor')} of another shape: {listed(shapes)}", path=files.folder)
+
+
+def _names_by_tensor(wanted: Mapping[str, Tensor]) -> dict[int, list[str]]:
+    names: dict[int, list[str]] = {}
+    for name, tensor in wanted.items():
+        names.setdefault(id(tensor), []).append(name)
+    return names
+
+
+def _apply(model: nn.Module, names: list[str], old: Tensor, tensor: Tensor) -> None:
+    """Copy values, or put a tensor in the place of one that has none, under each of its names."""
+    if not old.is_meta:
+        old.copy_(tensor)
+        return
+    put(model, names[0], tensor.to(old.dtype))
+    path, _, own = names[0].rpartition(".")
+    first = getattr(model.get_submodule(path), own)
+    for name in names[1:]:
+        path, _, own = name.rpartition(".")
+        setattr(model.get_submodule(path), own, first)

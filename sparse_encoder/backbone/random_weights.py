@@ -31,9 +31,14 @@ class RandomWeights(VocabularyEditing):
                 model._settled |= {name.removeprefix(prefix) for name in marked if name.startswith(prefix)}
 
     def _settled_parameters(self) -> set[int]:
-        """Return the identities of the parameters that have their values."""
-        named = self.named_parameters(remove_duplicate=False)
-        return {id(parameter) for name, parameter in named if name in self._settled}
+        """Return the identities of the parameters that have their values, by the word of any model inside too."""
+        return {
+            id(parameter)
+            for model in self.modules()
+            if isinstance(model, RandomWeights)
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if name in model._settled
+        }
 
     def _init_weights(self, module: nn.Module) -> None:
         """Draw one module's own parameters by the family's rule; a model with parts of another kind adds theirs."""

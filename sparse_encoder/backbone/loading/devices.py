@@ -13,10 +13,6 @@ from torch import Tensor, nn
 from sparse_encoder.backbone.loading.options import DeviceOptions
 
 PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
-NO_SPLIT = ("Layer",)
-"""Classes whose parameters stay together."""
-_READ_WHOLE = ["Embeddings", "Layer", "MaskedLanguageHead"]
-"""Classes that use parameters of their parts without calling those."""
 DISK = "disk"
 
 Device = str | int | torch.device
@@ -83,7 +79,7 @@ class Placement:
             offload_dir=self.options.offload_folder if self._offloaded else None,
             offload_index=self._offloaded or None,
             offload_buffers=self.options.offload_buffers,
-            preload_module_classes=_READ_WHOLE,
+            preload_module_classes=sorted(_parts(model)),
         )
 
 
@@ -121,6 +117,13 @@ def place(model: nn.Module, options: DeviceOptions, dtype: torch.dtype) -> Place
     return placement
 
 
+def _parts(model: nn.Module) -> set[str]:
+    """Return the classes of what is called as one, whose forward may use parameters of what is inside."""
+    backbone = model.get_submodule("backbone")
+    parts = (*backbone.children(), *backbone.get_submodule("layers").children(), *model.children())
+    return {type(part).__name__ for part in parts if part is not backbone and not isinstance(part, nn.ModuleList)}
+
+
 def _checked(device: Device) -> Device:
     """Return a device as torch spells it."""
     if device == DISK:
@@ -129,6 +132,8 @@ def _checked(device: Device) -> Device:
         found = torch.device(device)
     except RuntimeError as reason:
         raise ValueError(f"unknown device {device!r} in device_map: {str(reason).splitlines()[0]}") from reason
+    if found.type == "meta":
+        raise ValueError("device_map must name devices that hold values, got 'meta'; use 'disk' and an offload_folder")
     return "cpu" if found.type == "cpu" else device
 
 
@@ -137,7 +142,7 @@ def _planned(model: nn.Module, options: DeviceOptions, dtype: torch.dtype, plan:
     from accelerate import infer_auto_device_map
     from accelerate.utils import get_balanced_memory
 
-    together = list(NO_SPLIT)
+    together = sorted({type(layer).__name__ for layer in model.get_submodule("backbone.layers").children()})
     memory = None if options.max_memory is None else dict(options.max_memory)
     if plan != "sequential":
         memory = get_balanced_memory(

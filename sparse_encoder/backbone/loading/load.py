@@ -156,9 +156,12 @@ def _plan(
 def _whole_head_is_new(
     kind: type[PretrainedModel], found: Match, wanted: Mapping[str, Tensor], options: LoadOptions
 ) -> bool:
-    """Return whether all that is missing is all of a head that may be new."""
-    head = {name for name in wanted if not name.startswith("backbone.")}
-    return kind.head_may_be_new and options.strict is not True and bool(head) and set(found.missing) == head
+    """Return whether all that is missing are whole parts of a head that may be new."""
+    missing = set(found.missing)
+    if not kind.head_may_be_new or options.strict is True or any(name.startswith("backbone.") for name in missing):
+        return False
+    parts = {name.rpartition(".")[0] for name in missing}
+    return missing == {name for name in wanted if name.rpartition(".")[0] in parts}
 
 
 def _dtype(options: LoadOptions, plan: _Plan, source: TensorSource, path: Path | None) -> torch.dtype:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sparse_encoder.backbone.families import family_of
 from sparse_encoder.backbone.families.reader import DANGEROUS
+from sparse_encoder.backbone.label_maps import label_maps
 from sparse_encoder.backbone.loading.options import LoadOptions
 from sparse_encoder.checkpoint import fetch_model_folder, read_json_object, resolve_inside
 
@@ -129,12 +130,10 @@ def find_config(origin: Origin, options: LoadOptions) -> FoundConfig:
 
 
 def _labels(replaced: Mapping[str, Any]) -> dict[str, Any]:  # Any: parsed JSON
-    """Spell out a number of labels, which is a shorthand that no file has."""
+    """Bring what is said of labels into the form of files: names by numbers, and the reverse."""
     values = dict(replaced)
-    number = values.pop("num_labels", None)
-    if number is None:
+    number, names, numbers = values.pop("num_labels", None), values.pop("id2label", None), values.pop("label2id", None)
+    if number is None and names is None and numbers is None:
         return values
-    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 1_000_000:
-        raise ValueError(f"num_labels must be a positive integer, got {number!r:.100}")
-    names = {str(index): f"LABEL_{index}" for index in range(number)}
-    return {"id2label": names, "label2id": {name: int(index) for index, name in names.items()}, **values}
+    id2label, label2id = label_maps(names, numbers, number)
+    return {"id2label": {str(key): name for key, name in id2label.items()}, "label2id": label2id, **values}

@@ -1,0 +1,112 @@
+"""Models spread over devices by accelerate compute what they compute in one piece."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from backbone_helpers import TINY_CONFIGS, batch
+from loading_helpers import assert_same, change, saved
+
+from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
+
+NAMES = sorted(TINY_CONFIGS)
+
+
+@pytest.mark.parametrize("device_map", ["cpu", torch.device("cpu"), {"": "cpu"}, "auto", "balanced", "sequential"])
+def test_one_device(device_map: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    model = saved(tmp_path)
+    loaded = MaskedLanguageModel.from_pretrained(tmp_path, device_map=device_map)
+    assert_same(loaded, model)
+    assert loaded.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_on_the_disk(name: str, tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", name)
+    layers = {f"backbone.layers.{index}": "disk" for index in range(1, len(model.backbone.layers))}
+    parts = [f"backbone.{part}" for part, module in model.backbone.named_children() if part != "layers"]
+    known = dict.fromkeys((*parts, "backbone.layers.0", "head"), "cpu")
+    loaded = MaskedLanguageModel.from_pretrained(
+        tmp_path / "model", device_map={**known, **layers}, offload_folder=tmp_path / "disk"
+    )
+    assert all(each.is_meta for each in loaded.backbone.layers[1].parameters()) or name == "albert"
+    features = batch(model.config.num_token_types, pad=0)
+    with torch.no_grad():
+        for _ in range(2):
+            assert torch.equal(loaded(**features), model(**features))
+    assert loaded.hf_device_map == {**known, **layers}
+    assert loaded.device == torch.device("cpu") and not loaded.training
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_on_the_disk(name: str, tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", name)
+    loaded = MaskedLanguageModel.from_pretrained(
+        tmp_path / "model", device_map={"backbone": "disk", "head": "disk"}, offload_folder=tmp_path / "disk"
+    )
+    assert all(each.is_meta for each in loaded.parameters())
+    features = batch(model.config.num_token_types, pad=0)
+    with torch.no_grad():
+        assert torch.equal(loaded(**features), model(**features))
+    assert loaded.device == torch.device("cpu")
+
+
+def test_16_bits_and_new_parameters_on_the_disk(tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+    change(tmp_path / "model", lambda tensors: tensors.pop("bert.encoder.layer.2.output.dense.bias"))
+    options: dict[str, Any] = {"dtype": "bfloat16", "strict": False}
+    with pytest.warns(UserWarning, match="1 tensor missing"):
+        plain = EncoderModel.from_pretrained(tmp_path / "model", **options)
+    with pytest.warns(UserWarning, match="1 tensor missing"):
+        loaded = EncoderModel.from_pretrained(
+            tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "disk", **options
+        )
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch(pad=0)), plain(**batch(pad=0)))
+    assert loaded.dtype == torch.bfloat16
+    assert "backbone.layers.2.feed_forward.down.bias.dat" in os.listdir(tmp_path / "disk")
+
+
+def test_a_plan_by_memory_keeps_layers_whole(tmp_path: Path) -> None:
+    model = saved(tmp_path / "model")
+    loaded = MaskedLanguageModel.from_pretrained(
+        tmp_path / "model",
+        device_map="auto",
+        max_memory={"cpu": 12_000},
+        offload_folder=tmp_path / "disk",
+        offload_buffers=True,
+    )
+    assert loaded.hf_device_map is not None and set(loaded.hf_device_map.values()) == {"cpu", "disk"}
+    assert not [path for path in loaded.hf_device_map if path.count(".") > 2]
+    with torch.no_grad():
+        assert torch.equal(loaded(**batch(pad=0)), model(**batch(pad=0)))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device_map": {"backbone": "cpu"}}, ValueError, "no device for 'head"),
+        ({"device_map": {"backbone.embed": "cpu"}}, ValueError, "no device for 'backbone.embeddings"),
+        ({"device_map": {"": "disk"}}, ValueError, "give an offload_folder"),
+        ({"device_map": {"": "gpu"}}, ValueError, "unknown device 'gpu'"),
+        ({"device_map": "everywhere"}, ValueError, "unknown device 'everywhere'"),
+        ({"device_map": True}, TypeError, "device_map must be a device"),
+        ({"device_map": 1.5}, TypeError, "device_map must be a device"),
+        ({"device_map": {"": "cpu"}, "max_memory": {"cpu": 10}}, ValueError, "max_memory needs a device_map that is"),
+        ({"device_map": "cpu", "offload_folder": "x"}, ValueError, "puts nothing on the disk"),
+    ],
+)
+def test_maps_that_make_no_sense(options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(error, match=message):
+        MaskedLanguageModel.from_pretrained(tmp_path, **options)
+
+
+def test_the_meta_device_is_no_place_for_a_model(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(ValueError, match="devices that hold values, got 'meta'"):
+        MaskedLanguageModel.from_pretrained(tmp_path, device_map="meta")

@@ -35,6 +35,18 @@ _MODERNBERT = {
     "eos_token_id": 3,
     "sep_token_id": 3,
 }
+_DEBERTA = {
+    "model_type": "deberta-v2",
+    **_BERT,
+    "type_vocab_size": 0,
+    "relative_attention": True,
+    "position_biased_input": False,
+    "pos_att_type": "p2c|c2p",
+    "position_buckets": 4,
+    "max_relative_positions": -1,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+}
 
 TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "bert": {"model_type": "bert", **_BERT},
@@ -70,6 +82,8 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
         "logn_attention_clip1": False,
     },
     "nomic_bert": {"model_type": "nomic_bert", **_BERT},
+    "mpnet": {"model_type": "mpnet", **{key: value for key, value in _BERT.items() if key != "type_vocab_size"}},
+    "deberta-v2": _DEBERTA,
 }
 """One per ``model_type``."""
 
@@ -110,6 +124,28 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "nomic_bert with another gate": {**TINY_CONFIGS["nomic_bert"], "hidden_act": "gelu", "rope_theta": 30.0},
     "untied gte": {**TINY_CONFIGS["gte"], "tie_word_embeddings": False},
     "untied nomic_bert": {**TINY_CONFIGS["nomic_bert"], "tie_word_embeddings": False},
+    "deberta-v2 with projections of its own": {**_DEBERTA, "share_att_key": False, "type_vocab_size": 2},
+    "deberta-v2 that scores keys": {
+        **_DEBERTA,
+        "share_att_key": False,
+        "pos_att_type": ["c2p"],
+        "norm_rel_ebd": "none",
+    },
+    "deberta-v2 that scores queries": {**_DEBERTA, "share_att_key": False, "pos_att_type": "p2c"},
+    "deberta-v2 without buckets": {**_DEBERTA, "position_buckets": -1, "max_relative_positions": 4},
+    "deberta-v2 with a wide table": {**_DEBERTA, "position_buckets": 64, "position_biased_input": True},
+    "deberta-v2 with a convolution": {**_DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
+    "deberta-v2 with a convolution in groups": {**_DEBERTA, "conv_kernel_size": 5, "conv_groups": 3},
+    "deberta-v2 with narrow embeddings": {**_DEBERTA, "embedding_size": 8, "type_vocab_size": 2},
+    "deberta-v2 with the newer head": {**_DEBERTA, "legacy": False},
+    "deberta-v2 without relative positions": {
+        "model_type": "deberta-v2",
+        **_BERT,
+        "position_biased_input": True,
+        "pos_att_type": "None",
+    },
+    "untied deberta-v2": {**_DEBERTA, "tie_word_embeddings": False},
+    "untied mpnet": {**TINY_CONFIGS["mpnet"], "tie_word_embeddings": False},
     "electra of one width": {**TINY_CONFIGS["electra"], "embedding_size": D},
     "modernbert in the older spelling": {
         **_MODERNBERT,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparse_encoder.backbone.disentangled import PositionScores, RelativeRows, attend_with_scores
 from sparse_encoder.backbone.dropout import Dropout
 from sparse_encoder.backbone.dropout_attention import dropout_attention
 from sparse_encoder.backbone.rope import Rotation, rotate
@@ -18,11 +20,14 @@ class AttentionContext(NamedTuple):
     """What the layers of one kind share in one forward pass."""
 
     bias: Tensor
-    """Added to the scores: 0 where a token may look, hugely negative elsewhere; (B, 1, 1, T) or (B, 1, T, T)."""
+    """Added to the scores: 0 where a token may look, hugely negative elsewhere; (B, 1, 1, T) or (B, 1, T, T).
+    A relative bias is in it, for all heads that there were at first: (B, H, T, T)."""
     rotation: Rotation | None
     """Angles of the places, for rotary positions."""
     head_mask: Tensor | None = None
     """What each head's part is multiplied with, all heads that there were at first, (1 or B, H, 1, 1)."""
+    relative: RelativeRows | None = None
+    """Relative positions, where contents are scored against places."""
 
 
 def attention_bias(attention_mask: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
@@ -67,7 +72,7 @@ def eager_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: floa
         q: Queries, (B, H, T, K).
         k: Keys, (B, H, T, K).
         v: Values, (B, H, T, K).
-        bias: Added to the scores, (B, 1, 1 or T, T).
+        bias: Added to the scores, (B, 1 or H, 1 or T, T).
         dropout: Share of the attention probabilities that is dropped.
 
     Returns:
@@ -96,6 +101,7 @@ class Attention(nn.Module):
         fused_qkv: Whether queries, keys and values come out of one matrix, (3D, D), in this order.
         dropout: On the attention probabilities, in training.
         implementation: A name in :data:`ATTENTIONS`.
+        positions: Scores places as well; then the projections are not fused.
     """
 
     def __init__(
@@ -107,6 +113,7 @@ class Attention(nn.Module):
         fused_qkv: bool = False,
         dropout: float = 0.0,
         implementation: str = "sdpa",
+        positions: PositionScores | None = None,
     ) -> None:
         super().__init__()
         if implementation not in ATTENTIONS:
@@ -126,6 +133,7 @@ class Attention(nn.Module):
             self.k = nn.Linear(hidden_size, hidden_size, bias=bias)
             self.v = nn.Linear(hidden_size, hidden_size, bias=bias)
         self.output = nn.Linear(hidden_size, hidden_size, bias=bias)
+        self.positions = positions
 
     @property
     def kept_heads(self) -> list[int]:
@@ -152,10 +160,20 @@ class Attention(nn.Module):
         q, k, v = (part.view(num_texts, num_tokens, self.num_heads, -1) for part in joined)  # (B, T, H, K)
         if context.rotation is not None:
             q, k = rotate(q, context.rotation), rotate(k, context.rotation)
-        dropout = self.dropout.p if self.training else 0.0
-        mixed = self.attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), context.bias, dropout)
+        mixed = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), context)
         if context.head_mask is not None:  # one number a head: the same product as with its probabilities
             mask = context.head_mask[:, self.kept_heads] if self.pruned_heads else context.head_mask
             mixed = mixed * mask.to(mixed.dtype)
         output: Tensor = self.output(mixed.transpose(1, 2).reshape(num_texts, num_tokens, self.all_head_size))
         return output
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, context: AttentionContext) -> Tensor:
+        """Attend by contents, and by places where those are scored; shapes as :func:`eager_attention`."""
+        dropout, bias = self.dropout.p if self.training else 0.0, context.bias
+        if self.pruned_heads and bias.shape[1] > 1:
+            bias = bias[:, self.kept_heads]
+        if self.positions is None or context.relative is None:
+            return self.attend(q, k, v, bias, dropout)
+        places = self.positions.project(context.relative.rows, self.q, self.k, self.head_size)
+        score = partial(self.positions, places=places, row_of=context.relative.row_of)
+        return attend_with_scores(self.attend, q * self.positions.factor, k, v, bias, dropout, score=score)

@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from math import isfinite
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS, GateLayout
 
-PositionKind = Literal["absolute", "after_padding", "rotary"]
+if TYPE_CHECKING:
+    from sparse_encoder.backbone.convolution import ConvolutionConfig
+    from sparse_encoder.backbone.disentangled import DisentangledConfig
+    from sparse_encoder.backbone.relative_bias import RelativeBiasConfig
+
+PositionKind = Literal["absolute", "after_padding", "rotary", "none"]
 LayerType = Literal["global", "local"]
 
 LARGEST = {
@@ -68,13 +73,23 @@ class TransformerConfig:
     """Width of the embeddings when it is not ``hidden_size``; they are then projected."""
     project_embeddings: bool = False
     """Project the embeddings even when their width is ``hidden_size``, as ALBERT does."""
+    projection_bias: bool = True
+    norm_after_projection: bool = False
+    """Normalise the embeddings behind their projection and not before it."""
     num_token_types: int = 0
     """Rows of the token type table; 0 for a family without token types."""
     pad_token_id: int | None = 0
     """Row of the word embeddings that starts at zero and gets no gradient as an input."""
 
     position_kind: PositionKind = "absolute"
-    """A learned table by place, a learned table that counts only tokens that are not padding, or rotation."""
+    """A learned table by place, a learned table that counts only tokens that are not padding, rotation, or nothing
+    that is added to the words or turns them."""
+    relative_bias: RelativeBiasConfig | None = None
+    """Biases of the attention by distance, shared by all layers."""
+    disentangled: DisentangledConfig | None = None
+    """Attention that scores contents against places as well."""
+    convolution: ConvolutionConfig | None = None
+    """Beside the first layer."""
     rotary_theta: float = 10_000.0
     local_rotary_theta: float = 10_000.0
     rotary_stretch: float = 1.0
@@ -164,6 +179,12 @@ class TransformerConfig:
             raise FieldError("must be given, positions count from it", "pad_token_id")
         if self.position_kind == "rotary" and self.head_size % 2:
             raise FieldError(f"must make an even head size for rotary positions, got {self.head_size}", "num_heads")
+        if self.disentangled is not None and (self.position_kind == "rotary" or self.fused_qkv):
+            raise FieldError("cannot go with rotary positions or fused projections", "disentangled")
+        if self.disentangled is not None and self.relative_bias is not None:
+            raise FieldError("cannot go with a relative bias", "disentangled")
+        if self.convolution is not None and self.hidden_size % self.convolution.groups:
+            raise FieldError(f"must have groups that divide the hidden size {self.hidden_size}", "convolution")
 
     def _check_layers(self) -> None:
         if self.layer_types is not None:

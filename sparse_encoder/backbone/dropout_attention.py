@@ -29,7 +29,7 @@ def dropout_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: fl
         q: Queries, (B, H, T, K).
         k: Keys, (B, H, T, K).
         v: Values, (B, H, T, K).
-        bias: Added to the scores, (B, 1, 1 or T, T).
+        bias: Added to the scores, (B, 1 or H, 1 or T, T).
         dropout: Share of the probabilities that is dropped, in (0, 1).
 
     Returns:
@@ -84,6 +84,7 @@ class _DropoutAttention(torch.autograd.Function):
         """Compute the probabilities a second time, and send the gradient through them."""
         q, k, v, bias, kept = ctx.saved_tensors
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
         factor = q.shape[-1] ** -0.5
         for texts in _tiles(q.shape):
             probabilities = _probabilities(q[texts], k[texts], bias[texts])
@@ -91,7 +92,10 @@ class _DropoutAttention(torch.autograd.Function):
             grad_v[texts] = (probabilities * kept[texts]).to(v.dtype).mT @ scaled
             change = (scaled @ v[texts].mT).to(probabilities.dtype).mul_(kept[texts])
             mean = (change * probabilities).sum(dim=-1, keepdim=True)  # of the softmax's gradient, (b, H, T, 1)
-            scores = change.sub_(mean).mul_(probabilities).mul_(factor).to(q.dtype)
+            scores = change.sub_(mean).mul_(probabilities)
+            if grad_bias is not None:
+                grad_bias[texts] = scores.sum_to_size(grad_bias[texts].shape)
+            scores = scores.mul_(factor).to(q.dtype)
             grad_q[texts] = scores @ k[texts]
             grad_k[texts] = scores.mT @ q[texts]
-        return grad_q, grad_k, grad_v, None, None, None
+        return grad_q, grad_k, grad_v, grad_bias, None, None

@@ -18,6 +18,7 @@ class Embeddings(nn.Module):
         norm: Applied to the sum.
         dropout: Applied behind the norm, in training.
         projection: From E to the hidden size; None when they are one.
+        norm_last: Normalise behind the projection and not before it.
         padding_id: Given, places count only tokens with another id and start behind it, as in RoBERTa.
     """
 
@@ -30,6 +31,7 @@ class Embeddings(nn.Module):
         norm: nn.Module,
         dropout: float = 0.0,
         projection: nn.Linear | None = None,
+        norm_last: bool = False,
         padding_id: int | None = None,
     ) -> None:
         super().__init__()
@@ -39,6 +41,7 @@ class Embeddings(nn.Module):
         self.norm = norm
         self.dropout = Dropout(dropout)
         self.projection = projection
+        self.norm_last = norm_last
         self.padding_id = padding_id
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
@@ -62,8 +65,14 @@ class Embeddings(nn.Module):
         hidden: Tensor = self.word(input_ids)  # (B, T, E)
         if summands:
             hidden = hidden + (summands[0] if len(summands) == 1 else summands[0] + summands[1])
-        hidden = self.dropout(self.norm(hidden))
+        if self.norm_last:
+            return self._normalise(hidden if self.projection is None else self.projection(hidden))
+        hidden = self._normalise(hidden)
         return hidden if self.projection is None else self.projection(hidden)
+
+    def _normalise(self, hidden: Tensor) -> Tensor:
+        normalised: Tensor = self.dropout(self.norm(hidden))
+        return normalised
 
     def positions(self, input_ids: Tensor) -> Tensor:
         """Count the places of tokens, (T,), or (B, T) when padding is not counted."""

@@ -61,22 +61,36 @@ def matrix_operations(model: nn.Module, backbone: Transformer, inputs: Mapping[s
         num_texts, num_tokens = input_ids.shape
         total += num_texts * (num_tokens * _products_per_token(model, backbone))
         total += num_texts * _attention_products(backbone, num_tokens)
+        total += _place_products(backbone, num_texts, num_tokens)
     return MULTIPLY_ADD * total * (FORWARD_AND_BACKWARD if backward else 1)
 
 
 def _products_per_token(model: nn.Module, backbone: Transformer) -> int:
     """Count what the weights of a model multiply: each layer as often as it runs, each decoder once."""
-    in_layers = [_linear_weights(backbone.layers[step]) for step in backbone.config.steps]
+    layers = [cast("Layer", backbone.layers[step]) for step in backbone.config.steps]
+    in_layers = [_linear_weights(layer) - _linear_weights(layer.attention.positions) for layer in layers]
     once = _linear_weights(model) - _linear_weights(backbone.layers)
     decoders = sum(part.weight.numel() for part in model.modules() if isinstance(part, MaskedLanguageHead))
     return sum(in_layers) + once + decoders
 
 
-def _linear_weights(module: nn.Module) -> int:
-    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+def _linear_weights(module: nn.Module | None) -> int:
+    parts = () if module is None else module.modules()
+    return sum(part.weight.numel() for part in parts if isinstance(part, (nn.Linear, nn.Conv1d)))
 
 
 def _attention_products(backbone: Transformer, num_tokens: int) -> int:
     """Count the products of scores and of mixed values in one text: two of (T, K) by (K, T) for each head and layer."""
     layers = [cast("Layer", backbone.layers[step]) for step in backbone.config.steps]
     return sum(2 * num_tokens * num_tokens * layer.attention.output.in_features for layer in layers)
+
+
+def _place_products(backbone: Transformer, num_texts: int, num_tokens: int) -> int:
+    """Count what scoring contents against places takes: projections of R places, and T by R scores for each text."""
+    if backbone.relative_positions is None:
+        return 0
+    num_rows = backbone.relative_positions.num_rows(num_tokens)
+    terms = backbone.relative_positions.config.num_terms - 1
+    layers = [cast("Layer", backbone.layers[step]) for step in backbone.config.steps]
+    widths = sum(layer.attention.output.in_features for layer in layers)
+    return terms * num_rows * widths * (backbone.config.hidden_size + num_texts * num_tokens)

@@ -9,11 +9,13 @@ from typing import Any
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families.albert import ALBERT
 from sparse_encoder.backbone.families.bert import BERT
+from sparse_encoder.backbone.families.deberta import DEBERTA_V2
 from sparse_encoder.backbone.families.distilbert import DISTILBERT
 from sparse_encoder.backbone.families.electra import ELECTRA
 from sparse_encoder.backbone.families.family import Family
 from sparse_encoder.backbone.families.gte import GTE, NEW
 from sparse_encoder.backbone.families.modernbert import MODERNBERT
+from sparse_encoder.backbone.families.mpnet import MPNET
 from sparse_encoder.backbone.families.nomic_bert import NOMIC_BERT
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
@@ -25,10 +27,12 @@ FAMILIES: dict[str, Family] = {
         ALBERT,
         BERT,
         CAMEMBERT,
+        DEBERTA_V2,
         DISTILBERT,
         ELECTRA,
         GTE,
         MODERNBERT,
+        MPNET,
         NEW,
         NOMIC_BERT,
         ROBERTA,

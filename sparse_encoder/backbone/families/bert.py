@@ -58,16 +58,16 @@ def bert_embedding_rows(prefix: str) -> Rows:
     )
 
 
-def bert_rows(prefix: str) -> Rows:
-    """Return the names of a BERT backbone behind a prefix."""
+def bert_rows(prefix: str, *, suffix: str = "") -> Rows:
+    """Return the names of a BERT backbone behind a prefix; the suffix ends those of queries, keys and values."""
     layer, ours = f"{prefix}encoder.layer.{{}}.", "backbone.layers.{}."
     return (
         *bert_embedding_rows(prefix),
         *weights_and_biases(
             [
-                (f"{layer}attention.self.query", f"{ours}attention.q"),
-                (f"{layer}attention.self.key", f"{ours}attention.k"),
-                (f"{layer}attention.self.value", f"{ours}attention.v"),
+                (f"{layer}attention.self.query{suffix}", f"{ours}attention.q"),
+                (f"{layer}attention.self.key{suffix}", f"{ours}attention.k"),
+                (f"{layer}attention.self.value{suffix}", f"{ours}attention.v"),
                 (f"{layer}attention.output.dense", f"{ours}attention.output"),
                 (f"{layer}attention.output.LayerNorm", f"{ours}attention_norm"),
                 (f"{layer}intermediate.dense", f"{ours}feed_forward.up"),

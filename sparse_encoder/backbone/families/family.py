@@ -6,7 +6,7 @@ Data and small functions, never a module.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sparse_encoder.backbone.config import FieldError, TransformerConfig
@@ -39,6 +39,12 @@ class Family:
     """Names with the base prefix."""
     head_rows: Rows
     """Names of the masked-language head, decoder included."""
+    tagger_rows: Rows = (("classifier.weight", "head.classifier.weight"), ("classifier.bias", "head.classifier.bias"))
+    """Names of the head that labels tokens."""
+    tagger_dropout_key: str | None = "classifier_dropout"
+    """Key of the dropout before its classifier; without it, or where it is null, the dropout behind attention is."""
+    tagger_dropout: float | None = None
+    """What the key stands for when it is left out; None: the dropout behind attention."""
     decoder_bias_copy: str | None = None
     """A second name under which older files store the decoder's bias."""
     ignored: tuple[str, ...] = ()
@@ -57,11 +63,20 @@ class Family:
     """The same ``model_type`` in configs of another spelling."""
     marker: str | None = None
     """A key that only the older spelling has."""
+    by_config: Callable[[ConfigReader], Family] | None = None
+    """Chooses among several namings of one ``model_type`` by another key of the config."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Names that other writers use for tensors of the head, and what they are called in the table."""
 
     @property
     def masked_language_architecture(self) -> str:
         """Name that transformers gives a model with the masked-language head."""
         return f"{self.class_prefix}ForMaskedLM"
+
+    @property
+    def tagger_architecture(self) -> str:
+        """Name that transformers gives a model that labels tokens."""
+        return f"{self.class_prefix}ForTokenClassification"
 
     @property
     def encoder_architecture(self) -> str:
@@ -70,6 +85,8 @@ class Family:
 
     def spelled_as(self, reader: ConfigReader) -> Family:
         """Return the family whose keys a config has: this one, or its older spelling."""
+        if self.by_config is not None:
+            return self.by_config(reader)
         older = self.older_spelling
         if older is None or older.marker is None or not reader.has(older.marker):
             return self
@@ -78,7 +95,7 @@ class Family:
     def spellings(self, name: str) -> tuple[str, ...]:
         """Return what a tensor of a file may be called in the table: as it is, or with the base prefix before it."""
         bare = (name, *(name.removeprefix(prefix) for prefix in self.other_prefixes if name.startswith(prefix)))
-        return (name, *(self.base_prefix + rest for rest in bare))
+        return (self.renamed.get(name, name), *(self.base_prefix + rest for rest in bare))
 
     def read(self, reader: ConfigReader) -> TransformerConfig:
         """Read a config.

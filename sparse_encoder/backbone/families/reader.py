@@ -57,6 +57,20 @@ class ConfigReader:
             raise self.error(name, f"must be between 1 and {largest}, got {value}")
         return value
 
+    def integer(self, name: str, default: int, largest: int) -> int:
+        """Return an integer, which may be negative."""
+        value = self.like(name, default)
+        assert isinstance(value, int)
+        if value > largest:
+            raise self.error(name, f"must be at most {largest}, got {value}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001
+        """Return true or false."""
+        value = self.like(name, default)
+        assert isinstance(value, bool)
+        return value
+
     def real(self, name: str, default: float) -> float:
         """Return a number."""
         value = self.like(name, default)

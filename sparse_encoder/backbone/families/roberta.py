@@ -10,7 +10,7 @@ from sparse_encoder.backbone.families.family import Family, always, weights_and_
 from sparse_encoder.backbone.families.reader import ConfigReader
 
 
-def _adjust(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
+def count_behind_padding(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
     """Take off the rows of the position table that no token uses: those up to the padding id."""
     rows, unused = config.max_positions, config.position_offset
     if rows <= unused:
@@ -23,7 +23,7 @@ ROBERTA = Family(
     class_prefix="Roberta",
     defaults=replace(BERT_DEFAULTS, vocab_size=50265, pad_token_id=1, position_kind="after_padding"),
     config_keys=BERT_KEYS,
-    adjust=_adjust,
+    adjust=count_behind_padding,
     base_prefix="roberta.",
     backbone_rows=always(bert_rows("roberta.")),
     head_rows=(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_positive, name_of
+from sparse_encoder.losses.checks import check_function, check_positive, name_of
 from sparse_encoder.losses.ranked_lists import (
     Gain,
     check_gain,
@@ -19,7 +19,7 @@ from sparse_encoder.losses.ranked_lists import (
     one_unless_nan,
     scored_list,
 )
-from sparse_encoder.losses.scores import Similarity
+from sparse_encoder.losses.scores import ROW_BY_ROW, Similarity
 from sparse_encoder.similarity import pairwise_dot_score
 
 
@@ -54,6 +54,7 @@ class SparseApproxNDCGLoss(EmbeddingLoss):
         gain: Gain = "exponential",
     ) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ROW_BY_ROW)
         check_positive("temperature", temperature)
         check_gain(gain)
         self.similarity_fct = similarity_fct

@@ -71,7 +71,7 @@ class EmbeddingLoss(nn.Module, ABC):
         """Embed the columns of one batch, the query column first, and compare them outside of any autocast."""
         columns = list(sentence_features)
         if not columns:
-            raise ValueError("a batch needs at least one column of texts, got none")
+            raise ValueError(f"{type(self).__name__} needs at least one column of texts, got none")
         self.look_at(columns)
         embeddings = [self.embed_column(column) for column in columns]
         with torch.autocast(embeddings[0].device.type, enabled=False):
@@ -130,7 +130,10 @@ class Regularizer(nn.Module, ABC):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Embed the columns of one batch and penalise their rows together; labels are not used."""
-        weights = torch.cat([embed(self.model, column) for column in sentence_features])
+        columns = list(sentence_features)
+        if not columns:
+            raise ValueError(f"{type(self).__name__} needs at least one column of texts, got none")
+        weights = torch.cat([embed(self.model, column) for column in columns])
         with torch.autocast(weights.device.type, enabled=False):
             return self.compute_loss_from_embeddings(weights)
 

@@ -1,4 +1,4 @@
-"""What losses refuse, told by their name; shapes only, so that no check waits for the device."""
+"""What losses refuse, told by their name; values only where they are at hand, so that no check waits for a device."""
 
 from __future__ import annotations
 
@@ -49,6 +49,9 @@ def exact_columns(loss: nn.Module, columns: Sequence[Tensor], count: int, what: 
 def checked_labels(loss: nn.Module, labels: Tensor | None, what: str, *shapes: tuple[int, ...]) -> Tensor:
     """Check that the labels of a batch are there and of a shape that a loss can read.
 
+    NaN among labels that are not on an accelerator is refused; there, nobody waits for them to be looked at, and what
+    comes out is NaN. (A trainer's collator has refused them before.)
+
     Args:
         loss: Whose name the error bears.
         labels: As the collator made them.
@@ -59,25 +62,37 @@ def checked_labels(loss: nn.Module, labels: Tensor | None, what: str, *shapes: t
         The labels, apart from any gradient.
 
     Raises:
-        ValueError: If there are none, or they have another shape.
+        TypeError: If they are no tensor.
+        ValueError: If there are none, they have another shape, or one is NaN.
     """
     allowed = " or ".join(str(shape) for shape in shapes)
     if labels is None:
         raise ValueError(f"{type(loss).__name__} needs labels: {what}, of shape {allowed}; the batch has none")
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"the labels of {type(loss).__name__} must be a tensor, {what}, got {type(labels).__name__}")
     if tuple(labels.shape) not in shapes:
         raise ValueError(
             f"the labels of {type(loss).__name__} are {what}, of shape {allowed}, got {tuple(labels.shape)}"
         )
+    if is_at_hand(labels) and labels.isnan().any():
+        row = int(labels.isnan().reshape(len(labels), -1).any(dim=1).nonzero()[0])
+        raise ValueError(f"the labels of {type(loss).__name__}, {what}, hold NaN in row {row}")
     return labels.detach()
+
+
+def is_at_hand(tensor: Tensor) -> bool:
+    """Return whether values can be looked at without waiting for an accelerator."""
+    return tensor.device.type == "cpu"
 
 
 def checked_row_labels(loss: nn.Module, labels: Tensor | None, num_rows: int) -> Tensor:
     """Check that there is one label per row; returns them as (B,).
 
     Raises:
-        ValueError: If there are none, or more or fewer than rows.
+        TypeError: If they are no tensor.
+        ValueError: If there are none, more or fewer than rows, or one is NaN.
     """
-    flat = labels.reshape(-1) if labels is not None and labels.numel() == num_rows else labels
+    flat = labels.reshape(-1) if isinstance(labels, Tensor) and labels.numel() == num_rows else labels
     return checked_labels(loss, flat, "one number per row", (num_rows,))
 
 
@@ -126,6 +141,21 @@ def check_finite(name: str, value: object) -> None:
     """
     if not math.isfinite(check_number(name, value)):
         raise ValueError(f"{name} must be finite, got {value}")
+
+
+def check_function(name: str, value: object, known: str) -> None:
+    """Check a setting that is called.
+
+    Args:
+        name: Of the setting.
+        value: What was given.
+        known: Says what to give.
+
+    Raises:
+        ValueError: If it cannot be called, as the name of a function cannot.
+    """
+    if not callable(value):
+        raise ValueError(f"unknown {name} {value!r}; give {known}")
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_positive, checked_row_labels, exact_columns, name_of
+from sparse_encoder.losses.checks import check_function, check_positive, checked_row_labels, exact_columns, name_of
+from sparse_encoder.losses.ranked_lists import one_unless_nan
+from sparse_encoder.losses.scores import ROW_BY_ROW
 from sparse_encoder.similarity import pairwise_cos_sim
 
 
@@ -40,6 +42,7 @@ class SparseCoSENTLoss(EmbeddingLoss):
         similarity_fct: Callable[[Tensor, Tensor], Tensor] = pairwise_cos_sim,
     ) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ROW_BY_ROW)
         check_positive("scale", scale)
         self.scale = scale
         self.similarity_fct = similarity_fct
@@ -92,11 +95,12 @@ def ordered_by_labels(scores: Tensor, labels: Tensor) -> Tensor:
         labels: (B,).
 
     Returns:
-        ``log(1 + sum over labels[i] > labels[j] of exp(scores[j] - scores[i]))``, a scalar tensor.
+        ``log(1 + sum over labels[i] > labels[j] of exp(scores[j] - scores[i]))``, a scalar tensor; NaN if a label is.
     """
     ordered, order = (labels.int() if labels.dtype == torch.bool else labels).sort()
     scores = scores[order]
     higher = torch.searchsorted(ordered, ordered, right=True)  # (B,): where the higher labels of a row begin
     behind = (-scores).flip(0).logcumsumexp(dim=0).flip(0)  # (B,): log of the sum over this row and those behind it
     behind = torch.cat([behind, behind.new_full((1,), -torch.inf)])
-    return torch.cat([scores.new_zeros(1), scores + behind[higher]]).logsumexp(dim=0)
+    total = torch.cat([scores.new_zeros(1), scores + behind[higher]]).logsumexp(dim=0)
+    return total * one_unless_nan(labels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import checked_row_labels, exact_columns
+from sparse_encoder.losses.checks import check_function, checked_row_labels, exact_columns
 
 
 class SparseCosineSimilarityLoss(EmbeddingLoss):
@@ -17,12 +17,16 @@ class SparseCosineSimilarityLoss(EmbeddingLoss):
     .. math:: \text{loss}\bigl( T(\cos(a_i, b_i)), y_i \bigr)
 
     Columns: (text, text). Labels: one number per row, (B,). Unlike the peer's, this loss also works without a
-    regulariser, and leaves the similarity that the model is saved with as it is.
+    regulariser, leaves the similarity that the model is saved with as it is, and keeps the precision of labels: the
+    peer rounds them to float32.
 
     Args:
         model: The encoder that is trained.
         loss_fct: Compares (B,) with labels (B,); ``None`` is :class:`torch.nn.MSELoss`.
         cos_score_transformation: T, applied to the cosines, (B,); ``None`` leaves them as they are.
+
+    Raises:
+        ValueError: If one of both is something else, such as a name.
     """
 
     def __init__(
@@ -32,6 +36,9 @@ class SparseCosineSimilarityLoss(EmbeddingLoss):
         cos_score_transformation: nn.Module | None = None,
     ) -> None:
         super().__init__(model)
+        for name, function in {"loss_fct": loss_fct, "cos_score_transformation": cos_score_transformation}.items():
+            if function is not None:
+                check_function(name, function, "a module of torch.nn, or None")
         self.loss_fct = nn.MSELoss() if loss_fct is None else loss_fct
         self.cos_score_transformation = nn.Identity() if cos_score_transformation is None else cos_score_transformation
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_positive, checked_columns, checked_labels, name_of
-from sparse_encoder.losses.scores import Similarity, document_scores
+from sparse_encoder.losses.checks import check_function, check_positive, checked_columns, checked_labels, name_of
+from sparse_encoder.losses.scores import ROW_BY_ROW, Similarity, document_scores
 from sparse_encoder.similarity import pairwise_dot_score
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class SparseDistillKLDivLoss(EmbeddingLoss):
         teacher_temperature: float | None = None,
     ) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ROW_BY_ROW)
         self.similarity_fct = similarity_fct
         self.temperature = temperature
         self.student_temperature = temperature if student_temperature is None else student_temperature

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_finite, check_positive, checked_columns, name_of
+from sparse_encoder.losses.checks import check_finite, check_function, check_positive, checked_columns, name_of
 from sparse_encoder.losses.gather import gather_rows
-from sparse_encoder.losses.guides import Encoder, Guide
-from sparse_encoder.losses.scores import Similarity
+from sparse_encoder.losses.guides import Encoder, Guide, check_answers
+from sparse_encoder.losses.scores import ALL_WITH_ALL, Similarity
 from sparse_encoder.losses.taught import seen
 from sparse_encoder.similarity import cos_sim, dot_score
 
@@ -64,6 +64,7 @@ class SparseGISTEmbedLoss(EmbeddingLoss):
         similarity_fct: Similarity = dot_score,
     ) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ALL_WITH_ALL)
         check_positive("scale", scale)
         check_finite("margin", margin)
         if margin_strategy not in MARGIN_STRATEGIES:
@@ -79,8 +80,14 @@ class SparseGISTEmbedLoss(EmbeddingLoss):
         self._guided: list[Tensor] | None = None
 
     def look_at(self, columns: list[dict[str, Tensor]]) -> None:
-        """Let the guide embed the texts of a batch."""
+        """Let the guide embed the texts of a batch.
+
+        Raises:
+            ValueError: If the guide's embeddings are infinite or NaN.
+        """
         self._guided = self.guide.embed(columns)
+        who = f"the guide of {type(self).__name__}, {type(self.guide.encoder).__name__},"
+        check_answers(who, self._guided)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
         """Compare the columns of one batch, which must have been looked at.

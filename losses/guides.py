@@ -155,29 +155,43 @@ class TeacherEnsemble:
             Scores of every query with the documents of all columns, the first column's first, (B, k * B).
 
         Raises:
-            ValueError: If a teacher answers with anything infinite or NaN.
+            ValueError: If there is no column of documents, or a teacher answers with anything infinite or NaN.
         """
+        if len(columns) < 2:
+            raise ValueError(f"a teacher needs at least 2 columns, a query and a document, got {len(columns)}")
         found = []
         for position, guide in enumerate(self.guides):
             queries, *documents = embeddings = guide.embed(columns)
             compare: Similarity = getattr(guide.encoder, "similarity", dot_score)
             scores = compare(queries, torch.cat(documents)).to(queries.device)
-            # Waits for the device, which is short beside the teacher's own run: a student would learn nothing, silently
-            if not scores.isfinite().all():
-                where = _first_not_finite(embeddings, scores)
-                raise ValueError(f"teacher {position}, {type(guide.encoder).__name__}, is not finite in {where}")
+            check_answers(f"teacher {position}, {type(guide.encoder).__name__},", embeddings, scores)
             found.append(scores)
         if self.score_scale is None:
             return found[0]
         return ensemble_scores(found, self.weights, score_scale=self.score_scale)
 
 
-def _first_not_finite(embeddings: list[Tensor], scores: Tensor) -> str:
-    """Name what is infinite or NaN, in the embeddings of a text or, if they are sound, in the scores of a query."""
+def check_answers(who: str, embeddings: Sequence[Tensor], scores: Tensor | None = None) -> None:
+    """Check what another encoder says of a batch, of which nothing, or something wrong, would be learnt silently.
+
+    This waits for the device, which is short beside the encoder's own run.
+
+    Args:
+        who: Names the encoder.
+        embeddings: Of each column, (B, W) each.
+        scores: Made of them, (B, N); where they are sound, the embeddings are.
+
+    Raises:
+        ValueError: If anything is infinite or NaN.
+    """
+    judged = embeddings if scores is None else [scores]
+    if all(bool(each.isfinite().all()) for each in judged):
+        return
     for column, rows in enumerate(embeddings):
         if not rows.isfinite().all():
-            return f"row {_first_bad_row(rows)} of column {column}"
-    return f"the scores of row {_first_bad_row(scores)}"
+            raise ValueError(f"{who} is not finite in row {_first_bad_row(rows)} of column {column}")
+    assert scores is not None  # something was not finite
+    raise ValueError(f"{who} is not finite in the scores of row {_first_bad_row(scores)}")
 
 
 def _first_bad_row(rows: Tensor) -> int:

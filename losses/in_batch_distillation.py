@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_positive, checked_columns, checked_labels, name_of
+from sparse_encoder.losses.checks import check_function, check_positive, checked_columns, checked_labels, name_of
 from sparse_encoder.losses.distill_kl_div import kl_divergence
 from sparse_encoder.losses.guides import TeacherEnsemble
-from sparse_encoder.losses.scores import Similarity
+from sparse_encoder.losses.scores import ALL_WITH_ALL, Similarity
 from sparse_encoder.losses.taught import seen
 from sparse_encoder.similarity import dot_score
 
@@ -21,6 +21,7 @@ class _InBatchDistillation(EmbeddingLoss):
 
     def __init__(self, model: nn.Module, teacher: TeacherEnsemble | None, similarity_fct: Similarity) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ALL_WITH_ALL)
         self.teacher = teacher
         self.similarity_fct = similarity_fct
         self._scores: Tensor | None = None

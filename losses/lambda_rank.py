@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_positive, name_of
+from sparse_encoder.losses.checks import check_function, check_positive, name_of
 from sparse_encoder.losses.ranked_lists import (
     Gain,
     check_gain,
@@ -20,7 +20,7 @@ from sparse_encoder.losses.ranked_lists import (
     one_unless_nan,
     scored_list,
 )
-from sparse_encoder.losses.scores import Similarity
+from sparse_encoder.losses.scores import ROW_BY_ROW, Similarity
 from sparse_encoder.similarity import pairwise_dot_score
 
 
@@ -56,6 +56,7 @@ class SparseLambdaRankLoss(EmbeddingLoss):
         gain: Gain = "exponential",
     ) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ROW_BY_ROW)
         check_positive("scale", scale)
         check_gain(gain)
         self.similarity_fct = similarity_fct

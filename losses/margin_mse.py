@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import checked_columns, checked_labels, name_of
-from sparse_encoder.losses.scores import Similarity, document_scores
+from sparse_encoder.losses.checks import check_function, checked_columns, checked_labels, name_of
+from sparse_encoder.losses.scores import ROW_BY_ROW, Similarity, document_scores
 from sparse_encoder.similarity import pairwise_dot_score
 
 
@@ -31,6 +31,7 @@ class SparseMarginMSELoss(EmbeddingLoss):
 
     def __init__(self, model: nn.Module, similarity_fct: Similarity = pairwise_dot_score) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ROW_BY_ROW)
         self.similarity_fct = similarity_fct
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:

@@ -20,7 +20,8 @@ class SparseMSELoss(EmbeddingLoss):
     Columns: one or more. Labels: the teacher's term weights, (B, V) for every column, or one matrix per column,
     (B, C, V).
 
-    Source: Reimers and Gurevych, 2020, https://arxiv.org/abs/2004.09813.
+    Source: Reimers and Gurevych, 2020, https://arxiv.org/abs/2004.09813. Unlike the peer's, this loss reads labels
+    in the same way inside a :class:`SpladeLoss`; there, the peer compares column c with the labels of row c.
 
     Args:
         model: The encoder that is trained.

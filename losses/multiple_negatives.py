@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss, check_not_negative
-from sparse_encoder.losses.checks import check_positive, checked_columns, name_of
+from sparse_encoder.losses.checks import check_function, check_positive, checked_columns, name_of
 from sparse_encoder.losses.gather import gather_rows
+from sparse_encoder.losses.scores import ALL_WITH_ALL
 from sparse_encoder.similarity import dot_score
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
         hardness_strength: float = 0.0,
     ) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ALL_WITH_ALL)
         check_positive("scale", scale)
         check_not_negative("hardness_strength", hardness_strength)
         if partition_mode not in PARTITION_MODES:

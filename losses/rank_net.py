@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_positive, name_of
+from sparse_encoder.losses.checks import check_function, check_positive, name_of
 from sparse_encoder.losses.ranked_lists import differences, one_unless_nan, scored_list
-from sparse_encoder.losses.scores import Similarity
+from sparse_encoder.losses.scores import ROW_BY_ROW, Similarity
 from sparse_encoder.similarity import pairwise_dot_score
 
 
@@ -39,6 +39,7 @@ class SparseRankNetLoss(EmbeddingLoss):
         self, model: nn.Module, similarity_fct: Similarity = pairwise_dot_score, *, scale: float = 1.0
     ) -> None:
         super().__init__(model)
+        check_function("similarity_fct", similarity_fct, ROW_BY_ROW)
         check_positive("scale", scale)
         self.similarity_fct = similarity_fct
         self.scale = scale

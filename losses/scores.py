@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
+ROW_BY_ROW = "a function of (B, V) and (B, V), such as sparse_encoder.similarity.pairwise_dot_score"
+"""What a similarity is where each text is compared with one other, for messages."""
+ALL_WITH_ALL = "a function of (A, V) and (B, V), such as sparse_encoder.similarity.dot_score"
+"""The same where all are compared with all."""
 
 
 def document_scores(queries: Tensor, documents: Sequence[Tensor], similarity_fct: Similarity) -> Tensor:

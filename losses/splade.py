@@ -106,7 +106,8 @@ class SpladeLoss(EmbeddingLoss):
         """
         documents = embeddings if self.use_document_regularizer_only else embeddings[1:]
         if not documents:
-            raise ValueError(f"SpladeLoss needs a query column and document columns, got {len(embeddings)} column(s)")
+            name, count = type(self).__name__, len(embeddings)
+            raise ValueError(f"{name} needs a query column and document columns, got {count} column(s)")
         base = self.loss.compute_loss_from_embeddings(embeddings, labels)
         losses = dict(base) if isinstance(base, dict) else {"base_loss": base}
         weight, target = self.document_regularizer_weight, self.document_target

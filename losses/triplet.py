@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparse_encoder.losses.base import EmbeddingLoss
-from sparse_encoder.losses.checks import check_finite, exact_columns, name_of
+from sparse_encoder.losses.checks import check_finite, check_function, exact_columns, name_of
 from sparse_encoder.similarity import pairwise_cos_sim, pairwise_euclidean_sim, pairwise_manhattan_sim
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -56,7 +56,7 @@ class SparseTripletLoss(EmbeddingLoss):
 
     Raises:
         TypeError: If ``triplet_margin`` is not a number.
-        ValueError: If it is infinite or NaN.
+        ValueError: If it is infinite or NaN, or ``distance_metric`` is no function, such as a name.
     """
 
     def __init__(
@@ -67,6 +67,8 @@ class SparseTripletLoss(EmbeddingLoss):
     ) -> None:
         super().__init__(model)
         check_finite("triplet_margin", triplet_margin)
+        names = ", ".join(NAMES.values())
+        check_function("distance_metric", distance_metric, f"{names} or another function of two matrices")
         self.distance_metric = distance_metric
         self.triplet_margin = triplet_margin
 

@@ -174,8 +174,12 @@ def test_cached_splade(mini_batch: dict[str, int], weights: dict[str, Any]) -> N
         total.backward()
         results.append((total.detach(), model.scale.grad, loss.get_config_dict().keys()))
     (found, gradient, config), (expected, peer_gradient, peer_config) = results
-    # The peer takes its terms through float32; its gradient has not been there.
+    # The peer takes its terms through float32; its gradient has not been there, nor has its loss without a cache.
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    model = Weighed()
+    plain = peers.SpladeLoss(model, peers.SparseMultipleNegativesRankingLoss(model, scale=0.1), 0.2, **weights)
+    exact = torch.stack(list(plain([{"input_ids": column.detach()} for column in random_columns(3)], None).values()))
+    torch.testing.assert_close(found, exact.sum().detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(gradient, peer_gradient, rtol=1e-10, atol=1e-10)
     assert set(config) == set(peer_config)
 

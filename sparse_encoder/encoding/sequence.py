@@ -20,6 +20,7 @@ from sparse_encoder.encoding.fingerprint import fingerprint_of
 from sparse_encoder.encoding.inputs import is_singular_input
 from sparse_encoder.modules import InputModule, Module, Pooling, Router, SpladePooling
 from sparse_encoder.modules.config_view import ConfigView
+from sparse_encoder.modules.vocabulary import follow_vocabulary
 from sparse_encoder.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class ModuleSequence(nn.Sequential):
 
     def get_embedding_dimension(self) -> int | None:
         """Return V, as told by the last module that knows; ``None`` if none does."""
+        follow_vocabulary(self)
         for module in reversed(list(self)):
             dim = module.get_embedding_dimension() if isinstance(module, Module) else None
             if dim is not None:
@@ -249,21 +251,42 @@ class ModuleSequence(nn.Sequential):
             if isinstance(module, Pooling):
                 module.include_prompt = include_prompt
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+    def gradient_checkpointing_enable(
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
         """Recompute activations in the backward pass, to save memory, in each part that can.
 
         Args:
-            gradient_checkpointing_kwargs: ``{"use_reentrant": False}`` or nothing: only that form is offered.
+            gradient_checkpointing_kwargs: As :meth:`PretrainedModel.activation_checkpointing_enable` takes them;
+                ``use_reentrant`` must be false.
+            every_n_layers: Recompute only the first of every so many layers.
+            offload: Keep what those layers start from in the memory of the host.
 
         Raises:
             ValueError: If another option is asked for.
         """
-        options = dict(gradient_checkpointing_kwargs or {})
-        if options not in ({}, {"use_reentrant": False}):
-            raise ValueError(f'gradient_checkpointing_kwargs may be {{"use_reentrant": False}}, got {options}')
         for module in self.modules():
             if isinstance(module, PretrainedModel):
-                module.gradient_checkpointing_enable()
+                module.gradient_checkpointing_enable(gradient_checkpointing_kwargs, every_n_layers, offload)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        for module in self.modules():
+            if isinstance(module, PretrainedModel):
+                module.gradient_checkpointing_disable()
+
+    activation_checkpointing_enable = gradient_checkpointing_enable
+    activation_checkpointing_disable = gradient_checkpointing_disable
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether any part recomputes its activations."""
+        return any(isinstance(each, PretrainedModel) and each.is_gradient_checkpointing for each in self.modules())
+
+    is_activation_checkpointing = is_gradient_checkpointing
 
 
 def _accepted(module: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:

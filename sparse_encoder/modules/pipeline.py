@@ -14,6 +14,7 @@ from sparse_encoder.modules.base import InputModule, LoadSettings, Module
 from sparse_encoder.modules.module_types import folder_class_name, module_class, type_name
 from sparse_encoder.modules.router import Router
 from sparse_encoder.modules.sparse_static_embedding import SparseStaticEmbedding
+from sparse_encoder.modules.vocabulary import follow_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ def save_modules(modules: Sequence[nn.Module], folder: Path) -> None:
         TypeError: If a module is none of the library's, and so could not be loaded again.
     """
     check_can_be_saved(modules)
+    follow_vocabulary(modules)
     entries = []
     for index, module in enumerate(modules):
         kind = type_name(module)

@@ -19,6 +19,7 @@ from sparse_encoder.modules.router_files import (
     sorted_key,
     write_routes,
 )
+from sparse_encoder.modules.vocabulary import follow_vocabulary
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ class Router(InputModule):
         """Return what the last module that knows says, on the first route where one does."""
         found: list[int] = []
         for modules in self.sub_modules.values():
+            follow_vocabulary(modules.children())
             dims = [module.get_embedding_dimension() for module in modules.children() if isinstance(module, Module)]
             found += [dim for dim in dims if dim is not None][-1:]
         if len(set(found)) > 1:
@@ -247,6 +249,8 @@ class Router(InputModule):
     def save(self, folder: str | Path) -> None:
         """Write the modules of all routes, each once, into folders of their own, and which route has which."""
         routes = {name: list(modules.children()) for name, modules in self.sub_modules.items()}
+        for modules in routes.values():
+            follow_vocabulary(modules)
         write_routes(Path(folder), routes, self.get_config_dict())
 
     @classmethod

@@ -33,7 +33,8 @@ class SpladePooling(Module):
         pooling_strategy: ``"max"`` or ``"sum"``.
         activation_function: ``"relu"`` for log(1 + relu(z)), ``"log1p_relu"`` for log(1 + log(1 + relu(z))), as in
             https://arxiv.org/abs/2504.14839.
-        embedding_dimension: Number of terms V; learnt from the first batch if it is not given.
+        embedding_dimension: Number of terms V; learnt from the first batch if it is not given. After a
+            ``Transformer`` it follows the vocabulary, which may be resized.
         chunk_size: Tokens that are pooled at a time where ``token_embeddings`` are; it saves memory there. ``None`` or
             0 takes all at once.
 
@@ -79,9 +80,10 @@ class SpladePooling(Module):
         mask: Tensor = features["attention_mask"]
         if TOKEN_EMBEDDINGS in features or PROJECTION not in features:
             weights = self._pool_logits(features[TOKEN_EMBEDDINGS], mask)
+            self._check_dimension(weights.shape[1])
         else:
             weights = self._pool_projection(features[PROJECTION], mask)
-        self._check_dimension(weights.shape[1])
+            self.embedding_dimension = weights.shape[1]  # of the vocabulary as it is now
         return Features({**features, "sentence_embedding": weights})
 
     def _pool_projection(self, projection: VocabularyProjection, mask: Tensor) -> Tensor:

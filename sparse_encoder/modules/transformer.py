@@ -27,6 +27,7 @@ from sparse_encoder.modules.transformer_files import (
     text_options,
     warn_of_remote_code,
 )
+from sparse_encoder.modules.vocabulary import check_vocabulary
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
 
 if TYPE_CHECKING:
@@ -164,11 +165,7 @@ class Transformer(InputModule):
     ) -> None:
         """Take the parts and check that they fit."""
         tokenizer = Tokenizer.of(tokenizer)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} tokens, "
-                f"the model embeddings for {model.config.vocab_size} of them"
-            )
+        check_vocabulary(tokenizer, model)
         for name, length in (("query_length", query_length), ("document_length", document_length)):
             if length is not None:
                 checked_integer(name, length)
@@ -221,6 +218,7 @@ class Transformer(InputModule):
     def _tokenize(
         self, inputs: str | Sequence[Any], prompt: str | None, task: str | None, max_length: int | None
     ) -> TokenBatch:
+        check_vocabulary(self.tokenizer, self.model)
         lengths = {"query": self.query_length, "document": self.document_length}
         length = lengths.get(task or "") if max_length is None else max_length
         if self._text_options.max_length is not None:
@@ -304,7 +302,12 @@ class Transformer(InputModule):
         return {key: value for key, value in config.items() if key in always or value not in (None, {})}
 
     def save(self, folder: str | Path) -> None:
-        """Write backbone, tokenizer and configuration, so that transformers and sentence-transformers load them."""
+        """Write backbone, tokenizer and configuration, so that transformers and sentence-transformers load them.
+
+        Raises:
+            ValueError: If the tokenizer has more tokens than the backbone has embeddings.
+        """
+        check_vocabulary(self.tokenizer, self.model)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_json(Path(folder) / self.config_file_name, self.get_config_dict(), indent=4)

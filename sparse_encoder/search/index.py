@@ -184,7 +184,10 @@ class SparseIndex:
             )
         rows = as_rows(queries, "query")
         if rows.dim != self.dim:
-            raise ValueError(f"queries must have the {self.dim} terms of the index, got {rows.dim}")
+            raise ValueError(
+                f"queries must have the {self.dim} terms of the index, got {rows.dim}; "
+                "if the model's vocabulary was resized, build the index again"
+            )
         if top_k == 0:
             return [NOTHING] * len(rows)
         return rank(self._segments, rows, min(top_k, max(1, len(self))), num_threads)

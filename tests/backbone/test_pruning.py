@@ -95,7 +95,7 @@ def test_a_pruned_model_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
 def test_shapes_numbers_and_parameters() -> None:
     model = model_of("bert")
     attention = model.backbone.layers[1].attention
-    weights = {name: parameter for name, parameter in attention.named_parameters()}
+    weights = dict(attention.named_parameters())
     model(**features_of(model)).sum().backward()
     model.prune_heads({1: [0, 3]})
     assert (attention.num_heads, attention.all_head_size, attention.kept_heads) == (2, 6, [1, 2])

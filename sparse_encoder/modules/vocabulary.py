@@ -1,0 +1,40 @@
+"""One vocabulary for tokenizer, backbone and pooling, also after it was resized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+from torch import nn
+
+from sparse_encoder.backbone import PretrainedModel
+from sparse_encoder.modules.splade_pooling import SpladePooling
+from sparse_encoder.tokenizer import Tokenizer
+
+
+def check_vocabulary(tokenizer: Tokenizer, model: PretrainedModel) -> None:
+    """Check that the backbone has an embedding for every token.
+
+    Raises:
+        ValueError: If it has too few.
+    """
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, "
+            f"the model embeddings for {model.config.vocab_size} of them; "
+            "after new tokens call auto_model.resize_token_embeddings(len(tokenizer))"
+        )
+
+
+def follow_vocabulary(modules: Iterable[nn.Module]) -> None:
+    """Let each ``SpladePooling`` know the vocabulary of the head before it, which may have been resized.
+
+    Args:
+        modules: In the order in which they run.
+    """
+    for before, pooling in pairwise(modules):
+        model = getattr(before, "auto_model", None)
+        if not isinstance(pooling, SpladePooling) or not isinstance(model, PretrainedModel):
+            continue
+        if pooling.embedding_dimension is not None and model.get_output_embeddings() is not None:
+            pooling.embedding_dimension = model.config.vocab_size

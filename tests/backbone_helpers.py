@@ -38,6 +38,7 @@ _MODERNBERT = {
 _DEBERTA = {
     "model_type": "deberta-v2",
     **_BERT,
+    "num_attention_heads": 4,  # transformers takes the root of head size times terms, 3 x 3, in float32
     "type_vocab_size": 0,
     "relative_attention": True,
     "position_biased_input": False,
@@ -127,11 +128,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "deberta-v2 with projections of its own": {**_DEBERTA, "share_att_key": False, "type_vocab_size": 2},
     "deberta-v2 that scores keys": {
         **_DEBERTA,
+        "num_attention_heads": 6,
         "share_att_key": False,
         "pos_att_type": ["c2p"],
         "norm_rel_ebd": "none",
     },
-    "deberta-v2 that scores queries": {**_DEBERTA, "share_att_key": False, "pos_att_type": "p2c"},
+    "deberta-v2 that scores queries": {
+        **_DEBERTA,
+        "num_attention_heads": 6,
+        "share_att_key": False,
+        "pos_att_type": "p2c",
+    },
     "deberta-v2 without buckets": {**_DEBERTA, "position_buckets": -1, "max_relative_positions": 4},
     "deberta-v2 with a wide table": {**_DEBERTA, "position_buckets": 64, "position_biased_input": True},
     "deberta-v2 with a convolution": {**_DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
@@ -141,6 +148,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "deberta-v2 without relative positions": {
         "model_type": "deberta-v2",
         **_BERT,
+        "num_attention_heads": 3,
         "position_biased_input": True,
         "pos_att_type": "None",
     },

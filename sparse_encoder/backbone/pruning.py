@@ -80,7 +80,7 @@ def prune_attention(attention: Attention, heads: Collection[int]) -> None:
         parts = torch.arange(3)[:, None] * attention.all_head_size + rows
         _keep_rows(attention.qkv, parts.flatten())
     else:
-        for projection in (attention.q, attention.k, attention.v):
+        for projection in (attention.q, attention.k, attention.v, *_place_projections(attention)):
             _keep_rows(projection, rows)
     _set(attention.output.weight, attention.output.weight.detach().index_select(1, _on(rows, attention.output)))
     attention.output.in_features = len(rows)
@@ -106,7 +106,13 @@ def apply_pruning(layers: Iterable[nn.Module], pruned: HeadsByLayer | None) -> N
 
 def _projections(attention: Attention) -> list[nn.Module]:
     inputs = [attention.qkv] if attention.qkv is not None else [attention.q, attention.k, attention.v]
-    return [*inputs, attention.output]
+    return [*inputs, *_place_projections(attention), attention.output]
+
+
+def _place_projections(attention: Attention) -> list[nn.Linear]:
+    """Return the projections that attention has for places alone."""
+    positions = attention.positions
+    return [] if positions is None else [part for part in (positions.q, positions.k) if part is not None]
 
 
 def _keep_rows(projection: nn.Linear, rows: Tensor) -> None:

@@ -24,6 +24,7 @@ from sparse_encoder.tokenizer_files import (
     write_tokenizer,
 )
 from sparse_encoder.tokenizer_growth import GrowingVocabulary
+from sparse_encoder.tokenizer_publishing import TokenizerPublishing
 from sparse_encoder.tokenizer_windows import BatchOptions, Windows, collect, encode
 
 __all__ = ["UNLIMITED", "TokenBatch", "Tokenizer", "TokenizerConfig", "padded_length"]
@@ -31,7 +32,7 @@ __all__ = ["UNLIMITED", "TokenBatch", "Tokenizer", "TokenizerConfig", "padded_le
 CHUNK_TEXTS = 1024
 
 
-class Tokenizer(GrowingVocabulary):
+class Tokenizer(GrowingVocabulary, TokenizerPublishing):
     """Turn texts into token ids.
 
     Whatever truncation and padding the backend has is replaced by what each call asks for. Several threads may encode

@@ -165,12 +165,12 @@ class HubHandler(BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
+        path = urlsplit(self.path).path
         token = self.headers.get("Authorization")
-        self.hub.requests.append((self.command, path, token))
+        self.hub.requests.append((self.command, unquote(path), token))
         if self.hub.portal:
             return self._send(200, b"<html>Welcome to the hotel</html>", {"Content-Type": "text/html"})
-        parts = path.strip("/").split("/")
+        parts = [unquote(part) for part in path.strip("/").split("/")]
         if parts[:2] == ["api", "models"] and len(parts) >= 4:
             return self._api("/".join(parts[2:4]), parts[4:], token)
         if len(parts) >= 5 and parts[2] == "resolve":

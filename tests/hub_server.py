@@ -12,12 +12,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from checkpoint_helpers import FakeHub, HubHandler, is_large, serving, tree_of
+from checkpoint_helpers import FakeHub, HubHandler, is_large, serving
+from huggingface_hub import CommitOperationAdd
 
 Anything = Any  # options of a call
 OWNER, TOKEN = "me", "hf_secretsecret"
@@ -36,6 +38,7 @@ class Pushed:
     changed: list[str]
     """Those that came with it."""
     deleted: list[str] = field(default_factory=list)
+    description: str = ""
 
 
 @dataclass
@@ -51,6 +54,8 @@ class WritableHub(FakeHub):
     """Commits wait until it is set."""
     broken: bool = False
     """Answer every commit with an error."""
+    read_only: bool = False
+    """Make nothing but pull requests."""
 
     def messages(self) -> list[str]:
         """Return the messages of all commits in their order."""
@@ -63,7 +68,8 @@ class WritableHub(FakeHub):
     def commit(self, repository: str, branch: str, lines: list[dict[str, Any]]) -> str:
         """Put a commit, as the client sends it, on a branch; returns its digest."""
         files = dict(self.files(repository, branch))
-        new = Pushed(repository, branch, lines[0]["value"]["summary"], files, [])
+        header = lines[0]["value"]
+        new = Pushed(repository, branch, header["summary"], files, [], description=header.get("description", ""))
         for line in lines[1:]:
             value = line["value"]
             name = value["path"]
@@ -99,6 +105,16 @@ class WritableHandler(HubHandler):
         else:
             self._write("/".join(parts[2:4]), *parts[4:6], body)
 
+    def _api(self, repository: str, rest: list[str], token: str | None) -> None:
+        if rest != ["refs"]:
+            super()._api(repository, rest, token)
+            return
+        refs = [
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
+            for name, commit in self.hub.branches[repository].items()
+        ]
+        self._json({"branches": refs, "converts": [], "tags": []})
+
     def do_PUT(self) -> None:
         content = self._body()
         oid = self.path.rsplit("/", 1)[1]
@@ -120,6 +136,9 @@ class WritableHandler(HubHandler):
     def _create(self, wanted: dict[str, Any]) -> None:
         repository = f"{wanted['organization'] or OWNER}/{wanted['name']}"
         self.hub.made.append(wanted)
+        if self.hub.read_only:
+            self._send(403, b'{"error": "Forbidden"}', {})
+            return
         status = 409 if repository in self.hub.branches else 200
         if status == 200:
             self.hub.add(repository, {".gitattributes": b""})
@@ -133,6 +152,8 @@ class WritableHandler(HubHandler):
         branches = self.hub.branches.get(repository)
         if branches is None:
             self._error(404, "RepoNotFound")
+        elif action == "branch" and self.hub.read_only:
+            self._send(403, b'{"error": "Forbidden"}', {})
         elif action == "branch":
             status = 409 if branch in branches else 201
             branches.setdefault(branch, branches["main"])
@@ -150,8 +171,15 @@ class WritableHandler(HubHandler):
             if self.hub.broken:
                 self._send(500, json.dumps({"error": "the disk of the hub is full"}).encode(), {})
                 return
+            answer = {}
+            if urlsplit(self.path).query == "create_pr=1":
+                number = 1 + sum(name.startswith("refs/pr/") for name in branches)
+                branches[f"refs/pr/{number}"] = branches[branch]
+                branch = f"refs/pr/{number}"
+                answer["pullRequestUrl"] = f"{self.hub.url}/{repository}/discussions/{number}"
             digest = self.hub.commit(repository, branch, [json.loads(line) for line in body.splitlines()])
-            self._json({"commitUrl": f"{self.hub.url}/{repository}/commit/{digest}", "commitOid": digest})
+            answer |= {"commitUrl": f"{self.hub.url}/{repository}/commit/{digest}", "commitOid": digest}
+            self._json(answer)
 
     def _json(self, value: object, status: int = 200) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -184,6 +212,8 @@ class FakeApi:
         self.gate = threading.Event()
         self.gate.set()
         self.fault: Exception | None = None
+        self.remote: tuple[str, ...] = ()
+        """Files that are in every repository."""
 
     def __call__(self, token: str | None = None) -> FakeApi:
         return self
@@ -195,12 +225,18 @@ class FakeApi:
     def create_branch(self, repo_id: str, **options: Anything) -> None:
         self.calls.append(("branch", {"repo_id": repo_id, **options}))
 
-    def upload_folder(self, **options: Anything) -> SimpleNamespace:
+    def list_repo_files(self, repo_id: str, **options: Anything) -> list[str]:
+        return list(self.remote)
+
+    def create_commit(self, repo_id: str, operations: list[Any], **options: Anything) -> SimpleNamespace:
         assert self.gate.wait(60)
         if self.fault is not None:
             raise self.fault
-        self.calls.append(("upload", {**options, "files": tree_of(options["folder_path"])}))
-        return SimpleNamespace(oid=str(len(self.calls)))
+        added = [each for each in operations if isinstance(each, CommitOperationAdd)]
+        files = {each.path_in_repo: Path(each.path_or_fileobj).read_bytes() for each in added}  # type: ignore[arg-type]
+        deleted = [each.path_in_repo for each in operations if each not in added]
+        self.calls.append(("upload", {"repo_id": repo_id, **options, "files": files, "deleted": deleted}))
+        return SimpleNamespace(oid=str(len(self.calls)), commit_url="the commit", pr_url="the pull request")
 
     def uploads(self) -> list[dict[str, Any]]:
         return [call for kind, call in self.calls if kind == "upload"]

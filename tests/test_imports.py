@@ -35,6 +35,7 @@ ROOMS = {
         "tokenizer_check",
         "tokenizer_engine",
         "tokenizer_files",
+        "tokenizer_publishing",
         "tokenizer_growth",
         "tokenizer_vocabulary",
         "tokenizer_windows",

@@ -424,16 +424,16 @@ def test_push_to_hub_saves_and_uploads(model: SparseEncoder, monkeypatch: pytest
 
     uploads: list[dict[str, str]] = []
 
-    def upload_folder(folder_path: Path, **_: object) -> SimpleNamespace:
+    def create_commit(_: str, operations: list[Any], **__: object) -> SimpleNamespace:
         uploads.append(
-            {path.name: path.read_text(errors="replace") for path in folder_path.iterdir() if path.is_file()}
+            {each.path_in_repo: Path(each.path_or_fileobj).read_text(errors="replace") for each in operations}
         )
         return SimpleNamespace(commit_url="url", pr_url="pr")
 
     fake = SimpleNamespace(
         create_repo=lambda repo_id, **_: SimpleNamespace(repo_id="me/" + repo_id),
         file_exists=lambda *_, **__: False,
-        upload_folder=upload_folder,
+        create_commit=create_commit,
     )
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda token: fake)
     assert model.push_to_hub("name", train_datasets=["me/data"]) == "url"

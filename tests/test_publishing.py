@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from huggingface_hub import CommitOperationAdd
 
 from sparse_encoder.publishing import Upload, upload
 
@@ -32,9 +33,9 @@ class FakeHub:
         self.calls.append(("look", {"repo_id": repo_id, "filename": filename, **options}))
         return self.readme
 
-    def upload_folder(self, *, folder_path: Path, **options: object) -> SimpleNamespace:
-        self.files = {path.name: path.read_text() for path in Path(folder_path).iterdir()}
-        self.calls.append(("upload", options))
+    def create_commit(self, repo_id: str, operations: list[CommitOperationAdd], **options: object) -> SimpleNamespace:
+        self.files = {each.path_in_repo: Path(str(each.path_or_fileobj)).read_text() for each in operations}
+        self.calls.append(("upload", {"repo_id": repo_id, **options}))
         return SimpleNamespace(commit_url="the commit", pr_url="the pull request")
 
 
@@ -64,10 +65,6 @@ def test_a_new_repository(hub: FakeHub) -> None:
         "commit_description": None,
         "create_pr": False,
         "revision": None,
-        "path_in_repo": None,
-        "allow_patterns": None,
-        "ignore_patterns": None,
-        "delete_patterns": None,
     }
     assert "branch" not in calls
 

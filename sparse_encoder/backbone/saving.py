@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
-from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, WORD_EMBEDDINGS, Family
+from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, WORD_EMBEDDINGS, Family, Rows
 from sparse_encoder.backbone.families.reader import DANGEROUS
-from sparse_encoder.backbone.weights import key_table
+from sparse_encoder.backbone.weights import names_of
 from sparse_encoder.checkpoint import (
     MAX_SHARD_SIZE,
     size_in_bytes,
@@ -74,6 +74,10 @@ class ModelSaving(nn.Module):
     """Tags for the README of uploads."""
 
     if TYPE_CHECKING:
+
+        @classmethod
+        def head_rows(cls, family: Family) -> Rows:
+            """Return the names of the head's tensors: pairs of the family's and ours."""
 
         @property
         def family(self) -> Family:
@@ -184,7 +188,8 @@ class ModelSaving(nn.Module):
 
     def _tensors_to_save(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Name tensors as the family does: tied ones once, no base prefix without a head."""
-        family, table, tensors = self.family, key_table(self.family, self.config), {}
+        family, tensors = self.family, {}
+        table = names_of(family, self.config, self.head_rows(family)).own
         own = untied(unwrapped(self.state_dict() if state_dict is None else state_dict), self.tied_names())
         refuse_overlaps(own)
         for name, tensor in own.items():

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
 
 Result = TypeVar("Result")
+
+_NEVER = (".git/*", "*/.git/*", ".cache/huggingface/*", "*/.cache/huggingface/*")
+"""What belongs to git or to the hub's client, as patterns in which ``*`` crosses folders."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +107,7 @@ def open_repository(target: HubTarget) -> tuple[HfApi, str]:
 
 
 def commit_folder(api: HfApi, repository: str, target: HubTarget, commit: FolderCommit) -> CommitInfo:
-    """Upload a folder in one commit.
+    """Upload a folder in one commit, however large it is; the client's own way makes several of a large one.
 
     Args:
         api: The client.
@@ -111,18 +115,36 @@ def commit_folder(api: HfApi, repository: str, target: HubTarget, commit: Folder
         target: Which branch, or whether to open a pull request.
         commit: What to upload.
     """
-    return api.upload_folder(
-        repo_id=repository,
-        folder_path=commit.folder,
-        path_in_repo=commit.path_in_repo or None,
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    files = sorted(path.relative_to(commit.folder).as_posix() for path in commit.folder.rglob("*") if path.is_file())
+    ignored = (*commit.ignored, *_NEVER)
+    beginning = f"{commit.path_in_repo}/" if commit.path_in_repo else ""
+    new = {
+        beginning + name: commit.folder / name
+        for name in files
+        if (commit.only is None or _matches(name, commit.only)) and not _matches(name, ignored)
+    }
+    outdated: list[str] = []
+    if commit.removed:
+        patterns = [glob.escape(beginning) + each for each in commit.removed]
+        there = set(api.list_repo_files(repository, revision=target.revision)).difference(new)
+        outdated = sorted(name for name in there if _matches(name, patterns))
+    return api.create_commit(
+        repository,
+        [
+            *(CommitOperationDelete(path_in_repo=name) for name in outdated),
+            *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in new.items()),
+        ],
         commit_message=commit.message,
         commit_description=commit.description,
         create_pr=target.create_pr,
         revision=target.revision,
-        allow_patterns=None if commit.only is None else list(commit.only),
-        ignore_patterns=list(commit.ignored) or None,
-        delete_patterns=list(commit.removed) or None,
     )
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def working_folder(repo_id: str, use_temp_dir: bool | None) -> Path | None:
@@ -163,7 +185,7 @@ def _push(parcel: Parcel, options: PushOptions, folder: Path | None) -> CommitIn
         known = _known_readme(api, repository, options.revision, place, Path(temporary) / "old")
         tags = [*parcel.tags, *([options.tags] if isinstance(options.tags, str) else options.tags or ())]
         card = tagged_card(known, tags, body=parcel.card(repository))
-        if not (place / README).exists() or (place / README).read_text(encoding="utf-8") != card:
+        if card != known:
             write_text(place / README, card)
         new = sorted(name for name, state in _states(place).items() if before.get(name) != state)
         commit = FolderCommit(
@@ -171,7 +193,7 @@ def _push(parcel: Parcel, options: PushOptions, folder: Path | None) -> CommitIn
             message=options.commit_message or f"Upload {parcel.kind}",
             description=options.commit_description,
             only=tuple(map(glob.escape, new)),
-            removed=tuple(map(glob.escape, _outdated(api, repository, options.revision, new))),
+            removed=_outdated(new),
         )
         return commit_folder(api, repository, options, commit)
 
@@ -195,18 +217,16 @@ def _known_readme(api: HfApi, repository: str, revision: str | None, folder: Pat
     return path.read_text(encoding="utf-8")
 
 
-def _outdated(api: HfApi, repository: str, revision: str | None, new: Iterable[str]) -> list[str]:
-    """Return the files of a repository that may be read together with, or in the place of, the new weights."""
-    replaced = {
-        (os.path.dirname(name), outdated)
-        for name in new
-        if (names := set_of(PurePosixPath(name).name)) is not None
-        for outdated in names.outdated
-    }
-    if not replaced:
-        return []
-    there = set(api.list_repo_files(repository, revision=revision)).difference(new)
-    return sorted(name for name in there if (os.path.dirname(name), set_of(PurePosixPath(name).name)) in replaced)
+def _outdated(new: Iterable[str]) -> tuple[str, ...]:
+    """Return patterns of files that may be read together with, or in the place of, new weights."""
+    patterns = set()
+    for name in new:
+        names = set_of(PurePosixPath(name).name)
+        folder = f"{os.path.dirname(name)}/" if "/" in name else ""
+        for outdated in () if names is None else names.outdated:
+            shards = outdated.pattern.format(suffix="-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]")
+            patterns |= {glob.escape(folder) + each for each in (outdated.single, outdated.index, shards)}
+    return tuple(sorted(patterns))
 
 
 def without_secrets(action: Callable[[], Result], token: str | bool | None) -> Result:

@@ -91,27 +91,34 @@ EXPECTED = {
 }
 
 
+def top_folder(files: dict[str, bytes]) -> str | None:
+    """Return the folder that all files are in, or None."""
+    folders = {name.rpartition("/")[0].partition("/")[0] for name in files}
+    return None if "" in folders else folders.pop()
+
+
 @pytest.mark.parametrize("strategy", sorted(EXPECTED))
 def test_each_strategy_makes_its_commits(api: FakeApi, tmp_path: Path, strategy: str) -> None:
     announced: list[int] = []
     publishing = publisher(tmp_path, announced, hub_strategy=strategy, hub_private_repo=True)
+    api.remote = ("last-checkpoint/stale", "checkpoint-1/stale", "checkpoint-2/stale", "stale")
     assert api.calls == []
     for step in (1, 2):
         publishing.on_save(step, step / 2, write_checkpoint(tmp_path, step))
         publishing.wait()
-    assert [(each["commit_message"], each["path_in_repo"]) for each in api.uploads()] == EXPECTED[strategy]
+    assert [(each["commit_message"], top_folder(each["files"])) for each in api.uploads()] == EXPECTED[strategy]
     assert len(announced) == (0 if strategy == "end" else 2)
     made = [call for kind, call in api.calls if kind == "create"]
     assert made == [] if strategy == "end" else [{"repo_id": "run", "private": True, "exist_ok": True}]
     for upload in api.uploads():
         assert upload["repo_id"] == "me/run"
         step = 1 if ONE in upload["commit_message"] else 2
-        assert upload["files"]["model.safetensors"] == f"weights {step}".encode()
-        whole = upload["path_in_repo"] is not None
+        top = top_folder(upload["files"])
+        files = {name.removeprefix(f"{top}/"): content for name, content in upload["files"].items()}
+        assert files["model.safetensors"] == f"weights {step}".encode()
         checkpoint = tree_of(tmp_path / "run" / f"checkpoint-{step}")
-        assert sorted(upload["files"]) == (sorted(checkpoint) if whole else MODEL)
-        assert upload["delete_patterns"] == (["*"] if whole else None)
-        assert upload["ignore_patterns"] is None if whole else "checkpoint-*" in upload["ignore_patterns"]
+        assert sorted(files) == (MODEL if top is None else sorted(checkpoint))
+        assert upload["deleted"] == ([] if top is None else [f"{top}/stale"])
     if strategy != "end":
         output = tree_of(tmp_path / "run")
         assert sorted(name for name in output if not name.startswith("checkpoint-")) == MODEL
@@ -139,7 +146,8 @@ def test_a_save_during_an_upload_is_left_out_unless_all_are_to_be_pushed(
     api.gate.set()
     publishing.wait()
     steps = [1, 2] if always else [1]
-    assert [each["files"]["model.safetensors"] for each in api.uploads()] == [
+    uploaded = [{name.rpartition("/")[2]: each["files"][name] for name in each["files"]} for each in api.uploads()]
+    assert [files["model.safetensors"] for files in uploaded] == [
         f"weights {step}".encode() for step in steps for _ in range(2)
     ]
     assert len(announced) == len(steps)
@@ -191,7 +199,7 @@ def test_a_push_waits_for_the_upload_before_it_and_gives_the_commit(api: FakeApi
     assert commit.oid == str(len(api.calls)) and later.done()
     assert [each["revision"] for each in api.uploads()] == ["next", "next", "else"]
     assert [each["files"].get("eval.csv") for each in api.uploads()] == [None, b"old", b"new"]
-    assert "_mine" not in api.uploads()[1]["files"] and "_*" in api.uploads()[2]["ignore_patterns"]
+    assert "_mine" not in {**api.uploads()[1]["files"], **api.uploads()[2]["files"]}
     assert [call["branch"] for kind, call in api.calls if kind == "branch"] == ["next", "else"]
     assert [call["private"] for kind, call in api.calls if kind == "create"] == [None, True]
     assert len(announced) == 3

@@ -157,6 +157,47 @@ def test_saved_here_loads_there_name_for_name(name: str, tmp_path: Path) -> None
         assert torch.equal(value, expected), key
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_shards_load_there_and_theirs_here(name: str, tied: bool, tmp_path: Path) -> None:
+    hf_config = {**CONFIGS[name], "tie_word_embeddings": tied}
+    ours = MaskedLanguageModel.from_config(hf_config).eval()
+    randomise(ours)
+    ours.save_pretrained(tmp_path / "ours", max_shard_size="2KB")
+    assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 3
+    peer, info = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info.values()), info
+    features = features_for(hf_config)
+    with torch.no_grad():
+        assert_same(ours(**features), peer(**features).logits, features, tokens_only=is_blind(name))
+
+    peer.save_pretrained(tmp_path / "theirs", max_shard_size="2KB")
+    assert len(list((tmp_path / "theirs").glob("model-*.safetensors"))) > 3
+    back, info = MaskedLanguageModel.from_pretrained(tmp_path / "theirs", output_loading_info=True)
+    assert not info["missing_keys"] and not info["mismatched_keys"]
+    assert back.config.tie_word_embeddings is tied
+    for (key, value), (_, expected) in zip(back.state_dict().items(), ours.state_dict().items(), strict=True):
+        assert torch.equal(value, expected), key
+
+
+@pytest.mark.parametrize("name", TINY_CONFIGS)
+def test_a_head_beside_an_encoder_and_an_encoder_out_of_a_headed_model(name: str, tmp_path: Path) -> None:
+    """Names with and without the base prefix, both ways."""
+    headed = MaskedLanguageModel.from_config(CONFIGS[name]).eval()
+    randomise(headed)
+    headed.save_pretrained(tmp_path / "headed")
+    features = features_for(CONFIGS[name])
+    peer = transformers.AutoModel.from_pretrained(tmp_path / "headed").eval()
+    bare = EncoderModel.from_pretrained(tmp_path / "headed")
+    with torch.no_grad():
+        expected = headed.backbone(**features)
+        assert torch.equal(bare(**features), expected)
+        assert_same(expected, peer(**features)[0], features, tokens_only=is_blind(name))
+    peer.save_pretrained(tmp_path / "bare")
+    with torch.no_grad():
+        assert torch.equal(EncoderModel.from_pretrained(tmp_path / "bare")(**features), expected)
+
+
 @pytest.mark.parametrize("name", TINY_CONFIGS)
 def test_a_saved_encoder_loads_there_but_for_the_pooler(name: str, tmp_path: Path) -> None:
     ours = EncoderModel.from_config(CONFIGS[name]).eval()

@@ -66,7 +66,7 @@ def _adjust_older(reader: ConfigReader, config: TransformerConfig) -> Transforme
     newer: dict[str, Any] = {  # transformers looks at these where both are there; Any: as in Family.read
         field: reader.like(key, getattr(rounded, field))
         for field, key in NOMIC_BERT.config_keys.items()
-        if reader.has(key)
+        if reader.has(key) and key not in _OLDER_KEYS.values()
     }
     return _adjust(reader, replace(rounded, **newer))
 

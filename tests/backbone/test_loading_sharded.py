@@ -160,3 +160,18 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     change(tmp_path, lambda tensors: tensors.update({"one.bias": torch.ones(5), "x": torch.ones(1)}), shard)
     with pytest.raises(CheckpointError, match="where the index does not have them"):
         load_sharded_checkpoint(Twins(), tmp_path)
+
+
+def test_two_values_for_one_parameter_are_refused(tmp_path: Path) -> None:
+    state = Twins().state_dict()
+    for meta in (False, True):
+        for by in (1.0, 2.0):
+            write_tensors(tmp_path, {**state, "three.weight": state["three.weight"] * by}, max_shard_size=40)
+            with torch.device("meta" if meta else "cpu"):
+                model = Twins()
+            if by == 1.0:
+                load_sharded_checkpoint(model, tmp_path)
+                assert torch.equal(model.three.weight, state["one.weight"]) and model.three.weight is model.one.weight
+            else:
+                with pytest.raises(CheckpointError, match="'one.weight' and 'three.weight' are one parameter"):
+                    load_sharded_checkpoint(model, tmp_path)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.families.family import HEAD_BIAS
+from sparse_encoder.backbone.loading.matching import settle_bias
 from sparse_encoder.backbone.loading.placing import put
+from sparse_encoder.backbone.loading.sources import PeekedSource
 from sparse_encoder.backbone.pretrained import PretrainedModel
 from sparse_encoder.backbone.weights import counted, listed, names_of, to_our_names
 from sparse_encoder.checkpoint import CheckpointError, KeyTable, WeightFiles
@@ -64,11 +65,13 @@ def load_sharded_checkpoint(
         FileNotFoundError: If there is no such folder.
         ValueError: If there is neither index.
         CheckpointError: If the files are damaged, hostile or at odds with their index, a tensor has another shape, or
-            names do not match in a strict load. The model is untouched, unless values are damaged or not finite.
+            names do not match in a strict load. The model is untouched, unless it is the values that are damaged, not
+            finite, or two for one parameter.
     """
     files = _open(Path(folder), prefer_safe=prefer_safe)
+    source = PeekedSource(files)
     wanted = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, Tensor)}
-    names = _matched(model, files, wanted)
+    names = _matched(model, files, source, wanted)
     _check_shapes(files, names, wanted)
     present = {id(wanted[own]) for own in names.own.values()}
     missing = sorted(names.in_files(name) for name, tensor in wanted.items() if id(tensor) not in present)
@@ -84,11 +87,16 @@ def load_sharded_checkpoint(
             path=files.folder,
             hint="strict=False returns these names instead",
         )
-    shared = _names_by_tensor(wanted)
+    shared, filled = _names_by_tensor(wanted), dict[int, tuple[str, Tensor]]()
     with torch.no_grad():
-        for name, tensor in files.stream(frozenset(names.own)):
+        for name, tensor in source.stream(frozenset(names.own)):
             old = wanted[names.own[name]]
-            _apply(model, shared[id(old)], old, tensor)
+            cast = tensor.to(device=None if old.is_meta else old.device, dtype=old.dtype)
+            first, values = filled.setdefault(id(old), (name, cast if old.is_meta else old))
+            if first == name:
+                _apply(model, shared[id(old)], old, cast)
+            elif not torch.equal(values, cast):
+                raise CheckpointError(f"{first!r} and {name!r} are one parameter of the model and differ", path=folder)
     return ShardedLoad(missing, unexpected)
 
 
@@ -103,15 +111,14 @@ def _open(folder: Path, *, prefer_safe: bool) -> WeightFiles:
     raise ValueError(f"{folder} has neither {safe.index} nor {pickles.index}")
 
 
-def _matched(model: nn.Module, files: WeightFiles, wanted: Mapping[str, Tensor]) -> _Names:
+def _matched(model: nn.Module, files: WeightFiles, source: PeekedSource, wanted: Mapping[str, Tensor]) -> _Names:
     """Find the model's own name of every tensor."""
     if not isinstance(model, PretrainedModel):
         own = {name: name for name in files.tensors if name in wanted}
         return _Names(own, [name for name in files.tensors if name not in wanted], None)
     known = names_of(model.family, model.config, model.head_rows(model.family))
     naming = to_our_names(files.tensors, known, path=files.folder)
-    if naming.second_bias is not None:
-        naming.origins.setdefault(HEAD_BIAS, naming.second_bias)
+    settle_bias(naming, source, tied=model.config.tie_word_embeddings, path=files.folder)
     found = {naming.stored[origin]: name for name, origin in naming.origins.items() if name in wanted}
     without = [origin for name, origin in naming.origins.items() if name not in wanted]
     return _Names(found, [*naming.unexpected, *without], known.own)
@@ -139,7 +146,7 @@ def _apply(model: nn.Module, names: list[str], old: Tensor, tensor: Tensor) -> N
     if not old.is_meta:
         old.copy_(tensor)
         return
-    put(model, names[0], tensor.to(old.dtype))
+    put(model, names[0], tensor)
     path, _, own = names[0].rpartition(".")
     first = getattr(model.get_submodule(path), own)
     for name in names[1:]:

@@ -36,11 +36,12 @@ ROBERTA_TOKENS = {
     "cls_token": "<s>",
     "mask_token": "<mask>",
 }
+MPNET_TOKENS = {**ROBERTA_TOKENS, "unk_token": "[UNK]"}
 GPT2_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 _UNSAID = ("", "PreTrained", "TokenizersBackend")
 _LIKE_BERT = (*_UNSAID, "Albert", "Bert", "ConvBert", "DistilBert", "Electra", "Funnel", "MobileBert", "SqueezeBert")
 _LIKE_ROBERTA = ("Bart", "LED", "Longformer", "Roberta")
-_SENTENCE_PIECE = ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+_SENTENCE_PIECE = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 _SAVE_FIRST = "Load it once with transformers and save it, which writes a tokenizer.json"
 
 Options = Mapping[str, Any]  # Any: tokenizer_config.json
@@ -64,8 +65,9 @@ def build_backend(folder: Path, options: Options, named: Mapping[str, str]) -> t
     class_name = str(options.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
     if (folder / "vocab.txt").exists():
         path = resolve_inside(folder, "vocab.txt", error=TokenizerError)
-        _check_class(class_name, _LIKE_BERT, path)
-        return _build_word_piece(path, options, named)
+        _check_class(class_name, (*_LIKE_BERT, "MPNet"), path)
+        usual = MPNET_TOKENS if class_name == "MPNet" else BERT_TOKENS
+        return _build_word_piece(path, options, usual, named)
     for name, merges_name in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
         if (folder / name).exists() and (folder / merges_name).exists():
             path = resolve_inside(folder, name, error=TokenizerError)
@@ -87,10 +89,12 @@ def build_backend(folder: Path, options: Options, named: Mapping[str, str]) -> t
     )
 
 
-def _build_word_piece(path: Path, options: Options, named: Mapping[str, str]) -> tuple[Backend, dict[str, str]]:
+def _build_word_piece(
+    path: Path, options: Options, usual: Mapping[str, str], named: Mapping[str, str]
+) -> tuple[Backend, dict[str, str]]:
     lines = _read_lines(path)
     vocabulary = {token: number for number, token in enumerate(lines)}
-    special = _special_tokens(BERT_TOKENS, named, vocabulary, path)
+    special = _special_tokens(usual, named, vocabulary, path)
     basic = options.get("do_basic_tokenize", True)
     with rust_errors("cannot be used", path):
         backend = Backend(
@@ -103,12 +107,15 @@ def _build_word_piece(path: Path, options: Options, named: Mapping[str, str]) ->
             lowercase=basic and options.get("do_lower_case", True),
         )
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        cls, sep = special["cls_token"], special["sep_token"]
-        backend.post_processor = processors.TemplateProcessing(
-            single=[cls, "$A", sep],
-            pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
-            special_tokens=[(cls, vocabulary[cls]), (sep, vocabulary[sep])],
-        )
+        cls, sep = ((special[name], vocabulary[special[name]]) for name in ("cls_token", "sep_token"))
+        if usual is MPNET_TOKENS:
+            backend.post_processor = processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
+        else:
+            backend.post_processor = processors.TemplateProcessing(
+                single=[cls[0], "$A", sep[0]],
+                pair=[f"{cls[0]}:0", "$A:0", f"{sep[0]}:0", "$B:1", f"{sep[0]}:1"],
+                special_tokens=[cls, sep],
+            )
         backend.decoder = decoders.WordPiece(prefix="##")
         _mark_special(backend, special)
     return backend, special

@@ -120,6 +120,11 @@ class Vocabulary:
             return self.unk_token_id if found is None else found
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
+    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Put tokens together to a text, as the tokenizer's decoder does; with blanks if it has none."""
+        decoder = self.backend.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
+
     def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:
         """Turn ids, or a single one, into a text."""
         numbers = np.atleast_1d(np.asarray(ids, dtype=np.int64)).tolist()

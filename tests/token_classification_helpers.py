@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from sparse_encoder.backbone.families import read_config
+from sparse_encoder.token_classification import TokenClassificationModel
 from sparse_encoder.tokenizer import Tokenizer, TokenizerConfig
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "zoe", "sy", "##lva", "##in", "works", "at", "a", "."]
@@ -22,3 +25,28 @@ def tokenizer(**config: Any) -> Tokenizer:  # noqa: ANN401 - fields of Tokenizer
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return Tokenizer(backend, TokenizerConfig(special_tokens=special, **{"model_max_length": 64, **config}))
+
+
+def config() -> dict[str, Any]:
+    """Return the ``config.json`` of a tiny BERT for the tokenizer."""
+    return {
+        "model_type": "bert",
+        "vocab_size": len(PIECES),
+        "hidden_size": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 20,
+        "max_position_embeddings": 16,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.3,
+    }
+
+
+def tagger(**options: Any) -> TokenClassificationModel:  # noqa: ANN401 - arguments of the constructor
+    """Make a tagger of random weights, always the same, in evaluation mode."""
+    torch.manual_seed(1)
+    hf_config = {**config(), "id2label": dict(enumerate(LABELS))}
+    model = TokenClassificationModel(read_config(hf_config), hf_config, **options)
+    model.post_init()
+    return model.eval()

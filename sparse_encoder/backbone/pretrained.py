@@ -67,7 +67,7 @@ class PretrainedModel(ModelLoading, ModelEditing, ModelFacts, ModelPublishing, A
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Any:  # noqa: ANN401 - a tensor, or several by their names
         """Run the model; arguments as :meth:`Transformer.forward`."""
 
     @classmethod

@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
-from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, WORD_EMBEDDINGS, Family, Rows
+from sparse_encoder.backbone.families.family import HEAD_BIAS, Family, Rows
 from sparse_encoder.backbone.families.reader import DANGEROUS
 from sparse_encoder.backbone.weights import names_of
 from sparse_encoder.checkpoint import (
@@ -70,6 +70,7 @@ class ModelSaving(nn.Module):
     config: TransformerConfig
     hf_config: dict[str, Any]  # Any: JSON
     has_head: bool
+    tied_targets: ClassVar[Mapping[str, str]]
     model_tags: Sequence[str] = ()
     """Tags for the README of uploads."""
 
@@ -158,10 +159,6 @@ class ModelSaving(nn.Module):
         """Return the JSON files beside the weights by their names; what can generate has its settings among them."""
         return {CONFIG_NAME: self._config_to_save()}
 
-    def tied_names(self) -> dict[str, str]:
-        """Return parameters that are another one, by our names: each to the one whose name the files have."""
-        return {HEAD_WEIGHT: WORD_EMBEDDINGS} if self.config.tie_word_embeddings else {}
-
     def _parcel(self, save: Callable[[Path], None]) -> Parcel:
         def card(repository: str) -> str:
             return (
@@ -188,14 +185,15 @@ class ModelSaving(nn.Module):
 
     def _tensors_to_save(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Name tensors as the family does: tied ones once, no base prefix without a head."""
-        family, tensors = self.family, {}
-        table = names_of(family, self.config, self.head_rows(family)).own
-        own = untied(unwrapped(self.state_dict() if state_dict is None else state_dict), self.tied_names())
+        family, is_tied, tensors = self.family, self.config.tie_word_embeddings, {}
+        names = names_of(family, self.config, self.head_rows(family))
+        plain = unwrapped(self.state_dict() if state_dict is None else state_dict)
+        own = untied(plain, self.tied_targets if is_tied else {})
         refuse_overlaps(own)
         for name, tensor in own.items():
-            theirs = table.theirs(name)
+            theirs = names.own.theirs(name)
             tensors[theirs if self.has_head else theirs.removeprefix(family.base_prefix)] = tensor
-            if name == HEAD_BIAS and family.decoder_bias_copy is not None and not self.config.tie_word_embeddings:
+            if name == HEAD_BIAS and names.has_second_bias and family.decoder_bias_copy is not None and not is_tied:
                 tensors[family.decoder_bias_copy] = tensor.clone()  # transformers does not tie the bias either
         return tensors
 

@@ -23,6 +23,8 @@ def _adjust(reader: ConfigReader, config: TransformerConfig) -> TransformerConfi
 ALBERT = Family(
     model_type="albert",
     class_prefix="Albert",
+    tagger_dropout_key="classifier_dropout_prob",
+    tagger_dropout=0.1,
     defaults=replace(
         BERT_DEFAULTS,
         vocab_size=30000,

@@ -13,6 +13,8 @@ _LAYER, _OURS = "distilbert.transformer.layer.{}.", "backbone.layers.{}."
 DISTILBERT = Family(
     model_type="distilbert",
     class_prefix="DistilBert",
+    tagger_dropout_key="dropout",
+    tagger_dropout=0.1,
     defaults=replace(BERT_DEFAULTS, num_layers=6, num_token_types=0, attention_output_dropout=0.0),
     config_keys={
         "vocab_size": "vocab_size",

@@ -127,4 +127,8 @@ MODERNBERT = Family(
         )
     ),
     head_rows=weights_and_biases([("head.dense", "head.dense"), ("head.norm", "head.norm"), ("decoder", "head")]),
+    tagger_rows=weights_and_biases(
+        [("head.dense", "head.dense"), ("head.norm", "head.norm"), ("classifier", "head.classifier")]
+    ),
+    tagger_dropout=0.0,
 )

@@ -71,8 +71,13 @@ def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options:
     """
     origin = locate(name_or_path, options)
     if origin.folder is None:
-        return Loaded(_load(kind, origin, options), None)
-    return Loaded(read_settled(origin.folder, lambda: _load(kind, origin, options)), origin.commit)
+        model = _load(kind, origin, options)
+    else:
+        model = read_settled(origin.folder, lambda: _load(kind, origin, options))
+    assert model.load_report is not None  # it has just been loaded
+    tell(model.load_report, what=model.architecture, path=origin.folder)
+    _warn_of_short(model, options)
+    return Loaded(model, origin.commit)
 
 
 def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
@@ -106,13 +111,10 @@ def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     start_anew(model, found, plan.config, placement, dtype)
     model.tie_weights()
     model.mark_initialized()
-    check_filled(dict(model.state_dict()), placement)
+    check_filled(model, placement)
     made = report(found, plan.naming, plan.names, plan.ties, prefix="" if kind.has_head else plan.family.base_prefix)
     model.load_report = made
     placement.dispatch(model)
-    tell(made, what=model.architecture, path=origin.folder)
-    if placement.uses_cpu:
-        _warn_of_short(dtype, options)
     return model.eval()
 
 
@@ -169,8 +171,9 @@ def _dtype(options: LoadOptions, plan: _Plan, source: TensorSource, path: Path |
     return chosen_dtype(options.dtype, plan.hf_config, stored, in_index=source.stated_dtype, path=path)
 
 
-def _warn_of_short(dtype: torch.dtype, options: LoadOptions) -> None:
+def _warn_of_short(model: PretrainedModel, options: LoadOptions) -> None:
     """Say that a dtype nobody asked for is slow on the CPU."""
-    asked = options.dtype not in (None, "auto")
-    if options.warn_of_short_dtypes and not asked and dtype in (torch.float16, torch.bfloat16):
-        logger.warning("%s weights on the CPU may be slow; dtype='float32' makes them 32-bit", str(dtype)[6:])
+    if not options.warn_of_short_dtypes or options.dtype not in (None, "auto") or model.device.type != "cpu":
+        return
+    if model.dtype in (torch.float16, torch.bfloat16):
+        logger.warning("%s weights on the CPU may be slow; dtype='float32' makes them 32-bit", str(model.dtype)[6:])

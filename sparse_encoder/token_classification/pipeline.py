@@ -1,0 +1,322 @@
+"""TokenClassificationPipeline: texts in, tagged tokens or entities out."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sparse_encoder.checkpoint import fetch_model_folder
+from sparse_encoder.token_classification.aggregation import (
+    Aggregation,
+    Found,
+    Piece,
+    aggregate,
+    checked_labels,
+    merge_overlapping,
+    trimmed,
+)
+from sparse_encoder.token_classification.model import TokenClassificationModel
+from sparse_encoder.token_classification.pipeline_inputs import (
+    Offsets,
+    Text,
+    check_rows,
+    checked_inputs,
+    checked_offsets,
+    text_of,
+    windows_by_text,
+)
+from sparse_encoder.token_classification.scoring import Scorer
+from sparse_encoder.token_classification.windows import Tokens, joined
+from sparse_encoder.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CHUNK_TEXTS = 1024
+"""Texts that are encoded together."""
+OVERLAP = 4
+"""Windows have one part in this many in common where nothing else is said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Call:
+    """The options of one call."""
+
+    how: Aggregation
+    stride: int | None
+    batch_size: int | None
+    is_split_into_words: bool
+    delimiter: str
+    show_progress_bar: bool
+
+
+class TokenClassificationPipeline:
+    """Tag texts: named entities, parts of speech, chunks.
+
+    Results are those of transformers' pipeline but for what it gets wrong: long texts are tagged whole, by windows that
+    overlap (it drops what the model cannot take), a word is what the tokenizer calls one, scores are plain floats.
+
+    Args:
+        model: The tagger; it is moved to the device and put into evaluation mode.
+        tokenizer: Its tokenizer.
+        aggregation_strategy: ``"none"`` gives a dictionary for each token, the others one for each entity: ``"simple"``
+            groups tokens, ``"first"``, ``"average"`` and ``"max"`` give each word one label before that.
+        ignore_labels: Labels, or types of groups, that are left out.
+        stride: Tokens that windows of a long text have in common; None is a quarter of a window.
+        batch_size: Most windows of a batch; None is as many as a fixed number of tokens allows.
+        threshold: Least score of what is returned.
+        device: A device, or several that share the work; None is where the model is.
+        legacy_subword: Do as transformers 5.23 does: words by its heuristics, texts truncated without ``stride`` and
+            entities of windows merged with it, one list of words as a list in a list.
+
+    Raises:
+        ValueError: If an option has another value.
+    """
+
+    def __init__(  # house: peer signature
+        self,
+        model: TokenClassificationModel,
+        tokenizer: Tokenizer,
+        *,
+        aggregation_strategy: str = "none",
+        ignore_labels: Sequence[str] = ("O",),
+        stride: int | None = None,
+        batch_size: int | None = None,
+        threshold: float = 0.0,
+        device: str | torch.device | Sequence[str | torch.device] | None = None,
+        legacy_subword: bool = False,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = Tokenizer.of(tokenizer)
+        self.stride, self.batch_size = stride, batch_size
+        self.how = Aggregation(
+            strategy=aggregation_strategy,
+            ignore_labels=checked_labels(ignore_labels),
+            threshold=threshold,
+            legacy_subword=legacy_subword,
+        )
+        places = [model.device] if device is None else [device] if isinstance(device, str | torch.device) else device
+        if not places:
+            raise ValueError("device must be a device or several, got an empty list")
+        self._scorer = Scorer(
+            model, [torch.device(place) for place in places], takes_types=bool(model.config.num_token_types)
+        )
+        self._names = [model.id2label[number] for number in range(model.num_labels)]
+        self._max_length = min(self.tokenizer.model_max_length, model.config.max_tokens)
+        self._checked(self._call_options())
+
+    @classmethod
+    def from_pretrained(  # house: peer signature
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        aggregation_strategy: str = "none",
+        ignore_labels: Sequence[str] = ("O",),
+        stride: int | None = None,
+        batch_size: int | None = None,
+        threshold: float = 0.0,
+        device: str | torch.device | Sequence[str | torch.device] | None = None,
+        legacy_subword: bool = False,
+        dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        token: bool | str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """Load model and tokenizer; arguments as for the class and for ``TokenClassificationModel.from_pretrained``."""
+        folder = fetch_model_folder(
+            name_or_path,
+            cache_folder=cache_dir,
+            revision=revision,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        return cls(
+            TokenClassificationModel.from_pretrained(folder, dtype=dtype),
+            Tokenizer.from_pretrained(folder),
+            aggregation_strategy=aggregation_strategy,
+            ignore_labels=ignore_labels,
+            stride=stride,
+            batch_size=batch_size,
+            threshold=threshold,
+            device=device,
+            legacy_subword=legacy_subword,
+        )
+
+    def __call__(  # house: peer signature
+        self,
+        inputs: Any,  # noqa: ANN401 - a text, texts, or words; checked below
+        *,
+        is_split_into_words: bool = False,
+        delimiter: str = " ",
+        offset_mapping: Sequence[Any] | None = None,  # Any: pairs, or lists of them
+        aggregation_strategy: str | None = None,
+        ignore_labels: Sequence[str] | None = None,
+        stride: int | None = None,
+        threshold: float | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+    ) -> Any:  # noqa: ANN401 - a list for one text, a list of lists for several, an iterator for an iterator
+        """Tag a text, or several.
+
+        Args:
+            inputs: A text, a list of texts, a column of a dataset, or an iterator of texts, which is read as its
+                results are. With ``is_split_into_words`` a list of words, or lists of words.
+            is_split_into_words: Whether a text is a list of words.
+            delimiter: Between the words in the text that ``start`` and ``end`` count in.
+            offset_mapping: Begin and end of each token, special ones too, in the place of the tokenizer's: a list of
+                pairs for each text.
+            aggregation_strategy: For this call, as in the constructor; so are the next ones.
+            ignore_labels: As in the constructor.
+            stride: As in the constructor.
+            threshold: As in the constructor.
+            batch_size: As in the constructor.
+            show_progress_bar: Show how many batches are done.
+
+        Returns:
+            For ``"none"``: ``entity``, ``score``, ``index``, ``word``, ``start``, ``end`` for each token; else
+            ``entity_group`` in the place of ``entity`` and no ``index``. ``start`` and ``end`` count characters of the
+            text (Unicode code points), so ``text[start:end]`` is what was found, in its own spelling. A list for one
+            text, a list of lists for several.
+
+        Raises:
+            TypeError: If an input is no text, or with ``is_split_into_words`` no list of words, naming its place.
+            ValueError: If there is no input, an option has another value, or offsets do not fit.
+        """
+        options = self._checked(
+            self._call_options(
+                strategy=aggregation_strategy,
+                ignore_labels=ignore_labels,
+                threshold=threshold,
+                stride=stride,
+                batch_size=batch_size,
+                is_split_into_words=is_split_into_words,
+                delimiter=delimiter,
+                show_progress_bar=show_progress_bar,
+            )
+        )
+        if isinstance(inputs, Iterator):
+            if offset_mapping is not None:
+                raise ValueError("offset_mapping does not go with an iterator; give a list")
+            return self._stream(inputs, options)
+        rows, single = checked_inputs(inputs, words=is_split_into_words)
+        offsets = checked_offsets(offset_mapping, len(rows))
+        found: list[list[Found]] = []
+        for begin in range(0, len(rows), CHUNK_TEXTS):
+            chunk = slice(begin, begin + CHUNK_TEXTS)
+            found += self._tag(rows[chunk], offsets[chunk], options)
+        nested = is_split_into_words and options.how.legacy_subword
+        return found[0] if single and not nested else found
+
+    def _stream(self, inputs: Iterator[Any], options: _Call) -> Iterator[list[Found]]:
+        """Yield the results of an iterator's texts, some texts at a time."""
+        while rows := list(islice(inputs, CHUNK_TEXTS)):
+            check_rows(rows, words=options.is_split_into_words)
+            yield from self._tag(rows, [None] * len(rows), options)
+
+    def _call_options(  # house: peer signature
+        self,
+        *,
+        strategy: str | None = None,
+        ignore_labels: Sequence[str] | None = None,
+        threshold: float | None = None,
+        stride: int | None = None,
+        batch_size: int | None = None,
+        is_split_into_words: bool = False,
+        delimiter: str = " ",
+        show_progress_bar: bool = False,
+    ) -> _Call:
+        """Fill up what a call leaves open."""
+        how = replace(
+            self.how,
+            strategy=self.how.strategy if strategy is None else strategy,
+            ignore_labels=self.how.ignore_labels if ignore_labels is None else checked_labels(ignore_labels),
+            threshold=self.how.threshold if threshold is None else threshold,
+        )
+        return _Call(
+            how=how,
+            stride=self.stride if stride is None else stride,
+            batch_size=self.batch_size if batch_size is None else batch_size,
+            is_split_into_words=is_split_into_words,
+            delimiter=delimiter,
+            show_progress_bar=show_progress_bar,
+        )
+
+    def _checked(self, options: _Call) -> _Call:
+        """Return the options with the stride that windows have.
+
+        Raises:
+            ValueError: If the stride or the batch size is out of range.
+        """
+        if options.batch_size is not None and options.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")
+        if options.how.legacy_subword:
+            if options.stride is not None and options.how.strategy == "none":
+                raise ValueError("stride needs an aggregation_strategy other than 'none' with legacy_subword")
+            return options
+        room = self._max_length - self.tokenizer.num_special_tokens()
+        stride = min(room // OVERLAP, room - 1) if options.stride is None else options.stride
+        if not 0 <= stride < room:
+            raise ValueError(f"stride must be between 0 and {room - 1}, so that windows move on, got {stride}")
+        return replace(options, stride=stride)
+
+    def _tag(self, rows: list[Any], offsets: Sequence[Offsets | None], options: _Call) -> list[list[Found]]:
+        """Tag some texts."""
+        delimiter = options.delimiter if options.is_split_into_words else None
+        texts = [text_of(row, delimiter=delimiter, offsets=own) for row, own in zip(rows, offsets, strict=True)]
+        batch = self.tokenizer.encode_windows(
+            rows,
+            max_length=self._max_length,
+            stride=options.stride,
+            is_split_into_words=options.is_split_into_words,
+        )
+        scores = self._scorer(
+            batch,
+            max_length=self._max_length,
+            batch_size=options.batch_size,
+            show_progress_bar=options.show_progress_bar,
+        )
+        windows = windows_by_text(batch, scores, len(rows))
+        return [self._entities(text, own, options) for text, own in zip(texts, windows, strict=True)]
+
+    def _entities(self, text: Text, windows: list[Tokens], options: _Call) -> list[Found]:
+        """Find the entities of one text."""
+        if options.how.legacy_subword:
+            each = [self._aggregated(text, window, options.how) for window in windows]
+            return each[0] if len(each) == 1 else merge_overlapping([entity for found in each for entity in found])
+        return self._aggregated(text, joined(windows, options.stride or 0, self.tokenizer.truncation_side), options.how)
+
+    def _aggregated(self, text: Text, tokens: Tokens, how: Aggregation) -> list[Found]:
+        pieces = self._legacy_pieces(text, tokens, how) if how.legacy_subword else self._pieces(text, tokens)
+        return aggregate(pieces, self._names, how, join=self.tokenizer.convert_tokens_to_string)
+
+    def _pieces(self, text: Text, tokens: Tokens) -> list[Piece]:
+        """Put together what is known of each token; words are the tokenizer's."""
+        pieces: list[Piece] = []
+        unknown = self.tokenizer.unk_token_id
+        for place, (begin, end) in enumerate(text.places(tokens)):
+            start, stop = trimmed(text.text, begin, end)
+            goes_on = place > 0 and tokens.word_ids[place] == tokens.word_ids[place - 1]
+            token = text.text[start:stop] if tokens.ids[place] == unknown else tokens.texts[place]
+            pieces.append(Piece(token, tokens.scores[place], start, stop, tokens.first + place, goes_on))
+        return pieces
+
+    def _legacy_pieces(self, text: Text, tokens: Tokens, how: Aggregation) -> list[Piece]:
+        """Put together what is known of each token; a token goes on with a word if lengths or blanks suggest it."""
+        prefixed = getattr(self.tokenizer.backend.model, "continuing_subword_prefix", None)
+        if not prefixed and how.strategy in ("first", "average", "max"):
+            warnings.warn("the tokenizer does not mark pieces of words; they are guessed from blanks", stacklevel=2)
+        pieces: list[Piece] = []
+        for place, (start, end) in enumerate(text.places(tokens)):
+            token, own = tokens.texts[place], text.text[start:end]
+            goes_on = len(token) != len(own) if prefixed else start > 0 and " " not in text.text[start - 1 : start + 1]
+            if tokens.ids[place] == self.tokenizer.unk_token_id:
+                token, goes_on = own, False
+            pieces.append(Piece(token, tokens.scores[place], start, end, tokens.first + place, goes_on))
+        return pieces

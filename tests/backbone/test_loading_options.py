@@ -35,7 +35,7 @@ from sparse_encoder.checkpoint import CheckpointError, ConfigError
         ({"max_memory": {0: "1GB"}}, "max_memory need a device_map"),
         ({"offload_folder": "x", "offload_buffers": True}, "offload_folder and offload_buffers need a device_map"),
         ({"state_dict": {}}, "state_dict takes the place of files"),
-        ({"num_labels": 0}, "num_labels must be a positive integer"),
+        ({"num_labels": 0}, "num_labels must be a whole number from 1"),
     ],
 )
 def test_what_is_not_supported_is_refused(option: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -145,9 +145,10 @@ class VocabularyEditing(EditableModel):
     ) -> nn.Embedding:
         """Add rows to the end of the tables of the vocabulary, or cut some off.
 
-        The head follows, weight and bias, and so do :attr:`config` and :attr:`hf_config`; a padding id that is gone is
-        dropped. Parameters stay the same objects and keep ``requires_grad``; an optimizer must be made afterwards, and
-        the vectors of a SPLADE model have other dimensions: indexes of its vectors must be built again.
+        The head follows, weight and bias (transformers gives a tied head zeros as new biases), and so do
+        :attr:`config` and :attr:`hf_config`; a padding id that is gone is dropped. Parameters stay the same objects and
+        keep ``requires_grad``; an optimizer must be made afterwards, and the vectors of a SPLADE model have other
+        dimensions: indexes of its vectors must be built again.
 
         Args:
             new_num_tokens: How many tokens; None keeps them.
@@ -172,7 +173,7 @@ class VocabularyEditing(EditableModel):
         keys = self.family.config_keys
         written: dict[str, int | None] = {keys["vocab_size"]: rows}
         if pad != self.config.pad_token_id:
-            written[keys["pad_token_id"]] = pad
+            written[keys.get("pad_token_id", "pad_token_id")] = pad
         for parameter in (words.weight, *([] if head is None else [head.weight])):
             check_resizable(parameter)
         self._resize_tables(words, head, rows, partial(_new_rows, config, mean_resizing, generator))

@@ -21,6 +21,7 @@ from sparse_encoder.token_classification.aggregation import (
     merge_overlapping,
     trimmed,
 )
+from sparse_encoder.token_classification.metrics import labels_of_words
 from sparse_encoder.token_classification.model import TokenClassificationModel
 from sparse_encoder.token_classification.pipeline_inputs import (
     Offsets,
@@ -214,6 +215,37 @@ class TokenClassificationPipeline:
         nested = is_split_into_words and options.how.legacy_subword
         return found[0] if single and not nested else found
 
+    def label_words(
+        self, sentences: Sequence[Sequence[str]], *, batch_size: int | None = None, show_progress_bar: bool = False
+    ) -> list[list[str]]:
+        """Label every word of some sentences: by its first token, ``O`` for a word that the tokenizer drops.
+
+        Sentences that are too long for the model are labelled whole, so scores compare across tokenizers.
+
+        Args:
+            sentences: Words of each.
+            batch_size: As in the constructor.
+            show_progress_bar: Show how many batches are done.
+
+        Raises:
+            TypeError: If a sentence is no list of words, naming its place.
+        """
+        how = replace(self.how, strategy="none", legacy_subword=False)
+        options = replace(
+            self._call_options(batch_size=batch_size, is_split_into_words=True, show_progress_bar=show_progress_bar),
+            how=how,
+        )
+        options = self._checked(options)
+        check_rows(sentences, words=True)
+        found: list[list[str]] = []
+        for begin in range(0, len(sentences), CHUNK_TEXTS):
+            rows = list(sentences[begin : begin + CHUNK_TEXTS])
+            for words, windows in zip(rows, self._windows(rows, options), strict=True):
+                tokens = joined(windows, options.stride or 0, self.tokenizer.truncation_side)
+                labels = [self._names[best] for best in tokens.scores.argmax(-1)]
+                found.append(labels_of_words(labels, tokens.word_ids, len(words)))
+        return found
+
     def _stream(self, inputs: Iterator[Any], options: _Call) -> Iterator[list[Found]]:
         """Yield the results of an iterator's texts, some texts at a time."""
         while rows := list(islice(inputs, CHUNK_TEXTS)):
@@ -270,6 +302,11 @@ class TokenClassificationPipeline:
         """Tag some texts."""
         delimiter = options.delimiter if options.is_split_into_words else None
         texts = [text_of(row, delimiter=delimiter, offsets=own) for row, own in zip(rows, offsets, strict=True)]
+        windows = self._windows(rows, options)
+        return [self._entities(text, own, options) for text, own in zip(texts, windows, strict=True)]
+
+    def _windows(self, rows: list[Any], options: _Call) -> list[list[Tokens]]:
+        """Score the windows of each text."""
         batch = self.tokenizer.encode_windows(
             rows,
             max_length=self._max_length,
@@ -282,8 +319,7 @@ class TokenClassificationPipeline:
             batch_size=options.batch_size,
             show_progress_bar=options.show_progress_bar,
         )
-        windows = windows_by_text(batch, scores, len(rows))
-        return [self._entities(text, own, options) for text, own in zip(texts, windows, strict=True)]
+        return windows_by_text(batch, scores, len(rows))
 
     def _entities(self, text: Text, windows: list[Tokens], options: _Call) -> list[Found]:
         """Find the entities of one text."""

@@ -137,6 +137,14 @@ def test_words_keep_their_places_and_count_as_words() -> None:
     assert pipeline()([words, ["a"]], is_split_into_words=True)[1] == pipeline()(["a"], is_split_into_words=True)
 
 
+def test_words_are_labelled_whatever_their_number_of_tokens() -> None:
+    tagging = TokenClassificationPipeline(Oracle(), tokenizer(model_max_length=6))  # type: ignore[arg-type]
+    sentences = [["a", "Sylvain", "", "at"] * 9, [], ["\u200b", "Sylvain"]]
+    assert tagging.label_words(sentences, batch_size=2) == [["O", "B-PER", "O", "O"] * 9, [], ["O", "B-PER"]]
+    with pytest.raises(TypeError, match=r"inputs\[1\] must be a list of words"):
+        tagging.label_words([["a"], "b"])
+
+
 def test_forms_of_input() -> None:
     tagging = pipeline(ignore_labels=[])
     assert tagging("") == []

@@ -18,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 PIECES = ["▁sparse", "▁dense", "ly", "▁", "s", "▁row", "r", "a", "b", "▁a", "▁b", "e", "n", "o", ".", ",", "é", "東"]
 UNIGRAM = [(token, 0.0) for token in SPECIAL] + [(piece, -1.0 - number / 4) for number, piece in enumerate(PIECES)]
-WORD_PIECES = "<s> <pad> </s> <unk> sparse ##ly dense row ##s a b . [UNK] <mask>".split()
+WORD_PIECES = ["<s>", "<pad>", "</s>", "<unk>", "sparse", "##ly", "dense", "row", "##s", "a", ".", "[UNK]", "<mask>"]
 TEXTS = ["Sparsely dense rows.", "a  b\n\ta", "", "東 é [MASK] a<mask> b", "a " * 40, "  rows [PAD] x  "]
 
 

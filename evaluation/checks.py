@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from numbers import Real
@@ -19,7 +20,7 @@ def check_texts(name: str, texts: Iterable[str]) -> list[str]:
         TypeError: If it is no list of texts.
         ValueError: If it is empty.
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
+    if isinstance(texts, (str, Mapping)) or not isinstance(texts, Iterable):
         raise TypeError(f"{name} must be a list of texts, got {type(texts).__name__}")
     rows = list(texts)
     for row, text in enumerate(rows):
@@ -28,6 +29,16 @@ def check_texts(name: str, texts: Iterable[str]) -> list[str]:
     if not rows:
         raise ValueError(f"{name} must not be empty")
     return rows
+
+
+def check_dict(name: str, texts: object) -> None:
+    """Refuse what does not hold texts by id.
+
+    Raises:
+        TypeError: If it is no dict.
+    """
+    if not isinstance(texts, Mapping):
+        raise TypeError(f"{name} must be a dict of texts by id, got {type(texts).__name__}")
 
 
 def check_ids_and_texts(name: str, ids: Sequence[object], texts: Sequence[object]) -> None:
@@ -67,6 +78,8 @@ def check_numbers(name: str, values: Iterable[float]) -> NDArray[np.float64]:
     for row, value in enumerate(rows):
         if not isinstance(value, Real):
             raise TypeError(f"{name} must hold numbers, row {row} is {value!r} ({type(value).__name__})")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            raise ValueError(f"{name} must be finite, row {row} is too large for a float")
         if not isfinite(value):
             raise ValueError(f"{name} must be finite, row {row} is {value!r}")
     return np.array(rows, dtype=np.float64)

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from sparse_encoder.checkpoint import LoadError
+from sparse_encoder.evaluation.checks import check_ids_and_texts
 from sparse_encoder.evaluation.judgements import check_grade
 
 
@@ -20,7 +21,7 @@ class Collection:
     collection.qrels, skip_own_id=collection.skip_own_id, allow_unknown=collection.allow_unknown)``.
 
     Raises:
-        TypeError: If a grade is no number, naming query and document.
+        TypeError: If a text is no text, naming its id, or a grade no number, naming query and document.
         ValueError: If there are no documents, no queries or no judgements, a judgement names a query or a document
             that is not there, or a grade is not finite or above 2**53.
     """
@@ -46,6 +47,8 @@ class Collection:
         for what in ("corpus", "queries", "qrels"):
             if not getattr(self, what):
                 raise ValueError(f"collection {self.name!r} has an empty {what}")
+        for what, texts in (("corpus", self.corpus), ("queries", self.queries)):
+            check_ids_and_texts(what, list(texts), list(texts.values()))
         for query, grades in self.qrels.items():
             if query not in self.queries and not self.allow_unknown:
                 raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.active_terms import ActiveTerms
-from sparse_encoder.evaluation.ranking import EMPTY, Ranking, ScoreFunction, merge, searcher
+from sparse_encoder.evaluation.ranking import EMPTY, Ranking, ScoreError, ScoreFunction, merge, searcher
 
 
 class CorpusRanking:
@@ -15,6 +15,7 @@ class CorpusRanking:
 
     Args:
         queries: (N, V).
+        query_ids: Of the queries, for errors.
         ids: Of all documents of the corpus, sorted.
         functions: By name.
         top_k: Most documents of a ranking.
@@ -24,6 +25,7 @@ class CorpusRanking:
     def __init__(
         self,
         queries: SparseEmbeddings,
+        query_ids: Sequence[str],
         ids: Sequence[str],
         functions: Mapping[str, ScoreFunction],
         *,
@@ -34,17 +36,28 @@ class CorpusRanking:
         self.query_terms, self.corpus_terms = ActiveTerms(), ActiveTerms()
         self.query_terms.add(queries)
         self.rankings = {name: [EMPTY] * len(queries) for name in functions}
-        self._ids, self._functions, self._top_k, self._named = ids, functions, top_k, named
+        self._query_ids, self._ids, self._functions, self._top_k, self._named = query_ids, ids, functions, top_k, named
         self._seconds = 0.0
 
     def add(self, documents: SparseEmbeddings) -> None:
-        """Rank the next documents of the corpus among those before, (M, V)."""
+        """Rank the next documents of the corpus among those before, (M, V).
+
+        Raises:
+            ValueError: If a score is not finite, naming query and document.
+        """
         done = self.corpus_terms.num_rows
         self.corpus_terms.add(documents)
         for name, function in self._functions.items():
             search = searcher(self.queries, documents, function, name if self._named else None)
             started = time.perf_counter()
-            found = search(self._top_k)
+            try:
+                found = search(self._top_k)
+            except ScoreError as error:
+                query, document = self._query_ids[error.query], self._ids[done + error.document]
+                raise ValueError(
+                    f"scores must be finite, score function {name!r} gives query {query!r} and document {document!r} "
+                    f"{error.score}"
+                ) from error
             self._seconds += time.perf_counter() - started
             moved = [Ranking(ranking.positions + done, ranking.scores) for ranking in found]
             pairs = zip(self.rankings[name], moved, strict=True)

@@ -70,25 +70,52 @@ class Cutoffs:
                     sums[name][k] += metric(ranked, wanted, k)
         return {name: {k: total / count for k, total in by_k.items()} for name, by_k in sums.items()}
 
+    @classmethod
+    def of(
+        cls,
+        accuracy: Sequence[int],
+        precision_recall: Sequence[int],
+        mrr: Sequence[int],
+        ndcg: Sequence[int],
+        map: Sequence[int],  # noqa: A002  (what it is called)
+    ) -> Cutoffs:
+        """Take ranks as users list them.
+
+        Raises:
+            TypeError: If ranks are no list.
+            ValueError: If one is no rank, or there are none for nDCG.
+        """
+        lists = {"accuracy": accuracy, "precision_recall": precision_recall, "mrr": mrr, "ndcg": ndcg, "map": map}
+        for name, ranks in lists.items():
+            if isinstance(ranks, str) or not isinstance(ranks, Iterable):
+                raise TypeError(f"{name}_at_k must be a list of integers, got {ranks!r}")
+        return cls(
+            accuracy=tuple(accuracy),
+            precision_recall=tuple(precision_recall),
+            mrr=tuple(mrr),
+            ndcg=tuple(ndcg),
+            map=tuple(map),
+        )
+
     def columns(self, function: str) -> list[str]:
         """Name the columns of one score function in a table of results."""
-        return [f"{function}-{title}@{k}" for title, _, k in self._order()]
+        return [f"{function}-{title}@{k}" for title, _, k in self.order()]
 
     def row(self, scores: Mapping[str, Mapping[int, float]]) -> list[float]:
         """Return the values of these columns."""
-        return [scores[name][k] for _, name, k in self._order()]
+        return [scores[name][k] for _, name, k in self.order()]
 
     def column_metrics(self, function: str) -> list[str]:
         """Name the metrics of these columns."""
-        return [f"{function}_{name.replace('@k', f'@{k}')}" for _, name, k in self._order()]
+        return [f"{function}_{name.replace('@k', f'@{k}')}" for _, name, k in self.order()]
 
     def metric_names(self, function: str) -> list[str]:
         """Name the metrics of one score function in the order of :meth:`measure`."""
         order = ("accuracy@k", "precision@k", "recall@k", "ndcg@k", "mrr@k", "map@k")
-        found = sorted(self._order(), key=lambda column: order.index(column[1]))
+        found = sorted(self.order(), key=lambda column: order.index(column[1]))
         return [f"{function}_{name.replace('@k', f'@{k}')}" for _, name, k in found]
 
-    def _order(self) -> list[tuple[str, str, int]]:
+    def order(self) -> list[tuple[str, str, int]]:
         """List title, metric and k of each column."""
         both = (("Precision", "precision@k"), ("Recall", "recall@k"))
         return [
@@ -98,3 +125,34 @@ class Cutoffs:
             *(("NDCG", "ndcg@k", k) for k in self.ndcg),
             *(("MAP", "map@k", k) for k in self.map),
         ]
+
+
+class WithCutoffs:
+    """What an evaluator tells of its :class:`Cutoffs`; they are chosen when it is built."""
+
+    cutoffs: Cutoffs
+
+    @property
+    def accuracy_at_k(self) -> list[int]:
+        """Ranks for the accuracy."""
+        return list(self.cutoffs.accuracy)
+
+    @property
+    def precision_recall_at_k(self) -> list[int]:
+        """Ranks for precision and recall."""
+        return list(self.cutoffs.precision_recall)
+
+    @property
+    def mrr_at_k(self) -> list[int]:
+        """Ranks for the MRR."""
+        return list(self.cutoffs.mrr)
+
+    @property
+    def ndcg_at_k(self) -> list[int]:
+        """Ranks for nDCG."""
+        return list(self.cutoffs.ndcg)
+
+    @property
+    def map_at_k(self) -> list[int]:
+        """Ranks for the MAP."""
+        return list(self.cutoffs.map)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
+import torch
 from torch import Tensor
 
 from sparse_encoder.embeddings import SparseEmbeddings
@@ -30,6 +32,8 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         """Refuse sizes below 1."""
         for name, value in (("batch_size", self.batch_size), ("max_active_dims", self.max_active_dims)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"{name} must be an integer, got {value!r}")
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
 
@@ -45,6 +49,9 @@ class EncodeOptions:
 
         Returns:
             (N, V), on the CPU.
+
+        Raises:
+            ValueError: If the model returns another number of rows.
         """
         found = encode(
             texts,
@@ -53,11 +60,33 @@ class EncodeOptions:
             show_progress_bar=self.show_progress_bar,
             max_active_dims=self.max_active_dims,
         )
-        return as_sparse(found).cpu()
+        rows = as_sparse(found).cpu()
+        if len(rows) != len(texts):
+            raise ValueError(f"a model must return a row for each text, got {len(rows)} for {len(texts)}")
+        return rows
 
     def settings(self) -> dict[str, int]:
         """Return what of it belongs into a model card."""
         return {} if self.max_active_dims is None else {"max_active_dims": self.max_active_dims}
+
+
+def check_finite(embeddings: SparseEmbeddings, name_of: Callable[[int], str]) -> None:
+    """Refuse embeddings that cannot be compared.
+
+    Args:
+        embeddings: (N, V).
+        name_of: Says what a row is.
+
+    Raises:
+        ValueError: If a weight is NaN or infinite, naming the row and the term.
+    """
+    values = embeddings.values()
+    if not len(values) or all(isfinite(each) for each in torch.stack(values.aminmax()).tolist()):
+        return
+    place = int(torch.nonzero(~values.isfinite())[0])
+    row = int(torch.searchsorted(embeddings.crow_indices(), place, right=True)) - 1
+    term = int(embeddings.col_indices()[place])
+    raise ValueError(f"embeddings must be finite, {name_of(row)} has {values[place].item()} for term {term}")
 
 
 def sparsity(*matrices: SparseEmbeddings, prefix: str = "") -> dict[str, float]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from sparse_encoder.evaluation.base import BaseEvaluator
 from sparse_encoder.evaluation.checks import (
     check_lengths,
     check_numbers,
@@ -16,19 +15,24 @@ from sparse_encoder.evaluation.checks import (
     similarity_names,
 )
 from sparse_encoder.evaluation.embedding import EncodeOptions, sparsity
+from sparse_encoder.evaluation.encoding_evaluator import Encoding, EncodingEvaluator, avg_flops
+from sparse_encoder.evaluation.input_examples import InputExample, columns_of
 from sparse_encoder.evaluation.pairs_metrics import pearson, spearman
 from sparse_encoder.evaluation.reporting import Call, announce, report
 from sparse_encoder.evaluation.retrieval_model import EncodingModel
 from sparse_encoder.similarity import SimilarityFunction
 
 
-class SparseEmbeddingSimilarityEvaluator(BaseEvaluator):
+class SparseEmbeddingSimilarityEvaluator(EncodingEvaluator):
     """Correlate the similarities of pairs of texts with given scores.
 
     For every similarity ``pearson_{name}`` and ``spearman_{name}``, with several also their best, ``pearson_max`` and
     ``spearman_max``; ``active_dims`` and ``sparsity_ratio`` of all texts. A correlation is NaN if all similarities, or
     all scores, are equal. The primary metric is ``spearman_{name}`` of the main similarity, without one that of the
     only similarity or ``spearman_max``.
+
+    What the peer does not have, and neither the table nor the model's card is told: ``avg_flops``, the terms that the
+    first and the second text of a pair share by chance, and ``milliseconds_per_text``, the time to encode one.
 
     With an ``output_path`` a row is added to ``similarity_evaluation[_{name}]_results.csv``.
 
@@ -68,11 +72,44 @@ class SparseEmbeddingSimilarityEvaluator(BaseEvaluator):
         check_lengths({"sentences1": self.sentences1, "sentences2": self.sentences2, "scores": self.scores})
         self.main_similarity = similarity_name(main_similarity)
         self.similarity_fn_names = similarity_names(similarity_fn_names, self.main_similarity)
-        self.name, self.write_csv = name, write_csv
-        self.options = EncodeOptions(
-            batch_size=batch_size, show_progress_bar=show_progress_bar, max_active_dims=max_active_dims
+        super().__init__(
+            EncodeOptions(batch_size=batch_size, show_progress_bar=show_progress_bar, max_active_dims=max_active_dims)
         )
+        self.name, self.write_csv = name, write_csv
         self.csv_file = f"similarity_evaluation{'_' + name if name else ''}_results.csv"
+
+    @classmethod
+    def from_input_examples(  # house: peer signature
+        cls,
+        examples: Iterable[InputExample],
+        batch_size: int = 16,
+        main_similarity: str | SimilarityFunction | None = None,
+        similarity_fn_names: Iterable[str | SimilarityFunction] | None = None,
+        name: str = "",
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+        max_active_dims: int | None = None,
+    ) -> Self:
+        """Make one of examples with two ``texts`` and a ``label``, the score; else as the constructor.
+
+        Raises:
+            TypeError: As the constructor.
+            ValueError: If an example has not two texts, naming it.
+        """
+        columns = columns_of(examples, 2)
+        first, second = columns.texts
+        return cls(
+            first,
+            second,
+            columns.labels,
+            batch_size=batch_size,
+            main_similarity=main_similarity,
+            similarity_fn_names=similarity_fn_names,
+            name=name,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            max_active_dims=max_active_dims,
+        )
 
     def __call__(
         self, model: EncodingModel, output_path: str | None = None, epoch: float = -1, steps: int = -1
@@ -80,8 +117,8 @@ class SparseEmbeddingSimilarityEvaluator(BaseEvaluator):
         """Measure a model; arguments and result as in :class:`BaseEvaluator`."""
         call = Call(output_path, epoch, steps)
         announce(self, call)
-        first = self.options.embed(model.encode, self.sentences1)
-        second = self.options.embed(model.encode, self.sentences2)
+        encode = Encoding(self, model)
+        first, second = encode("sentences1", self.sentences1), encode("sentences2", self.sentences2)
         names = self.similarity_fn_names or [str(model.similarity_fn_name)]
         metrics: dict[str, float] = {}
         columns: dict[str, float] = {}
@@ -94,8 +131,9 @@ class SparseEmbeddingSimilarityEvaluator(BaseEvaluator):
             for kind in ("pearson", "spearman"):
                 metrics[f"{kind}_max"] = float(np.fmax.reduce([metrics[f"{kind}_{name}"] for name in names]))
         self.primary_metric = f"spearman_{self.main_similarity or ('max' if len(names) > 1 else names[0])}"
-        terms = sparsity(first, second)
-        return report(self, model, call, metrics | terms, columns | terms)
+        self.sparsity_stats = terms = sparsity(first, second)
+        self.costs = {**avg_flops([first], [second]), **encode.costs()}
+        return report(self, model, call, metrics | terms, columns | terms, costs=self.costs)
 
     @property
     def description(self) -> str:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import isfinite, log2
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from sparse_encoder.csr import NotFiniteError
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.active_terms import ActiveTerms
-from sparse_encoder.evaluation.base import BaseEvaluator
-from sparse_encoder.evaluation.checks import check_ids_and_texts
+from sparse_encoder.evaluation.checks import check_dict, check_ids_and_texts, check_lengths
 from sparse_encoder.evaluation.corpus_ranking import CorpusRanking
-from sparse_encoder.evaluation.cutoffs import Cutoffs, Scores
-from sparse_encoder.evaluation.embedding import EncodeOptions, as_sparse
+from sparse_encoder.evaluation.cutoffs import Cutoffs, Scores, WithCutoffs
+from sparse_encoder.evaluation.embedding import EncodeOptions, as_sparse, check_finite
+from sparse_encoder.evaluation.encoding_evaluator import EncodingEvaluator, embed_finite
 from sparse_encoder.evaluation.judgements import Judgements, read_judgements
 from sparse_encoder.evaluation.ranking import ScoreFunction
 from sparse_encoder.evaluation.reporting import Call, announce, report
 from sparse_encoder.evaluation.result_files import write_json_lines
 from sparse_encoder.evaluation.retrieval_model import RetrievalModel
+from sparse_encoder.evaluation.samples import check_rank
 from sparse_encoder.similarity import Embeddings, SimilarityFunction
 
+logger = logging.getLogger(__name__)
 
-class SparseInformationRetrievalEvaluator(BaseEvaluator):
+
+class SparseInformationRetrievalEvaluator(EncodingEvaluator, WithCutoffs):
     """Search a corpus and measure where the relevant documents come.
 
     For every score function: accuracy, precision, recall, nDCG, MRR and MAP (:mod:`sparse_encoder.evaluation.metrics`),
@@ -101,32 +108,19 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         skip_own_id: bool = False,
         allow_unknown: bool = False,
     ) -> None:
+        super().__init__(
+            EncodeOptions(batch_size=batch_size, show_progress_bar=show_progress_bar, max_active_dims=max_active_dims)
+        )
+        check_dict("queries", queries)
+        check_dict("corpus", corpus)
         self.relevant_docs = read_judgements(relevant_docs, queries, corpus, allow_unknown=allow_unknown)
         self.queries_ids = list(self.relevant_docs)
         self.queries = [queries[query] for query in self.queries_ids]
         self.corpus_ids, self.corpus = list(corpus), list(corpus.values())
-        if not self.queries or not self.corpus:
-            raise ValueError(
-                f"there must be queries with judgements and a corpus, got {len(self.queries)} such queries of "
-                f"{len(queries)} and {len(self.corpus)} documents"
-            )
-        check_ids_and_texts("queries", self.queries_ids, self.queries)
-        check_ids_and_texts("corpus", self.corpus_ids, self.corpus)
-        if corpus_chunk_size < 1:
-            raise ValueError(f"corpus_chunk_size must be at least 1, got {corpus_chunk_size}")
-        self.corpus_chunk_size = corpus_chunk_size
-        self.cutoffs = Cutoffs(
-            accuracy=tuple(accuracy_at_k),
-            precision_recall=tuple(precision_recall_at_k),
-            mrr=tuple(mrr_at_k),
-            ndcg=tuple(ndcg_at_k),
-            map=tuple(map_at_k),
-        )
-        self.show_progress_bar, self.skip_own_id = show_progress_bar, skip_own_id
-        self.options = EncodeOptions(
-            batch_size=batch_size, show_progress_bar=show_progress_bar, max_active_dims=max_active_dims
-        )
-        self.name = name
+        self._check_texts(len(queries))
+        self.corpus_chunk_size = check_rank("corpus_chunk_size", corpus_chunk_size)
+        self.cutoffs = Cutoffs.of(accuracy_at_k, precision_recall_at_k, mrr_at_k, ndcg_at_k, map_at_k)
+        self.name, self.skip_own_id = name, skip_own_id
         self.write_csv, self.write_predictions = write_csv, write_predictions
         self.score_functions = None if score_functions is None else dict(score_functions)
         self.main_score_function = _name_of(main_score_function)
@@ -136,10 +130,23 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         self.corpus_prompt, self.corpus_prompt_name = corpus_prompt, corpus_prompt_name
         stem = f"Information-Retrieval_evaluation_{name}" if name else "Information-Retrieval_evaluation"
         self.csv_file, self.predictions_file = f"{stem}_results.csv", f"{stem}_predictions.jsonl"
-        self.sparsity_stats: dict[str, float] = {}
-        self.costs: dict[str, float] = {}
         self.active_terms: dict[str, ActiveTerms] = {}
         self.measured_functions: list[str] = []  # of the last call
+
+    def _check_texts(self, num_queries: int) -> None:
+        """Refuse to measure nothing, and what is no text."""
+        if not self.queries or not self.corpus:
+            raise ValueError(
+                f"there must be queries with judgements and a corpus, got {len(self.queries)} such queries of "
+                f"{num_queries} and {len(self.corpus)} documents"
+            )
+        check_ids_and_texts("queries", self.queries_ids, self.queries)
+        check_ids_and_texts("corpus", self.corpus_ids, self.corpus)
+
+    @property
+    def score_function_names(self) -> list[str]:
+        """Names of the score functions; of the last call, if they are those of models."""
+        return sorted(self.measured_functions if self.score_functions is None else self.score_functions)
 
     def __call__(  # house: peer signature
         self,
@@ -207,6 +214,42 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             name: self.cutoffs.measure(map(list, ranking.runs(name, without)), relevant) for name in ranking.rankings
         }
 
+    def compute_metrics(self, queries_result_list: Sequence[Sequence[Mapping[str, Any]]]) -> Scores:
+        """Measure rankings that come from elsewhere.
+
+        Args:
+            queries_result_list: For each query of ``queries_ids`` its documents, dicts of ``corpus_id`` and ``score``,
+                in any order; equal scores are ranked by rising id.
+
+        Returns:
+            By metric (``ndcg@k``) and by k.
+
+        Raises:
+            ValueError: If there are not as many rankings as queries, or a score is not finite, naming its document.
+        """
+        check_lengths({"queries_ids": self.queries_ids, "queries_result_list": queries_result_list})
+        for query, hits in zip(self.queries_ids, queries_result_list, strict=True):
+            for place, hit in enumerate(hits):
+                if not {"corpus_id", "score"} <= hit.keys():
+                    raise ValueError(f"hits must have corpus_id and score, that at {place} of query {query!r} is {hit}")
+                if not isfinite(hit["score"]):
+                    document, score = hit["corpus_id"], hit["score"]
+                    raise ValueError(f"scores must be finite, query {query!r} gives document {document!r} {score}")
+        ordered = (sorted(hits, key=lambda hit: (-hit["score"], hit["corpus_id"])) for hits in queries_result_list)
+        return self.cutoffs.measure(
+            ([hit["corpus_id"] for hit in hits] for hits in ordered), self.relevant_docs.values()
+        )
+
+    @staticmethod
+    def compute_dcg_at_k(relevances: Sequence[float], k: int) -> float:
+        """Return the discounted gain of the first k of a ranking, given the gains of all."""
+        return sum((gain / log2(rank + 1) for rank, gain in enumerate(relevances[:k], start=1)), 0.0)
+
+    def output_scores(self, scores: Scores) -> None:
+        """Log what :meth:`compute_metrics` returned."""
+        for title, metric, k in self.cutoffs.order():
+            logger.info("%s@%d: %.4f", title, k, scores[metric][k])
+
     def search(
         self,
         model: RetrievalModel,
@@ -228,31 +271,47 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
         self, model: RetrievalModel, corpus_model: RetrievalModel | None, corpus_embeddings: Embeddings | None
     ) -> CorpusRanking:
         """Rank the corpus, and keep what that costs."""
-        queries = self._embed(model.encode_query, self.queries, self.query_prompt_name, self.query_prompt)
+        name, prompt = self.query_prompt_name, self.query_prompt
+        ask = partial(self.embed_inputs, model, encode_fn_name="query", prompt_name=name, prompt=prompt)
+        queries = embed_finite(ask, self.queries, _named("query", self.queries_ids))
         order = sorted(range(len(self.corpus)), key=self.corpus_ids.__getitem__)
         ranking = CorpusRanking(
             queries,
+            self.queries_ids,
             [self.corpus_ids[row] for row in order],
             self._functions_of(model),
             top_k=self.cutoffs.deepest + self.skip_own_id,
             named=self.score_functions is None,
         )
         encoder = model if corpus_model is None else corpus_model
-        encoded = None if corpus_embeddings is None else as_sparse(corpus_embeddings)
-        if encoded is not None and len(encoded) != len(self.corpus):
-            raise ValueError(f"there must be {len(self.corpus)} corpus_embeddings, got {len(encoded)}")
+        encoded = None if corpus_embeddings is None else self._given(corpus_embeddings)
+        name, prompt = self.corpus_prompt_name, self.corpus_prompt
+        read = partial(self.embed_inputs, encoder, encode_fn_name="document", prompt_name=name, prompt=prompt)
         starts = range(0, len(self.corpus), self.corpus_chunk_size)
         for start in tqdm(starts, desc="Corpus Chunks", disable=not self.show_progress_bar):
             rows = order[start : start + self.corpus_chunk_size]
             if encoded is None:
-                texts = [self.corpus[row] for row in rows]
-                ranking.add(self._embed(encoder.encode_document, texts, self.corpus_prompt_name, self.corpus_prompt))
+                names = _named("document", [self.corpus_ids[row] for row in rows])
+                found = embed_finite(read, [self.corpus[row] for row in rows], names)
             else:
                 in_order = rows == list(range(rows[0], rows[0] + len(rows)))
-                ranking.add(encoded[rows[0] : rows[0] + len(rows)] if in_order else encoded[rows])  # a view, or a copy
+                found = encoded[rows[0] : rows[0] + len(rows)] if in_order else encoded[rows]  # a view, or a copy
+            ranking.add(found)
         self.active_terms = {"query": ranking.query_terms, "corpus": ranking.corpus_terms}
         self.sparsity_stats, self.costs = ranking.sparsity(), ranking.costs()
         return ranking
+
+    def _given(self, corpus_embeddings: Embeddings) -> SparseEmbeddings:
+        """Check the embeddings of the corpus that a user has."""
+        try:
+            encoded = as_sparse(corpus_embeddings)
+        except NotFiniteError as error:
+            name = "" if error.row is None or error.row >= len(self.corpus) else f" of {self.corpus_ids[error.row]!r}"
+            raise ValueError(f"corpus_embeddings must be finite, those{name} are not: {error}") from error
+        if len(encoded) != len(self.corpus):
+            raise ValueError(f"there must be {len(self.corpus)} corpus_embeddings, got {len(encoded)}")
+        check_finite(encoded, _named("document", self.corpus_ids))
+        return encoded
 
     def _functions_of(self, model: RetrievalModel) -> dict[str, ScoreFunction]:
         """Return the score functions of this call by name."""
@@ -269,11 +328,6 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
             raise ValueError(
                 f"main_score_function must be one of {sorted(functions)}, got {self.main_score_function!r}"
             )
-
-    def _embed(
-        self, encode: Callable[..., Embeddings], texts: list[str], prompt_name: str | None, prompt: str | None
-    ) -> SparseEmbeddings:
-        return self.options.embed(encode, texts, {"prompt_name": prompt_name, "prompt": prompt})
 
     def _choose_primary(self, scores: Mapping[str, Scores]) -> None:
         """Choose the primary metric in the first call, and again if a model brings another similarity."""
@@ -293,6 +347,11 @@ class SparseInformationRetrievalEvaluator(BaseEvaluator):
 
 def _name_of(function: str | SimilarityFunction | None) -> str | None:
     return function.value if isinstance(function, SimilarityFunction) else function
+
+
+def _named(what: str, ids: Sequence[str]) -> Callable[[int], str]:
+    """Say what a row of embeddings is."""
+    return lambda row: f"{what} {ids[row]!r}"
 
 
 def _prediction(query_id: str, query: str, run: Mapping[str, float]) -> dict[str, object]:

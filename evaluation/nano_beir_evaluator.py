@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from sparse_encoder.evaluation.active_terms import ActiveTerms
 from sparse_encoder.evaluation.base import BaseEvaluator
+from sparse_encoder.evaluation.cutoffs import Cutoffs, WithCutoffs
 from sparse_encoder.evaluation.information_retrieval import SparseInformationRetrievalEvaluator
 from sparse_encoder.evaluation.nano_beir import DATASET_ID, SPLITS, check_names, load_nano
 from sparse_encoder.evaluation.ranking import ScoreFunction
@@ -18,7 +19,7 @@ from sparse_encoder.evaluation.retrieval_model import RetrievalModel
 from sparse_encoder.similarity import SimilarityFunction
 
 
-class SparseNanoBEIREvaluator(BaseEvaluator):
+class SparseNanoBEIREvaluator(BaseEvaluator, WithCutoffs):
     """Search each of the NanoBEIR data sets and average what comes of it.
 
     The metrics of :class:`SparseInformationRetrievalEvaluator` for each data set, named ``Nano{data set}_...``, and
@@ -55,6 +56,9 @@ class SparseNanoBEIREvaluator(BaseEvaluator):
         ValueError: If a data set is unknown, lacks a prompt or cannot be read.
     """
 
+    information_retrieval_class: type[SparseInformationRetrievalEvaluator] = SparseInformationRetrievalEvaluator
+    """Of the evaluators of the data sets."""
+
     def __init__(  # house: peer signature
         self,
         dataset_names: Iterable[str] | None = None,
@@ -84,13 +88,17 @@ class SparseNanoBEIREvaluator(BaseEvaluator):
         self.show_progress_bar, self.write_csv = show_progress_bar, write_csv
         self.aggregate_fn, self.max_active_dims = aggregate_fn, max_active_dims
         suffix = "" if max_active_dims is None else f"_{max_active_dims}"
-        self.name = f"NanoBEIR_{aggregate_key}{suffix}"
+        self.aggregate_key, self.name = aggregate_key, f"NanoBEIR_{aggregate_key}{suffix}"
+        self.cutoffs = Cutoffs.of(accuracy_at_k, precision_recall_at_k, mrr_at_k, ndcg_at_k, map_at_k)
+        self.score_functions, self.main_score_function = score_functions, main_score_function
+        self.sparsity_stats: dict[str, float] = {}
+        self.costs: dict[str, float] = {}
         self.csv_file = f"NanoBEIR_evaluation_{aggregate_key}_results.csv"
         self.evaluators = []
         for name in tqdm(self.dataset_names, desc="Loading NanoBEIR datasets", disable=not show_progress_bar):
             data = load_nano(name, dataset_id)
             self.evaluators.append(
-                SparseInformationRetrievalEvaluator(
+                self.information_retrieval_class(
                     data.queries,
                     data.corpus,
                     data.relevant_docs,
@@ -128,8 +136,8 @@ class SparseNanoBEIREvaluator(BaseEvaluator):
             found |= metrics
             for metric, value in metrics.items():
                 values.setdefault(metric.removeprefix(f"{evaluator.name}_"), []).append(value)
-        together = self._of_all_texts()
-        cutoffs = self.evaluators[0].cutoffs
+        self.sparsity_stats = together = self._of_all_texts()
+        self.costs, cutoffs = self._costs(), self.cutoffs
         functions = self.evaluators[0].measured_functions
         names = [name for function in functions for name in cutoffs.metric_names(function)]
         metrics = {name: float(self.aggregate_fn(values[name])) for name in names}
@@ -139,7 +147,12 @@ class SparseNanoBEIREvaluator(BaseEvaluator):
             for function in sorted(functions)
             for column, name in zip(cutoffs.columns(function), cutoffs.column_metrics(function), strict=True)
         }
-        return found | report(self, model, call, metrics | together, columns | together, costs=self._costs())
+        return found | report(self, model, call, metrics | together, columns | together, costs=self.costs)
+
+    @property
+    def score_function_names(self) -> list[str]:
+        """Names of the score functions; of the last call, if they are those of models."""
+        return self.evaluators[0].score_function_names
 
     def _of_all_texts(self) -> dict[str, float]:
         """Return active terms of the queries and documents of all data sets."""
@@ -168,7 +181,7 @@ class SparseNanoBEIREvaluator(BaseEvaluator):
         if self.primary_metric is not None and self._measured == functions:
             return
         self._measured = functions
-        k = max(self.evaluators[0].cutoffs.ndcg)
+        k = max(self.cutoffs.ndcg)
         main = self.evaluators[0].main_score_function
         best = max(sorted(functions), key=lambda name: metrics[f"{name}_ndcg@{k}"])
         self.primary_metric = f"{main or best}_ndcg@{k}"

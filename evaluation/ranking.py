@@ -38,6 +38,20 @@ class Ranking(NamedTuple):
     scores: NDArray[np.float32]
 
 
+class ScoreError(ValueError):
+    """A score that nothing can be ranked by.
+
+    Args:
+        query: Position of the query.
+        document: Position of the document.
+        score: NaN or an infinity.
+    """
+
+    def __init__(self, query: int, document: int, score: float) -> None:
+        super().__init__(f"scores must be finite, query {query} and document {document} have {score}")
+        self.query, self.document, self.score = query, document, score
+
+
 EMPTY = Ranking(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
@@ -143,6 +157,9 @@ def _rank_by_blocks(
                 f"a score function must return scores of the shape {(len(block), num_documents)}, "
                 f"got {tuple(scores.shape)}"
             )
+        if not bool(scores.isfinite().all()):
+            row, document = torch.nonzero(~scores.isfinite())[0].tolist()
+            raise ScoreError(start + row, document, scores[row, document].item())
         rankings += [_best(row, min(top_k, num_documents)) for row in scores.numpy()]
     return rankings
 

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sparse_encoder.evaluation.base import BaseEvaluator
+from sparse_encoder.evaluation.checks import check_labels, check_lengths, check_numbers
 from sparse_encoder.evaluation.fusion import reciprocal_rank_fusion
 from sparse_encoder.evaluation.pairs_metrics import average_precision
 from sparse_encoder.evaluation.reporting import Call, announce, report
@@ -27,8 +28,9 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
     a prefix; ``ndcg@k`` is the primary metric. Relevant documents that a ranking lacks come at its end; a ranking
     without any scores 0.
 
-    No model is run. It may be called as the peer's, ``evaluator(output_path, epoch, steps)``, or with a model in the
-    first place, as a trainer and :class:`SequentialEvaluator` call every evaluator; only the model's card is then used.
+    No model is run, so there are no costs to report. It may be called as the peer's, ``evaluator(output_path, epoch,
+    steps)``, or with a model in the first place, as a trainer and :class:`SequentialEvaluator` call every evaluator;
+    only the model's card is then used.
     With an ``output_path`` a row is added to ``ReciprocalRankFusion_evaluation[_{name}]_results.csv``.
 
     Args:
@@ -73,6 +75,9 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
                     f"samples must be of the same queries, sample {row} is of {dense['query_id']!r} and "
                     f"{sparse['query_id']!r}"
                 )
+            texts_of(dense, "positive", f"sample {row} of dense_samples")
+            for side, sample in (("dense", dense), ("sparse", sparse)):
+                texts_of(sample, "documents", f"sample {row} of {side}_samples")
         self.at_k, self.rrf_k = check_rank("at_k", at_k), rrf_k
         reciprocal_rank_fusion([], rrf_k)  # judges rrf_k
         self.name, self.batch_size, self.show_progress_bar = (
@@ -120,6 +125,27 @@ class ReciprocalRankFusionEvaluator(BaseEvaluator):
         if output_path is not None and self.write_predictions:
             write_json_lines(Path(output_path) / self.predictions_file, fused)
         return report(self, model, call, dict(zip(metrics, means, strict=True)), dict(zip(columns, means, strict=True)))
+
+    def compute_metrics(self, y_true: Iterable[int], y_pred: Iterable[float]) -> tuple[float, float, float]:
+        """Measure the candidates of one query.
+
+        Args:
+            y_true: 1 for those that are relevant, else 0.
+            y_pred: Their scores; of equal ones the first comes first in the reciprocal rank (with the peer any).
+
+        Returns:
+            Reciprocal rank and nDCG of the first ``at_k``, and average precision.
+
+        Raises:
+            TypeError: If one is no number, naming the row.
+            ValueError: If they are not as many or none, or one is out of range, likewise.
+        """
+        labels, scores = check_labels("y_true", y_true), check_numbers("y_pred", y_pred)
+        check_lengths({"y_true": labels.tolist(), "y_pred": scores.tolist()})
+        if not len(scores):
+            raise ValueError("y_pred must not be empty")
+        ranks = reciprocal_rank(scores, labels, self.at_k), ndcg(scores, labels, self.at_k)
+        return *ranks, average_precision(scores, labels)
 
     def get_config_dict(self) -> dict[str, Any]:  # plain values of several types, for the model card
         """Return the settings that belong into a model card."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -105,16 +106,20 @@ def measure_run(
         By metric, for each judged query.
 
     Raises:
-        TypeError: If a grade is no number, naming query and document.
+        TypeError: If a grade or a score is no number, naming query and document, or the metrics are no list.
         ValueError: If a metric is unknown, nothing is judged, or a grade or a score is no finite number, naming query
             and document.
     """
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics must be a list of names, got {metrics!r}")
     measures = {name: _measure_of(name) for name in metrics}
     judged = {query: grades for query, grades in qrels.items() if grades}
     if not judged:
         raise ValueError("there must be judgements to measure a run with")
     values: PerQuery = {name: {} for name in measures}
     for query, grades in judged.items():
+        if not isinstance(grades, Mapping):
+            raise TypeError(f"qrels must hold grades by document, query {query!r} has {grades!r}")
         for document, grade in grades.items():
             check_grade(query, document, grade)
         relevant = {document: grade for document, grade in grades.items() if grade > 0}
@@ -134,7 +139,11 @@ def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def _check_scores(query: str, scores: Mapping[str, float]) -> None:
     """Refuse scores that cannot be ranked by."""
-    finite = np.isfinite(np.fromiter(scores.values(), dtype=np.float64, count=len(scores)))
+    try:
+        finite = np.isfinite(np.fromiter(scores.values(), dtype=np.float64, count=len(scores)))
+    except (TypeError, ValueError) as error:
+        document, score = next(each for each in scores.items() if not isinstance(each[1], Real))
+        raise TypeError(f"scores must be numbers, query {query!r} gives document {document!r} {score!r}") from error
     if not finite.all():
         document = list(scores)[int(np.flatnonzero(~finite)[0])]
         raise ValueError(f"scores must be finite, query {query!r} gives document {document!r} {scores[document]}")

@@ -11,9 +11,11 @@ def check_samples(name: str, samples: Iterable[Sample] | Mapping[str, Sample], c
     """Return samples as a list; of a dict its values.
 
     Raises:
-        TypeError: If one of them is no dict.
+        TypeError: If they are no list, or one of them is no dict.
         ValueError: If there are none, or one lacks a column.
     """
+    if isinstance(samples, str) or not isinstance(samples, Iterable):
+        raise TypeError(f"{name} must be a list of dicts, got {type(samples).__name__}")
     rows = list(samples.values() if isinstance(samples, Mapping) else samples)
     for row, sample in enumerate(rows):
         if not isinstance(sample, Mapping):
@@ -37,7 +39,7 @@ def texts_of(sample: Sample, column: str, where: str) -> list[str]:
         TypeError: If it is neither a text nor a list of texts.
     """
     value = sample[column]
-    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
+    texts = [value] if isinstance(value, (str, Mapping)) else list(value) if isinstance(value, Iterable) else [value]
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"{column} must be a text or texts, {where} has {text!r} ({type(text).__name__})")

@@ -24,6 +24,7 @@ class SequentialEvaluator(BaseEvaluator):
         main_score_function: Makes the joint score out of the numbers.
 
     Raises:
+        TypeError: If one is no evaluator, naming its place.
         ValueError: If there are none (the peer scores 0), or two of one kind have the same name, so that their metrics
             would have the same names (the peer keeps the later ones).
     """
@@ -35,7 +36,12 @@ class SequentialEvaluator(BaseEvaluator):
         evaluators: Iterable[BaseEvaluator],
         main_score_function: Callable[[Sequence[float]], float] = last,
     ) -> None:
+        if not isinstance(evaluators, Iterable):
+            raise TypeError(f"evaluators must be a list, got {type(evaluators).__name__}")
         self.evaluators = list(evaluators)
+        for position, evaluator in enumerate(self.evaluators):
+            if not callable(evaluator):
+                raise TypeError(f"evaluators must be callable, number {position} is {evaluator!r}")
         self.main_score_function = main_score_function
         if not self.evaluators:
             raise ValueError("there must be at least one evaluator")

@@ -123,6 +123,19 @@ def _check_layout(csr: Csr, shape: tuple[int, int]) -> None:
         raise ValueError(f"all arrays must be on one device, got {crow.device}, {col.device} and {values.device}")
 
 
+class NotFiniteError(ValueError):
+    """Weights that are NaN or infinite.
+
+    Args:
+        message: Says where.
+        row: Position of the first row, or text, that has some.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 def check_entries(csr: Csr, num_columns: int) -> None:
     """Refuse columns outside ``[0, num_columns)`` and values that are not finite.
 
@@ -139,12 +152,13 @@ def check_finite(csr: Csr) -> None:
     """Refuse values that are not finite.
 
     Raises:
-        ValueError: Naming row and column of the first offender.
+        NotFiniteError: Naming row and column of the first offender.
     """
     place = _first(~csr.values.isfinite())
     if place is not None:
         value, column = float(csr.values[place]), int(csr.col[place])
-        raise ValueError(f"values must be finite, row {_row_of(csr, place)} has {value} in column {column}")
+        row = _row_of(csr, place)
+        raise NotFiniteError(f"values must be finite, row {row} has {value} in column {column}", row)
 
 
 def _first(wrong: Tensor) -> int | None:

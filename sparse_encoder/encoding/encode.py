@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.csr import NotFiniteError
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
 from sparse_encoder.encoding.inputs import check_positive
@@ -164,9 +165,10 @@ class _Chunk:
         row = int(weights.isfinite().all(dim=1).logical_not().nonzero()[0])
         text = self.first_text + batch.rows[row]
         place = first_module_not_finite(self.model, lambda: self._forward(self._features(batch)))
-        raise ValueError(
+        raise NotFiniteError(
             f"texts[{text}] has weights that are not finite; they arise in module {place!r}. "
-            "Weights that were trained or stored in float16 may overflow: load the model in float32"
+            "Weights that were trained or stored in float16 may overflow: load the model in float32",
+            text,
         )
 
 

@@ -255,7 +255,7 @@ def test_bm25_is_a_model_like_any_other() -> None:
         ({"queries": {}, "allow_unknown": True}, "got 0 such queries of 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"corpus": {}, "allow_unknown": True}, "and 0 documents"),
-        ({"corpus_chunk_size": 0}, "corpus_chunk_size must be at least 1"),
+        ({"corpus_chunk_size": 0}, "corpus_chunk_size must be an integer from 1 up, got 0"),
         ({"ndcg_at_k": []}, "ndcg_at_k must not be empty"),
         ({"mrr_at_k": [0]}, "every k must be"),
     ],

@@ -48,12 +48,16 @@ def model(similarity: str = "dot") -> Model:
 def test_similarities_by_hand(tmp_path: Path) -> None:
     evaluator = SparseEmbeddingSimilarityEvaluator(["a", "b", "c"], ["b", "d", "d"], [0, 1, 2], name="dev")
     found = evaluator(model(), str(tmp_path), 0.25, 7)  # dot products: 2, 2, 3
+    assert found.pop("dev_milliseconds_per_text") > 0
     assert found == {
         "dev_pearson_dot": pytest.approx(3**0.5 / 2),
         "dev_spearman_dot": pytest.approx(3**0.5 / 2),
         "dev_active_dims": pytest.approx((1 + 2 + 1 + 2 + 2 + 2) / 6),
         "dev_sparsity_ratio": pytest.approx(1 - 10 / 24),
+        "dev_avg_flops": pytest.approx((2 * 3 + 1 * 1 + 1 * 2) / 9),  # texts of each side with a term, by term
     }
+    assert evaluator.sparsity_stats == {"active_dims": 10 / 6, "sparsity_ratio": pytest.approx(1 - 10 / 24)}
+    assert evaluator.costs.keys() == {"avg_flops", "milliseconds_per_text"}
     assert evaluator.primary_metric == "dev_spearman_dot"
     with (tmp_path / "similarity_evaluation_dev_results.csv").open() as file:
         headers, row = csv.reader(file)
@@ -261,7 +265,7 @@ def test_bad_input_is_named(make: Callable[[], object], kind: type[Exception], m
     ("function", "message"),
     [
         (lambda q, d: torch.zeros(1, 3), r"must score 2 documents of one query, got scores of shape \(1, 3\)"),
-        (lambda q, d: torch.full((1, 2), nan), "must return finite scores"),
+        (lambda q, d: torch.full((1, 2), nan), "finite scores, query 'a' and document 'b' have nan"),
     ],
 )
 def test_scores_that_are_none_are_named(function: Callable[[Tensor, Tensor], Tensor], message: str) -> None:

@@ -134,6 +134,15 @@ def test_rotation_by_hand() -> None:
         torch.testing.assert_close(turned[place, 2:], vector[2:] * cos + vector[:2] * sin)
 
 
+def test_stretched_places_are_places_nearer_to_the_first() -> None:
+    stretched = rotation(torch.tensor([0, 2, 4, 8]), 6, theta=100.0, stretch=2.0)
+    plain = rotation(torch.tensor([0, 1, 2, 4]), 6, theta=100.0)
+    torch.testing.assert_close(stretched.cos, plain.cos, rtol=0, atol=1e-6)
+    torch.testing.assert_close(stretched.sin, plain.sin, rtol=0, atol=1e-6)
+    unstretched = rotation(torch.tensor([0, 1, 2, 4]), 6, theta=100.0, stretch=1.0)
+    assert torch.equal(unstretched.cos, plain.cos) and torch.equal(unstretched.sin, plain.sin)
+
+
 def test_rotated_scores_depend_on_distance_alone() -> None:
     torch.manual_seed(0)
     q, k = torch.randn(2, 1, 1, 1, 8)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from sparse_encoder.backbone import feed_forward
-from sparse_encoder.backbone.feed_forward import ACTIVATIONS, FeedForward
+from sparse_encoder.backbone.feed_forward import ACTIVATIONS, FeedForward, GateLayout
 
 B, T, D, INNER = 5, 3, 4, 6
 
@@ -40,6 +40,46 @@ def test_plain_and_gated_by_the_formula(bias: bool) -> None:
     inner = gated.up(hidden)
     assert inner.shape == (B, T, 2 * INNER)
     torch.testing.assert_close(gated(hidden), gated.down(F.silu(inner[..., :INNER]) * inner[..., INNER:]))
+
+
+def test_every_layout_of_the_gate_is_one_function() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(B, T, D)
+    layouts = ("gate_up", "up_gate", "split")
+    gate_up, up_gate, split = (FeedForward(D, INNER, gated=True, gate_layout=layout) for layout in layouts)
+    assert gate_up.gate is None and split.gate is not None
+    with torch.no_grad():
+        for part in ("weight", "bias"):
+            gate, up = getattr(gate_up.up, part).chunk(2)
+            getattr(up_gate.up, part).copy_(torch.cat([up, gate]))
+            getattr(split.gate, part).copy_(gate)
+            getattr(split.up, part).copy_(up)
+            for other in (up_gate, split):
+                getattr(other.down, part).copy_(getattr(gate_up.down, part))
+    expected = gate_up(hidden)
+    torch.testing.assert_close(up_gate(hidden), expected)
+    torch.testing.assert_close(split(hidden), expected)
+    with torch.no_grad():  # computed in place
+        for block in (up_gate, split):
+            torch.testing.assert_close(block(hidden), expected)
+
+
+@pytest.mark.parametrize(("bias", "down_bias", "expected"), [(False, True, (False, True)), (True, None, (True, True))])
+def test_the_last_matrix_may_have_a_bias_alone(bias: bool, down_bias: bool | None, expected: tuple[bool, bool]) -> None:
+    block = FeedForward(D, INNER, gated=True, gate_layout="split", bias=bias, down_bias=down_bias)
+    assert (block.up.bias is not None, block.down.bias is not None) == expected
+    assert block.gate is not None and (block.gate.bias is not None) == expected[0]
+
+
+@pytest.mark.parametrize("layout", ["gate_up", "up_gate", "split"])
+def test_a_gate_counts_in_the_size_of_parts(layout: GateLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    block, hidden = FeedForward(32, 48, gated=True, gate_layout=layout).eval(), torch.randn(7, 16, 32)
+    calls: list[int] = []
+    block.up.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0])))
+    monkeypatch.setattr(feed_forward, "MAX_INNER_BYTES", 2 * 16 * (2 * 48) * 4)
+    with torch.no_grad():
+        block(hidden)
+    assert calls == [2, 2, 2, 1]
 
 
 @pytest.mark.parametrize("gated", [True, False])

@@ -202,4 +202,5 @@ def test_loading_strictly_warns_of_nothing(tmp_path: Path) -> None:
     saved(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        MaskedLanguageModel.from_pretrained(tmp_path)
+        report = MaskedLanguageModel.from_pretrained(tmp_path).load_report
+    assert report is not None and report.missing == report.unexpected == report.mismatched == ()

@@ -76,9 +76,11 @@ print("loaded", len(state))
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures as Linux does")
 
 
-def run(code: str, folder: Path, *, limit: int = 0, **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401
+def run(
+    code: str, folder: Path, *, limit: int = 0, options: dict[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, str(folder), str(limit), json.dumps(options)],
+        [sys.executable, "-c", code, str(folder), str(limit), json.dumps(options or {})],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -87,8 +89,8 @@ def run(code: str, folder: Path, *, limit: int = 0, **options: Any) -> subproces
     )
 
 
-def measured(folder: Path, **options: Any) -> dict[str, Any]:  # noqa: ANN401
-    done = run(OURS, folder, **options)
+def measured(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    done = run(OURS, folder, options=options)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     assert not found["meta"]
@@ -108,7 +110,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"device_map": "cpu"}], ids=str)
 def test_the_peak_is_the_model_and_one_shard(model_folder: Path, options: dict[str, Any]) -> None:
-    found = measured(model_folder, **options)
+    found = measured(model_folder, options)
     assert found["bytes"] > 200_000_000
     assert found["peak"] <= 1.15 * found["bytes"] + SHARD
 
@@ -116,7 +118,7 @@ def test_the_peak_is_the_model_and_one_shard(model_folder: Path, options: dict[s
 @pytest.mark.slow
 def test_the_peak_of_one_file_is_the_model_and_one_tensor(model_folder: Path, tmp_path: Path) -> None:
     MaskedLanguageModel.from_pretrained(model_folder).save_pretrained(tmp_path)
-    found = measured(tmp_path)
+    found = measured(tmp_path, {})
     largest = CONFIG["vocab_size"] * CONFIG["hidden_size"] * 4  # type: ignore[operator]
     assert found["peak"] <= 1.05 * found["bytes"] + largest
 

@@ -28,15 +28,14 @@ def quiet() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def config_of(values: dict[str, Any], **more: Any) -> Any:  # noqa: ANN401 - of the peer
-    values = {**values, **more}
-    return transformers.AutoConfig.for_model(**values)
+def config_of(values: dict[str, Any], *, tied: bool) -> Any:  # noqa: ANN401 - of the peer
+    return transformers.AutoConfig.for_model(**{**values, "tie_word_embeddings": tied})
 
 
-def peer(kind: str, **more: Any) -> Any:  # noqa: ANN401
+def peer(kind: str, *, tied: bool = True) -> Any:  # noqa: ANN401
     """Return a model of the peer whose weights all make a difference."""
     torch.manual_seed(7)
-    config = config_of(BERT, **more)
+    config = config_of(BERT, tied=tied)
     model = getattr(transformers, kind)(config, **({"add_pooling_layer": False} if kind == "BertModel" else {})).eval()
     randomise(model)
     return model
@@ -58,13 +57,17 @@ def sets_of(info: Any) -> dict[str, set[Any]]:  # noqa: ANN401 - a mapping, with
     }
 
 
-def both(kind: type[PretrainedModel], folder: Path, **options: Any) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:  # noqa: ANN401
+def both(
+    kind: type[PretrainedModel], folder: Path, options: dict[str, Any] | None = None
+) -> tuple[dict[str, set[Any]], dict[str, set[Any]]]:
     """Load with the peer and here; returns what both say."""
     name, extra = (
         ("BertForMaskedLM", {}) if kind is MaskedLanguageModel else ("BertModel", {"add_pooling_layer": False})
     )
-    _, theirs = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **options, **extra)
-    _, ours = kind.from_pretrained(folder, output_loading_info=True, **options)
+    _, theirs = getattr(transformers, name).from_pretrained(
+        folder, output_loading_info=True, **(options or {}), **extra
+    )
+    _, ours = kind.from_pretrained(folder, output_loading_info=True, **(options or {}))
     return sets_of(ours), sets_of(theirs)
 
 
@@ -112,7 +115,7 @@ def test_the_lists_are_those_of_the_peer(kind: type[PretrainedModel], name: str,
     peer("BertForMaskedLM").save_pretrained(tmp_path)
     by, options = CHANGES[name]
     change(tmp_path, by)
-    ours, theirs = both(kind, tmp_path, **options)
+    ours, theirs = both(kind, tmp_path, options)
     assert ours == theirs
 
 
@@ -127,7 +130,7 @@ def test_both_directions_of_the_prefix(kind: type[PretrainedModel], source: str,
 def test_tensors_of_another_shape_in_the_head(tmp_path: Path) -> None:
     peer("BertForMaskedLM").save_pretrained(tmp_path)
     change(tmp_path, put({BIAS: torch.zeros(3), WORDS: torch.zeros(3, 12)}))
-    ours, theirs = both(MaskedLanguageModel, tmp_path, ignore_mismatched_sizes=True)
+    ours, theirs = both(MaskedLanguageModel, tmp_path, {"ignore_mismatched_sizes": True})
     assert ours == theirs
     with pytest.raises(RuntimeError):
         transformers.BertForMaskedLM.from_pretrained(tmp_path)
@@ -136,7 +139,7 @@ def test_tensors_of_another_shape_in_the_head(tmp_path: Path) -> None:
 
 
 def test_an_untied_decoder_that_is_missing(tmp_path: Path) -> None:
-    peer("BertForMaskedLM", tie_word_embeddings=False).save_pretrained(tmp_path)
+    peer("BertForMaskedLM", tied=False).save_pretrained(tmp_path)
     assert both(MaskedLanguageModel, tmp_path)[0] == both(MaskedLanguageModel, tmp_path)[1]
     change(tmp_path, drop(DECODER))
     ours, theirs = both(MaskedLanguageModel, tmp_path)
@@ -151,7 +154,7 @@ def test_variants_and_missing_files(tmp_path: Path) -> None:
             load.from_pretrained(tmp_path)
         with pytest.raises(error, match=r"model\.bf16\.safetensors"):
             load.from_pretrained(tmp_path, variant="bf16")
-    ours, theirs = both(MaskedLanguageModel, tmp_path, variant="fp16")
+    ours, theirs = both(MaskedLanguageModel, tmp_path, {"variant": "fp16"})
     assert ours == theirs
     assert torch.equal(
         MaskedLanguageModel.from_pretrained(tmp_path, variant="fp16").head.bias, model.cls.predictions.bias
@@ -175,7 +178,7 @@ def test_the_dtype_is_that_of_the_peer(asked: Any, in_config: str | None, tmp_pa
 @pytest.mark.parametrize("name", KNOWN)
 def test_shards_that_the_peer_writes_load_and_compute_the_same(name: str, tied: bool, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    config = config_of(TINY_CONFIGS[name], tie_word_embeddings=tied)
+    config = config_of(TINY_CONFIGS[name], tied=tied)
     whole = transformers.AutoModelForMaskedLM.from_config(config).eval()
     randomise(whole)
     whole.save_pretrained(tmp_path / "whole", max_shard_size="4KB")

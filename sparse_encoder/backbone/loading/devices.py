@@ -38,11 +38,6 @@ class Placement:
         only = next(iter(kinds))
         return torch.device(only) if len(kinds) == 1 and only != DISK else None
 
-    @property
-    def uses_cpu(self) -> bool:
-        """Whether the model computes on the CPU."""
-        return not any(torch.device(each).type != "cpu" for each in self.devices.values() if each != DISK)
-
     def device_of(self, name: str) -> Device:
         """Return where a parameter goes, by the longest name of a module it is in.
 

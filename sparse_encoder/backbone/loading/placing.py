@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -102,11 +100,12 @@ def _keep_shape(model: nn.Module, name: str, dtype: torch.dtype) -> None:
     put(model, name, torch.empty(model.get_parameter(name).shape, dtype=dtype, device="meta"))
 
 
-def check_filled(tensors: Mapping[str, Tensor], placement: Placement) -> None:
-    """Refuse a model that lacks values.
+def check_filled(model: nn.Module, placement: Placement) -> None:
+    """Refuse a model that lacks values, also in buffers that are not saved.
 
     Raises:
         CheckpointError: If a parameter or buffer has none, and none on the disk.
     """
-    if empty := [name for name, each in tensors.items() if each.is_meta and placement.device_of(name) != DISK]:
+    tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    if empty := [name for name, each in tensors if each.is_meta and placement.device_of(name) != DISK]:
         raise CheckpointError(f"no values for {empty[:10]}, which the weights do not have and the config does not say")

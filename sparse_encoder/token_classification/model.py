@@ -182,7 +182,7 @@ class TokenClassificationModel(PretrainedModel):
         position_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        label_mask: Tensor | None = None,
+        chain_mask: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> TokenClassifierOutput:
         r"""Score the labels of every token.
@@ -197,7 +197,7 @@ class TokenClassificationModel(PretrainedModel):
             position_ids: As :meth:`Transformer.forward`.
             head_mask: As :meth:`Transformer.forward`.
             labels: Numbers of labels, (B, T); -100 for tokens without one.
-            label_mask: Tokens that the linear chain goes through, (B, T); None: those with labels, else all.
+            chain_mask: Tokens that the linear chain goes through, (B, T); None: those with labels, else all.
             num_items_in_batch: Labelled tokens of the whole update, that the sum over tokens is divided by in the place
                 of those of this batch.
 
@@ -218,20 +218,20 @@ class TokenClassificationModel(PretrainedModel):
             self._check_labels(labels, input_ids)
             output["loss"] = self._loss(scores, labels, num_items_in_batch)
         if chain is not None and not self.training:
-            links = self._links(labels, label_mask, attention_mask)
+            links = self._links(labels, chain_mask, attention_mask)
             scores = chain.log_marginals(scores, links)
         output["logits"] = scores
         return output
 
-    def decode(self, input_ids: Tensor, attention_mask: Tensor, label_mask: Tensor | None = None) -> list[list[int]]:
+    def decode(self, input_ids: Tensor, attention_mask: Tensor, chain_mask: Tensor | None = None) -> list[list[int]]:
         """Return the likeliest labels of the tokens: as a sequence with a linear chain, else each alone.
 
         Args:
             input_ids: Token ids, (B, T).
             attention_mask: 1 for a token, 0 for padding, (B, T).
-            label_mask: Tokens that are labelled, (B, T); None: all that are no padding.
+            chain_mask: Tokens that are labelled, (B, T); None: all that are no padding.
         """
-        links = (attention_mask if label_mask is None else label_mask).bool()
+        links = (attention_mask if chain_mask is None else chain_mask).bool()
         with torch.no_grad():
             scores: Tensor = self.head(self.backbone(input_ids, attention_mask))
         if self.head.crf is not None:
@@ -239,10 +239,10 @@ class TokenClassificationModel(PretrainedModel):
         best = scores.argmax(dim=-1)
         return [row[mask].tolist() for row, mask in zip(best, links, strict=True)]
 
-    def _links(self, labels: Tensor | None, label_mask: Tensor | None, attention_mask: Tensor) -> Tensor:
+    def _links(self, labels: Tensor | None, chain_mask: Tensor | None, attention_mask: Tensor) -> Tensor:
         """Return which tokens the linear chain goes through."""
-        if label_mask is not None:
-            return label_mask
+        if chain_mask is not None:
+            return chain_mask
         return attention_mask if labels is None else labels != IGNORED
 
     def _check_labels(self, labels: Tensor, input_ids: Tensor) -> None:

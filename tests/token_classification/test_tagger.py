@@ -149,7 +149,7 @@ def test_the_chain_learns_and_its_scores_are_probabilities(tmp_path: Path) -> No
     assert model.decode(IDS, MASK, TRUTH != -100) == [[1, 2], [3]]
     model.save_pretrained(tmp_path)
     again = TokenClassificationModel.from_pretrained(tmp_path)
-    torch.testing.assert_close(again(IDS, MASK, label_mask=TRUTH != -100).logits, logits)
+    torch.testing.assert_close(again(IDS, MASK, chain_mask=TRUTH != -100).logits, logits)
     assert tagger().decode(IDS, MASK) == [
         row[mask.bool()].tolist() for row, mask in zip(tagger()(IDS, MASK).logits.argmax(-1), MASK, strict=True)
     ]

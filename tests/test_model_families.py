@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS
 from model_helpers import VOCABULARY, mixed_texts, write_masked_language_model
+from safetensors.torch import load_file, save_file
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import MaskedLanguageModel
+from sparse_encoder.modules import Router, SparseStaticEmbedding
 
 CONFIGS = {**TINY_CONFIGS, **VARIANTS}
 TEXTS = [*mixed_texts(7), "", "rain"]
@@ -91,3 +94,33 @@ def test_in_16_bits_vectors_are_finite_and_near(name: str, dtype: torch.dtype, t
     short = model.to(dtype).encode(TEXTS).to_dense().float()
     assert torch.isfinite(short).all()
     assert (short - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
+def test_an_inference_free_model_whose_files_ask_for_code(tmp_path: Path) -> None:
+    """As opensearch-neural-sparse-encoding-doc-v3-gte is published: `new`, with its code named in two places."""
+    write(tmp_path / "plain", "new")
+    document = load(tmp_path / "plain")
+    transformer, pooling = document
+    weight = torch.rand(len(VOCABULARY), generator=torch.Generator().manual_seed(9))
+    query = SparseStaticEmbedding(tokenizer=document.tokenizer, weight=weight, frozen=True)
+    router = Router.for_query_document(query_modules=[query], document_modules=[transformer, pooling])
+    model = SparseEncoder(modules=[router], device="cpu")
+    expected = model.encode_document(TEXTS).to_dense()
+    model.save_pretrained(str(tmp_path / "saved"))
+
+    folder = next((tmp_path / "saved").glob("document_*_Transformer"))
+    code = {"auto_map": {"AutoConfig": "x--configuration.NewConfig"}, "architectures": ["NewForMaskedLM"]}
+    older = {**CONFIGS["new"], "vocab_size": len(VOCABULARY), **code}
+    (folder / "config.json").write_text(json.dumps(older))
+    settings = json.loads((folder / "sentence_bert_config.json").read_text())
+    settings["model_args"] = {"trust_remote_code": True}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings))
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {name.replace("gte.", "new.", 1): tensor for name, tensor in tensors.items()}
+    assert any(name.startswith("new.") for name in renamed)
+    save_file(renamed, folder / "model.safetensors")
+
+    with pytest.warns(UserWarning, match="auto_map are ignored; nothing is imported"):
+        again = SparseEncoder(str(tmp_path / "saved"), device="cpu")
+    assert torch.equal(again.encode_document(TEXTS).to_dense(), expected)
+    assert torch.equal(again.encode_query(TEXTS).to_dense(), model.encode_query(TEXTS).to_dense())

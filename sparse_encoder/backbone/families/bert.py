@@ -40,10 +40,15 @@ BERT_DEFAULTS = TransformerConfig(
 )
 
 
-def encoders_only(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
-    """Refuse decoders and relative positions, which these families also have."""
+def refuse_decoders(reader: ConfigReader) -> None:
+    """Refuse what would hide later tokens, or look at another model's."""
     reader.require("is_decoder", False, because="only encoders are supported")
     reader.require("add_cross_attention", False, because="only encoders are supported")
+
+
+def encoders_only(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
+    """Refuse decoders and relative positions, which these families also have."""
+    refuse_decoders(reader)
     reader.require("position_embedding_type", "absolute", because="relative positions are not supported")
     return config
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.families.bert import BERT_DEFAULTS, BERT_KEYS
+from sparse_encoder.backbone.families.bert import BERT_DEFAULTS, BERT_KEYS, refuse_decoders
 from sparse_encoder.backbone.families.family import Family, Rows, always, weights_and_biases
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.rotary import read_rotation
 
 
 def _adjust(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
+    refuse_decoders(reader)
     reader.require("head_dim", config.head_size, because="heads of another width are not supported")
     return read_rotation(reader, config)
 
 
 def _adjust_new(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
     """Refuse what no published checkpoint uses; how attention is computed and padding left out changes no number."""
+    refuse_decoders(reader)
     reader.require("hidden_act", "gelu", because="the head's activation is gelu in gte")
     reader.require("layer_norm_type", "layer_norm", because="other norms are not supported")
     reader.require("position_embedding_type", "rope", because="other positions than rotary are not supported")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.families.bert import BERT_DEFAULTS, BERT_KEYS
+from sparse_encoder.backbone.families.bert import BERT_DEFAULTS, BERT_KEYS, refuse_decoders
 from sparse_encoder.backbone.families.family import Family, always, weights_and_biases
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.rotary import read_rotation
@@ -43,6 +43,7 @@ _NEEDED = ("mlp_fc1_bias", "mlp_fc2_bias", "n_inner", "qkv_proj_bias", "rotary_e
 
 
 def _adjust(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
+    refuse_decoders(reader)
     reader.require("head_dim", config.head_size, because="heads of another width are not supported")
     return read_rotation(reader, replace(config, head_activation=config.activation))
 

@@ -15,21 +15,18 @@ from sparse_encoder.backbone.families import read_config
 from sparse_encoder.checkpoint import ConfigError
 
 HEADS = 4
-CONFIGS = {
-    name: {**config, "n_heads" if config["model_type"] == "distilbert" else "num_attention_heads": HEADS}
-    for name, config in {**TINY_CONFIGS, **VARIANTS}.items()
-    if config["model_type"] != "modernbert"  # its head size must be even
+FOUR = {
+    name: {**TINY_CONFIGS[name], "num_attention_heads": HEADS, **({"hidden_size": 16} if name == "modernbert" else {})}
+    for name in ("albert", "bert", "deberta-v2", "modernbert")
 }
-CONFIGS |= {
-    name: {**config, "hidden_size": 16, "num_attention_heads": HEADS}
-    for name, config in {**TINY_CONFIGS, **VARIANTS}.items()
-    if config["model_type"] == "modernbert"
-}
+"""With enough heads to prune several of a layer."""
+CONFIGS = {**TINY_CONFIGS, **VARIANTS, **{f"{name} with four heads": config for name, config in FOUR.items()}}
 PRUNED = {0: [1], 1: [0, 3]}
 
 
 def model_of(name: str, attention: str = "sdpa") -> MaskedLanguageModel:
-    model = MaskedLanguageModel.from_config(CONFIGS[name], attn_implementation=attention).eval()
+    config = FOUR[name] if name in FOUR else CONFIGS[name]
+    model = MaskedLanguageModel.from_config(config, attn_implementation=attention).eval()
     randomise(model)
     return model
 
@@ -39,7 +36,9 @@ def features_of(model: MaskedLanguageModel) -> dict[str, Tensor]:
 
 
 def pruned_of(name: str) -> dict[int, list[int]]:
-    return {layer: heads for layer, heads in PRUNED.items() if layer < read_config(CONFIGS[name]).num_layers}
+    config = model_of(name).config
+    pruned = PRUNED if config.num_heads == HEADS else {0: [1], 1: [0]}
+    return {layer: heads for layer, heads in pruned.items() if layer < config.num_layers}
 
 
 def without_columns(model: MaskedLanguageModel, pruned: dict[int, list[int]]) -> MaskedLanguageModel:
@@ -52,14 +51,15 @@ def without_columns(model: MaskedLanguageModel, pruned: dict[int, list[int]]) ->
 
 
 def mask_of(model: MaskedLanguageModel, pruned: dict[int, list[int]]) -> Tensor:
-    mask = torch.ones(len(model.config.steps), HEADS)
+    mask = torch.ones(len(model.config.steps), model.config.num_heads)
     for step, layer in enumerate(model.config.steps):
         mask[step, pruned.get(layer, [])] = 0
     return mask
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "attention"), [*((name, "sdpa") for name in CONFIGS), *((name, "eager") for name in TINY_CONFIGS)]
+)
 def test_pruned_is_unpruned_with_those_columns_zero_and_masked(name: str, attention: str) -> None:
     model = model_of(name, attention)
     features = features_of(model)
@@ -87,8 +87,17 @@ def test_a_pruned_model_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
     assert torch.equal(loaded(**features), model(**features))
     encoder = EncoderModel.from_pretrained(tmp_path)
     assert torch.equal(encoder(**features), model.backbone(**features))
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_a_loaded_model_is_pruned_further(name: str, tmp_path: Path) -> None:
+    model = model_of(name)
+    model.prune_heads(PRUNED)
+    model.save_pretrained(tmp_path)
+    loaded = MaskedLanguageModel.from_pretrained(tmp_path)
     loaded.prune_heads({0: [2]})
-    expected = without_columns(model_of(name), {**pruned_of(name), 0: [1, 2]})(**features)
+    features = features_of(model)
+    expected = without_columns(model_of(name), {**PRUNED, 0: [1, 2]})(**features)
     torch.testing.assert_close(loaded(**features), expected, rtol=1e-5, atol=3e-5)
 
 
@@ -181,9 +190,9 @@ def test_layers_that_are_shared_are_pruned_once() -> None:
 
 @pytest.mark.parametrize("nothing", [{}, None])
 def test_a_config_may_say_that_nothing_is_pruned(nothing: object) -> None:
-    assert read_config({**CONFIGS["bert"], "pruned_heads": nothing}).pruned_heads is None
-    assert read_config({**CONFIGS["bert"], "pruned_heads": {"1": [2, 0, 2]}}).pruned_heads == ((), (0, 2), ())
-    assert read_config({**CONFIGS["bert"], "pruned_heads": {1: [2]}}).pruned_heads == ((), (2,), ())
+    assert read_config({**FOUR["bert"], "pruned_heads": nothing}).pruned_heads is None
+    assert read_config({**FOUR["bert"], "pruned_heads": {"1": [2, 0, 2]}}).pruned_heads == ((), (0, 2), ())
+    assert read_config({**FOUR["bert"], "pruned_heads": {1: [2]}}).pruned_heads == ((), (2,), ())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +211,7 @@ def test_a_config_may_say_that_nothing_is_pruned(nothing: object) -> None:
 )
 def test_damaged_lists_of_pruned_heads_are_config_errors(pruned: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        read_config({**CONFIGS["bert"], "pruned_heads": pruned})
+        read_config({**FOUR["bert"], "pruned_heads": pruned})
     assert caught.value.field == "pruned_heads"
 
 

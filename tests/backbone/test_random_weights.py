@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, D, V
 from torch import Tensor, nn
 
-from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
+from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, TransformerConfig
 from sparse_encoder.backbone.initialization import sinusoids
 
 CONFIGS = {**TINY_CONFIGS, **VARIANTS}
@@ -109,8 +110,10 @@ def test_a_tied_parameter_is_marked_under_either_name() -> None:
 class Classifier(EncoderModel):
     """A model with a part of its own, and a rule for it that heeds nothing."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **options)
+    def __init__(
+        self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
+    ) -> None:
+        super().__init__(config, hf_config, attn_implementation=attn_implementation)
         self.scale = nn.Bilinear(3, 4, 5)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -135,8 +138,10 @@ def test_a_rule_that_heeds_no_marks_touches_no_marked_parameter() -> None:
 class Outer(EncoderModel):
     """A model with a model inside."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **options)
+    def __init__(
+        self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
+    ) -> None:
+        super().__init__(config, hf_config, attn_implementation=attn_implementation)
         inner = read(wide(initializer_range=0.5))
         self.inner = EncoderModel(inner, wide(initializer_range=0.5))
 

@@ -7,16 +7,14 @@ from copy import deepcopy
 
 import pytest
 import torch
-from backbone_helpers import TINY_CONFIGS, VARIANTS, batch, randomise
+from backbone_helpers import TINY_CONFIGS, batch, randomise
 from torch import Tensor, nn
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 
-CONFIGS = {**TINY_CONFIGS, **VARIANTS}
-
 
 def model_of(name: str = "bert") -> MaskedLanguageModel:
-    model = MaskedLanguageModel.from_config(CONFIGS[name]).train()
+    model = MaskedLanguageModel.from_config(TINY_CONFIGS[name]).train()
     randomise(model)
     return model
 
@@ -41,9 +39,14 @@ def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(gradient, expected[name]), name
 
 
-@pytest.mark.parametrize("options", [{}, {"every_n_layers": 2}, {"offload": True}])
+OPTIONS: list[dict[str, int]] = [{"every_n_layers": 2}, {"offload": True}]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in TINY_CONFIGS), *((name, more) for name in ("albert", "modernbert") for more in OPTIONS)],
+)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("name", CONFIGS)
 def test_gradients_are_the_same_to_the_bit(name: str, dropout: float, options: dict[str, int]) -> None:
     model = model_of(name)
     set_dropout(model, dropout)
@@ -90,17 +93,17 @@ def test_steps_are_counted_where_layers_are_shared() -> None:
 
 
 def test_what_is_kept_moves_to_the_host() -> None:
-    def kept(**options: bool) -> int:
+    def kept(offload: bool) -> int:
         model, moved = model_of(), []
-        model.gradient_checkpointing_enable(**options)
+        model.gradient_checkpointing_enable(offload=offload)
         original = Tensor.cpu
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Tensor, "cpu", lambda self: moved.append(self.shape) or original(self))
             gradients(model)
         return len(moved)
 
-    assert kept(offload=False) == 0
-    assert kept(offload=True) == 3  # what each of the three layers starts from
+    assert kept(False) == 0
+    assert kept(True) == 3  # what each of the three layers starts from
 
 
 def test_both_names_do_the_same() -> None:
@@ -141,7 +144,7 @@ def test_a_model_may_not_support_it() -> None:
         supports_gradient_checkpointing = False
 
     with pytest.raises(ValueError, match="Plain does not support gradient checkpointing"):
-        Plain.from_config(CONFIGS["bert"]).gradient_checkpointing_enable()
+        Plain.from_config(TINY_CONFIGS["bert"]).gradient_checkpointing_enable()
 
 
 @pytest.mark.parametrize("asked", [False, True])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, D, V, batch, randomise
+from fixture_files import fixture_path
 from torch import nn
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel
@@ -202,6 +203,16 @@ def test_tables_that_are_not_here_are_refused() -> None:
     model = model_of("bert").to("meta")
     with pytest.raises(ValueError, match="on the meta device have no rows"):
         model.resize_token_embeddings(V + 1)
+
+
+@pytest.mark.fixture
+def test_new_rows_of_a_real_model_are_at_its_mean() -> None:
+    model = MaskedLanguageModel.from_pretrained(fixture_path("agave-chem"))
+    words = model.get_input_embeddings()
+    mean, rows = words.weight.mean(dim=0), words.num_embeddings
+    model.resize_token_embeddings(rows + 30)
+    assert (words.weight[rows:] - mean).abs().max() < 2e-5 * words.weight.std() / 0.02
+    assert model.head.weight is words.weight or not model.config.tie_word_embeddings
 
 
 def test_a_head_without_bias() -> None:

@@ -197,8 +197,17 @@ def test_weights_of_an_earlier_save_go_and_others_stay(
     assert inner == {**others, **dict.fromkeys(old, b"o")}  # a folder that gets no weights keeps its own
 
 
-@pytest.mark.parametrize("new", [SINGLE, SHARDED], ids=["single", "sharded"])
-@pytest.mark.parametrize("old", [SINGLE, SHARDED], ids=["from single", "from sharded"])
+PICKLED = {"pytorch_model.bin": b"new"}
+PICKLED_SHARDS = {
+    "pytorch_model-00001-of-00002.bin": b"new",
+    "pytorch_model-00002-of-00002.bin": b"new",
+    "pytorch_model.bin.index.json": b"new",
+}
+KINDS = {"single": SINGLE, "sharded": SHARDED, "pickled": PICKLED, "pickled shards": PICKLED_SHARDS}
+
+
+@pytest.mark.parametrize("new", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("old", KINDS.values(), ids=[f"from {kind}" for kind in KINDS])
 def test_a_crash_while_weights_move_never_leaves_a_mixture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: dict[str, bytes], new: dict[str, bytes]
 ) -> None:
@@ -249,11 +258,12 @@ def _publish(target: Path, new: dict[str, bytes]) -> bool:
 
 
 def _taken_by_a_reader(found: dict[str, bytes]) -> set[bytes]:
-    """Return the contents that are read: the single file first, else the index and all shards beside it."""
-    if "model.safetensors" in found:
-        return {found["model.safetensors"]}
-    if "model.safetensors.index.json" in found:
-        return set(found.values())
+    """Return the contents that are read: of each format the single file first, else the index and all shards."""
+    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
+        if f"{stem}.{ending}" in found:
+            return {found[f"{stem}.{ending}"]}
+        if f"{stem}.{ending}.index.json" in found:
+            return {content for name, content in found.items() if name.startswith((f"{stem}-", f"{stem}."))}
     return set()
 
 

@@ -79,9 +79,9 @@ def test_the_folder_that_is_there_at_last_is_held(tmp_path: Path, monkeypatch: p
     target.mkdir()
     lock, held = lock_module._lock, []
 
-    def replaced_while_waiting(descriptor: int, **options: object) -> bool:
+    def replaced_while_waiting(descriptor: int, *, exclusive: bool, folder: Path, deadline: float) -> bool:
         held.append(os.fstat(descriptor).st_ino)
-        result: bool = lock(descriptor, **options)
+        result: bool = lock(descriptor, exclusive=exclusive, folder=folder, deadline=deadline)
         if len(held) == 1:
             target.rename(tmp_path / "old")
             target.mkdir()

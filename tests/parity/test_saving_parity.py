@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from backbone_helpers import TINY_CONFIGS, VARIANTS, newest_spelling, randomise
+from backbone_helpers import TINY_CONFIGS, VARIANTS, randomise
 from torch import nn
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
@@ -31,11 +31,6 @@ def assert_same(one: nn.Module, other: nn.Module) -> None:
     assert list(first) == list(second)
     for name in first:
         assert torch.equal(first[name], second[name]), name
-
-
-def peer_of(hf_config: dict[str, Any], kind: str, **options: Any) -> Any:  # noqa: ANN401 - a peer's class
-    config = transformers.AutoConfig.for_model(**newest_spelling(hf_config))
-    return getattr(transformers, kind).from_config(config, **options).eval()
 
 
 def without_pooler(names: set[str]) -> set[str]:

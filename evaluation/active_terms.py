@@ -29,11 +29,22 @@ class ActiveTerms:
         """
         terms, values = embeddings.col_indices(), embeddings.values()
         used = terms if int(torch.count_nonzero(values)) == len(values) else terms[values != 0]
-        counts = _count(used.cpu().numpy(), embeddings.shape[1])
+        self.add_counts(embeddings.shape[0], _count(used.cpu().numpy(), embeddings.shape[1]))
+
+    def add_counts(self, num_rows: int, counts: NDArray[np.int64]) -> None:
+        """Add rows that are counted already.
+
+        Args:
+            num_rows: How many.
+            counts: How many of them use each term, (V).
+
+        Raises:
+            ValueError: If they are of another number of terms than those before.
+        """
         if self.num_rows and len(counts) != len(self.rows_by_term):
             raise ValueError(f"embeddings must have one width, got {len(self.rows_by_term)} and {len(counts)}")
         self.rows_by_term = self.rows_by_term + counts if self.num_rows else counts
-        self.num_rows += embeddings.shape[0]
+        self.num_rows += num_rows
 
     @classmethod
     def of_all(cls, parts: Sequence[ActiveTerms]) -> ActiveTerms:

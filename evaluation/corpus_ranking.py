@@ -46,12 +46,15 @@ class CorpusRanking:
             ValueError: If a score is not finite, naming query and document.
         """
         done = self.corpus_terms.num_rows
-        self.corpus_terms.add(documents)
+        counted = False
         for name, function in self._functions.items():
             search = searcher(self.queries, documents, function, name if self._named else None)
+            if search.built is not None and not counted:
+                self.corpus_terms.add_counts(len(documents), search.built.document_frequencies)
+                counted = True
             started = time.perf_counter()
             try:
-                found = search(self._top_k)
+                found = search.rank(self._top_k)
             except ScoreError as error:
                 query, document = self._query_ids[error.query], self._ids[done + error.document]
                 raise ValueError(
@@ -62,6 +65,16 @@ class CorpusRanking:
             moved = [Ranking(ranking.positions + done, ranking.scores) for ranking in found]
             pairs = zip(self.rankings[name], moved, strict=True)
             self.rankings[name] = [merge(best, rival, self._top_k) for best, rival in pairs]
+        if not counted:
+            self.corpus_terms.add(documents)
+
+    def ids(self, name: str, without: Sequence[str] | None = None) -> Iterator[list[str]]:
+        """Yield for each query the ids of the documents found for it, best first; arguments as of :meth:`runs`."""
+        for row, ranking in enumerate(self.rankings[name]):
+            found = list(map(self._ids.__getitem__, ranking.positions.tolist()))
+            if without is not None:
+                found = [each for each in found if each != without[row]][: self._top_k - 1]
+            yield found
 
     def runs(self, name: str, without: Sequence[str] | None = None) -> Iterator[dict[str, float]]:
         """Yield for each query the scores of the documents found for it, best first.

@@ -6,12 +6,13 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparse_encoder.evaluation.metrics import (
-    accuracy_at_k,
-    average_precision_at_k,
-    ndcg_at_k,
-    precision_at_k,
-    recall_at_k,
-    reciprocal_rank_at_k,
+    accuracy,
+    average_precision,
+    judge,
+    ndcg,
+    precision,
+    recall,
+    reciprocal_rank,
 )
 
 Scores = dict[str, dict[int, float]]
@@ -53,21 +54,22 @@ class Cutoffs:
             Means over the queries.
         """
         plan = {
-            "accuracy@k": (accuracy_at_k, self.accuracy),
-            "precision@k": (precision_at_k, self.precision_recall),
-            "recall@k": (recall_at_k, self.precision_recall),
-            "ndcg@k": (ndcg_at_k, self.ndcg),
-            "mrr@k": (reciprocal_rank_at_k, self.mrr),
-            "map@k": (average_precision_at_k, self.map),
+            "accuracy@k": (accuracy, self.accuracy),
+            "precision@k": (precision, self.precision_recall),
+            "recall@k": (recall, self.precision_recall),
+            "ndcg@k": (ndcg, self.ndcg),
+            "mrr@k": (reciprocal_rank, self.mrr),
+            "map@k": (average_precision, self.map),
         }
         sums = {name: dict.fromkeys(cutoffs, 0.0) for name, (_, cutoffs) in plan.items()}
         count = 0
         for count, (ranked, wanted) in enumerate(zip(rankings, relevant, strict=True), start=1):  # noqa: B007
             if not wanted:
                 continue
+            judged = judge(ranked, wanted)
             for name, (metric, cutoffs) in plan.items():
                 for k in cutoffs:
-                    sums[name][k] += metric(ranked, wanted, k)
+                    sums[name][k] += metric(judged, k)
         return {name: {k: total / count for k, total in by_k.items()} for name, by_k in sums.items()}
 
     @classmethod

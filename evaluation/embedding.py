@@ -81,12 +81,23 @@ def check_finite(embeddings: SparseEmbeddings, name_of: Callable[[int], str]) ->
         ValueError: If a weight is NaN or infinite, naming the row and the term.
     """
     values = embeddings.values()
-    if not len(values) or all(isfinite(each) for each in torch.stack(values.aminmax()).tolist()):
+    if all(map(isfinite, extremes(values))):
         return
     place = int(torch.nonzero(~values.isfinite())[0])
     row = int(torch.searchsorted(embeddings.crow_indices(), place, right=True)) - 1
     term = int(embeddings.col_indices()[place])
     raise ValueError(f"embeddings must be finite, {name_of(row)} has {values[place].item()} for term {term}")
+
+
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Return the smallest and the greatest of values, (N), NaN if there is one; zeros if there are none."""
+    if not len(values):
+        return 0.0, 0.0
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        array = values.detach().numpy()  # where this takes a tenth of torch's time
+        return float(array.min()), float(array.max())
+    low, high = torch.stack(values.aminmax()).tolist()
+    return low, high
 
 
 def sparsity(*matrices: SparseEmbeddings, prefix: str = "") -> dict[str, float]:

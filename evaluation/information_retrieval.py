@@ -210,9 +210,7 @@ class SparseInformationRetrievalEvaluator(EncodingEvaluator, WithCutoffs):
                 runs = ranking.runs(name, without)
                 write_json_lines(path, map(_prediction, self.queries_ids, self.queries, runs))
         relevant = self.relevant_docs.values()
-        return {
-            name: self.cutoffs.measure(map(list, ranking.runs(name, without)), relevant) for name in ranking.rankings
-        }
+        return {name: self.cutoffs.measure(ranking.ids(name, without), relevant) for name in ranking.rankings}
 
     def compute_metrics(self, queries_result_list: Sequence[Sequence[Mapping[str, Any]]]) -> Scores:
         """Measure rankings that come from elsewhere.

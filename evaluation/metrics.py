@@ -1,34 +1,88 @@
 """Measures of one ranking, from the ids it has and the ids that are relevant; knows no model and no scores.
 
 In all of them ``ranked`` holds document ids, best first, ``relevant`` is not empty, and only the first ``k`` documents
-count. Relevance is yes or no but for nDCG, where ``relevant`` may also be positive grades by id.
+count. Relevance is yes or no but for nDCG, where ``relevant`` may also be positive grades by id. Whoever measures a
+ranking in several ways compares it once with what is relevant, by :func:`judge`, and asks the functions without
+``_at_k``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from math import log2
+from typing import NamedTuple
+
+
+class Judged(NamedTuple):
+    """A ranking of one query, as far as it matters."""
+
+    hits: list[tuple[int, float]]
+    """Rank, from 1, and gain of the relevant documents that were found, best first."""
+    gains: list[float]
+    """Of all relevant documents, the greatest first."""
+
+
+def judge(ranked: Sequence[Hashable], relevant: Collection[Hashable] | Mapping[Hashable, float]) -> Judged:
+    """Compare a ranking with what is relevant; without grades every gain is 1."""
+    grades: Mapping[Hashable, float] = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1.0)
+    hits = [(rank, grades[document]) for rank, document in enumerate(ranked, start=1) if document in grades]
+    return Judged(hits, sorted(grades.values(), reverse=True))
+
+
+def accuracy(judged: Judged, k: int) -> float:
+    """Return 1 if any of the first k documents is relevant, else 0."""
+    return float(bool(judged.hits) and judged.hits[0][0] <= k)
+
+
+def precision(judged: Judged, k: int) -> float:
+    """Return the relevant share of k places."""
+    return _num_hits(judged, k) / k
+
+
+def recall(judged: Judged, k: int) -> float:
+    """Return the share of the relevant documents that is among the first k."""
+    return _num_hits(judged, k) / len(judged.gains)
+
+
+def reciprocal_rank(judged: Judged, k: int) -> float:
+    """Return 1 / rank of the first relevant document, 0 if there is none among the first k."""
+    return 1 / judged.hits[0][0] if judged.hits and judged.hits[0][0] <= k else 0.0
+
+
+def ndcg(judged: Judged, k: int) -> float:
+    """Return the discounted gain as a share of the best possible one; see :func:`ndcg_at_k`."""
+    gain: float = sum(grade / log2(rank + 1) for rank, grade in judged.hits if rank <= k)
+    return gain / sum(grade / log2(rank + 1) for rank, grade in enumerate(judged.gains[:k], 1))
+
+
+def average_precision(judged: Judged, k: int) -> float:
+    """Return the mean precision at the relevant documents among the first k; see :func:`average_precision_at_k`."""
+    found: float = sum(count / rank for count, (rank, _) in enumerate(judged.hits, start=1) if rank <= k)
+    return found / min(k, len(judged.gains))
+
+
+def _num_hits(judged: Judged, k: int) -> int:
+    return sum(rank <= k for rank, _ in judged.hits)
 
 
 def accuracy_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
     """Return 1 if any of the first k documents is relevant, else 0; also called success or hit rate."""
-    return float(any(document in relevant for document in ranked[:k]))
+    return accuracy(judge(ranked[:k], relevant), k)
 
 
 def precision_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
     """Return the relevant share of k places, also when fewer documents were found."""
-    return sum(document in relevant for document in ranked[:k]) / k
+    return precision(judge(ranked[:k], relevant), k)
 
 
 def recall_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
     """Return the share of the relevant documents that is among the first k."""
-    return sum(document in relevant for document in ranked[:k]) / len(relevant)
+    return recall(judge(ranked[:k], relevant), k)
 
 
 def reciprocal_rank_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
     """Return 1 / rank of the first relevant document, 0 if there is none among the first k."""
-    ranks = (rank for rank, document in enumerate(ranked[:k], start=1) if document in relevant)
-    return 1 / next(ranks, float("inf"))
+    return reciprocal_rank(judge(ranked[:k], relevant), k)
 
 
 def ndcg_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable] | Mapping[Hashable, float], k: int) -> float:
@@ -41,15 +95,9 @@ def ndcg_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable] | Mappi
 
     Source: Järvelin and Kekäläinen, 2002, https://doi.org/10.1145/582415.582418.
     """
-    grades: Mapping[Hashable, float] = relevant if isinstance(relevant, Mapping) else dict.fromkeys(relevant, 1.0)
-    gain: float = sum(
-        grades[document] / log2(rank + 1) for rank, document in enumerate(ranked[:k], 1) if document in grades
-    )
-    best = sorted(grades.values(), reverse=True)[:k]
-    return gain / sum(grade / log2(rank + 1) for rank, grade in enumerate(best, 1))
+    return ndcg(judge(ranked[:k], relevant), k)
 
 
 def average_precision_at_k(ranked: Sequence[Hashable], relevant: Collection[Hashable], k: int) -> float:
     """Return the precision at each relevant document among the first k, added up and divided by min(k, |relevant|)."""
-    ranks = [rank for rank, document in enumerate(ranked[:k], start=1) if document in relevant]
-    return sum(found / rank for found, rank in enumerate(ranks, start=1)) / min(k, len(relevant))
+    return average_precision(judge(ranked[:k], relevant), k)

@@ -17,6 +17,7 @@ from scipy import sparse
 from torch import Tensor
 
 from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.evaluation.embedding import extremes
 from sparse_encoder.search import SparseIndex
 from sparse_encoder.similarity import SimilarityFunction, cos_sim, dot_score
 
@@ -52,6 +53,18 @@ class ScoreError(ValueError):
         self.query, self.document, self.score = query, document, score
 
 
+class Searcher(NamedTuple):
+    """What finds the best documents of every query.
+
+    Attributes:
+        rank: Finds that many documents for each query.
+        built: The index of the documents as they are, if one is used.
+    """
+
+    rank: Callable[[int], list[Ranking]]
+    built: SparseIndex | None
+
+
 EMPTY = Ranking(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
 
 
@@ -71,12 +84,12 @@ def rank_all(
         function: Scores all rows with all rows.
         name: The model's name of the similarity.
     """
-    return searcher(queries, documents, function, name)(top_k)
+    return searcher(queries, documents, function, name).rank(top_k)
 
 
 def searcher(
     queries: SparseEmbeddings, documents: SparseEmbeddings, function: ScoreFunction, name: str | None = None
-) -> Callable[[int], list[Ranking]]:
+) -> Searcher:
     """Get ready to find the best documents of every query.
 
     Dot products and cosines of weights that are not negative come from an index, which is built now; anything else is
@@ -88,19 +101,27 @@ def searcher(
         function: Scores all rows with all rows: torch sparse tensors (N, V) and (M, V) to (N, M).
         name: The model's name of the similarity, if the function is the model's.
 
-    Returns:
-        Finds that many documents for each query.
     """
     kind = _indexable(function, name)
-    if kind is None or bool((queries.values() < 0).any()) or bool((documents.values() < 0).any()):
-        return lambda top_k: _rank_by_blocks(queries, documents, top_k, function)
+    if kind is None or has_negative(queries) or has_negative(documents):
+        return Searcher(lambda top_k: _rank_by_blocks(queries, documents, top_k, function), None)
     if kind is SimilarityFunction.COSINE:
-        return partial(_rank_by_index, _normalized(queries), SparseIndex.build(_normalized(documents)))
-    return partial(_rank_by_index, queries, SparseIndex.build(documents))
+        scaled = SparseIndex.build(_normalized(documents))
+        return Searcher(partial(_rank_by_index, _normalized(queries), scaled), None)
+    index = SparseIndex.build(documents)
+    return Searcher(partial(_rank_by_index, queries, index), index)
+
+
+def has_negative(embeddings: SparseEmbeddings) -> bool:
+    """Return whether a weight is below 0."""
+    low, _ = extremes(embeddings.values())
+    return low < 0
 
 
 def merge(first: Ranking, second: Ranking, top_k: int) -> Ranking:
     """Join two rankings of different documents."""
+    if not len(first.positions):
+        return second
     positions = np.concatenate((first.positions, second.positions))
     scores = np.concatenate((first.scores, second.scores))
     order = np.lexsort((positions, -scores))[:top_k]

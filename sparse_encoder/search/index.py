@@ -87,8 +87,9 @@ class SparseIndex:
                 large for float32.
         """
         rows = as_rows(embeddings, "document")
-        names = [str(number) for number in range(len(rows))] if ids is None else list(ids)
-        _check_ids(names, len(rows))
+        names = list(map(str, range(len(rows)))) if ids is None else list(ids)
+        if ids is not None:
+            _check_ids(names, len(rows))
         return cls(list(build_segments(rows)), names, rows.dim, fingerprint)
 
     def __len__(self) -> int:
@@ -118,6 +119,14 @@ class SparseIndex:
     def num_postings(self) -> int:
         """Number of weights in the index."""
         return sum(len(segment.documents) for segment in self._segments)
+
+    @property
+    def document_frequencies(self) -> NDArray[np.int64]:
+        """How many documents have each term, (V)."""
+        counts = np.zeros(self._dim, dtype=np.int64)
+        for segment in self._segments:
+            counts += np.diff(segment.starts)
+        return counts
 
     def search(
         self,

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from math import isnan, nan
+
+import numpy as np
 import pytest
 import torch
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation import active_terms
 from sparse_encoder.evaluation.active_terms import ActiveTerms
-from sparse_encoder.evaluation.embedding import EncodeOptions, sparsity
+from sparse_encoder.evaluation.embedding import EncodeOptions, extremes, sparsity
+from sparse_encoder.search import SparseIndex
 
 FIRST = SparseEmbeddings.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0]]))
 SECOND = SparseEmbeddings.from_dense(torch.tensor([[1.0, -1.0, 2.0]]))
@@ -51,3 +55,22 @@ def test_means_over_matrices() -> None:
 def test_options_below_one() -> None:
     with pytest.raises(ValueError, match="max_active_dims must be at least 1, got 0"):
         EncodeOptions(batch_size=1, show_progress_bar=False, max_active_dims=0)
+
+
+def test_an_index_has_counted_already() -> None:
+    rows = SparseEmbeddings.from_dense(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]]))
+    counted = ActiveTerms()
+    counted.add_counts(len(rows), SparseIndex.build(rows).document_frequencies)
+    expected = ActiveTerms()
+    expected.add(rows)
+    assert counted.rows_by_term.tolist() == expected.rows_by_term.tolist() == [1, 0, 2]
+    assert counted.num_rows == expected.num_rows == 3
+    with pytest.raises(ValueError, match="embeddings must have one width, got 3 and 2"):
+        counted.add_counts(1, np.array([1, 0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_extremes(dtype: torch.dtype) -> None:
+    assert extremes(torch.tensor([1.0, -2.0, 3.5], dtype=dtype)) == (-2.0, 3.5)
+    assert extremes(torch.zeros(0, dtype=dtype)) == (0.0, 0.0)
+    assert all(map(isnan, extremes(torch.tensor([1.0, nan, 3.5], dtype=dtype))))

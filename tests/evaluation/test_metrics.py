@@ -8,6 +8,7 @@ from sparse_encoder.evaluation.cutoffs import Cutoffs
 from sparse_encoder.evaluation.metrics import (
     accuracy_at_k,
     average_precision_at_k,
+    judge,
     ndcg_at_k,
     precision_at_k,
     recall_at_k,
@@ -97,3 +98,9 @@ def test_a_rank_that_is_none_is_refused(k: int) -> None:
 def test_the_primary_metric_needs_a_rank() -> None:
     with pytest.raises(ValueError, match="ndcg_at_k must not be empty"):
         cutoffs(ndcg=())
+
+
+def test_a_ranking_is_compared_once_for_all_metrics() -> None:
+    judged = judge(["x", "b", "y", "d"], {"b": 3.0, "d": 1.0, "e": 2.0})
+    assert judged == ([(2, 3.0), (4, 1.0)], [3.0, 2.0, 1.0])
+    assert judge(["b"], ["b", "e"]) == ([(1, 1.0)], [1.0, 1.0])

@@ -40,8 +40,8 @@ CORPUS = {f"d{number:02}": text for number, text in enumerate(TEXTS[8:50])}
 ANSWERS = {f"q{number}": {f"d{number:02}", f"d{3 * number:02}"} for number in range(8)}
 
 
-def retrieval(room: Any, **options: Any) -> Any:  # noqa: ANN401
-    return room.SparseInformationRetrievalEvaluator(QUERIES, CORPUS, ANSWERS, **options)
+def retrieval(room: Any) -> Any:  # noqa: ANN401
+    return room.SparseInformationRetrievalEvaluator(QUERIES, CORPUS, ANSWERS)
 
 
 MAKERS: dict[str, Callable[[Any, Any], Any]] = {

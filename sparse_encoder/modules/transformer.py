@@ -281,6 +281,20 @@ class Transformer(InputModule):
         """
         types = features.get("token_type_ids") if self.model.config.num_token_types else None
         hidden: Tensor = self.model.backbone(features["input_ids"], features["attention_mask"], types)
+        return self.outputs_of(hidden, features)
+
+    def outputs_of(self, hidden: Tensor, features: dict[str, Any]) -> dict[str, Any]:
+        """Turn states of the backbone into this module's output, as :meth:`forward` does.
+
+        So a backbone that has run for something else, for a tagger on top of it, need not run again.
+
+        Args:
+            hidden: States of the last layer, (B, T, D).
+            features: What they were computed from.
+
+        Returns:
+            As :meth:`forward`.
+        """
         if not isinstance(self.model, MaskedLanguageModel):
             return Features({**features, TOKEN_EMBEDDINGS: hidden})
         head = self.model.head

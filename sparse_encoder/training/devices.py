@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -49,8 +49,7 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
 
 def is_model_parallel(model: nn.Module, device: torch.device) -> bool:
     """Return whether a model is spread over several devices, or lies on one that is not the trainer's."""
-    device_map: Mapping[str, object] = getattr(model, "hf_device_map", None) or {}
-    places = {str(place) for place in device_map.values()} - {"cpu", "disk"}
+    places = {str(place) for place in getattr(model, "hf_device_map", {}).values()} - {"cpu", "disk"}
     if len(places) > 1:
         return True
     return any(torch.device(_device_name(place)) != device for place in places)

@@ -31,8 +31,8 @@ class ModelLoading(nn.Module):
     """Parameters that are another one if the config ties the word embeddings, and which; by our names."""
     load_report: LoadReport | None
     """What became of the checkpoint's tensors; None for a model of random weights."""
-    hf_device_map: dict[str, Any] | None = None  # Any: what accelerate takes for a device
-    """Devices by module; None for a model that is not spread over several."""
+    hf_device_map: dict[str, Any]  # Any: what accelerate takes for a device
+    """Devices by module; only a model that is spread over several has it, which is how others know."""
 
     @classmethod
     def head_rows(cls, family: Family) -> Rows:

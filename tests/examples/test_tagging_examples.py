@@ -1,0 +1,116 @@
+"""The examples that tag: a loop in one and two processes, and one pass that tags and searches."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from tagged_sentences import tagged_sentences
+from tokenizers import BertWordPieceTokenizer
+
+from sparse_encoder import SparseEncoder
+from sparse_encoder.backbone import MaskedLanguageModel
+from sparse_encoder.token_classification import TokenClassificationModel, write_conll
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("tagging")
+    words, tags = tagged_sentences(160, seed=1, part=0)
+    write_conll(folder / "train.txt", words, tags)
+    write_conll(folder / "test.txt", *tagged_sentences(31, seed=2, part=0))  # uneven for two processes
+    tokenizer = BertWordPieceTokenizer(lowercase=False)
+    tokenizer.train_from_iterator([" ".join(row) for row in words], vocab_size=500, show_progress=False)
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertForMaskedLM"],
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 32,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    torch.manual_seed(0)
+    MaskedLanguageModel.from_config(config).save_pretrained(folder / "model")
+    tokenizer.save_model(str(folder / "model"))
+    (folder / "model" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    return folder
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def loop_options(folder: Path, output: str) -> list[str]:
+    files = [str(folder / "train.txt"), str(folder / "test.txt"), "--model", str(folder / "model")]
+    return [*files, "--output", str(folder / output), "--epochs", "5", "--learning-rate", "1e-2", "--cpu"]
+
+
+def scores_in(told: str) -> dict[str, float]:
+    last = re.findall(r"epoch 5: (.*)", told)[-1]
+    return {name: float(value) for name, value in (part.rsplit(" ", 1) for part in last.split(", "))}
+
+
+@pytest.mark.filterwarnings("ignore:the weights of .* do not fit")  # the classifier is new
+def test_a_loop_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("train_tagger_loop").main([*loop_options(folder, "alone"), "--batch-size", "8"])
+    scores = scores_in(capsys.readouterr().out)
+    assert scores["f1"] > 0.8
+    assert scores["sentences"] == 31
+    assert TokenClassificationModel.from_pretrained(folder / "alone").num_labels == 7
+
+
+def test_two_processes_count_every_sentence_once(folder: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(EXAMPLES / "train_tagger_loop.py"), *loop_options(folder, "two"), "--batch-size", "4"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, sys.path))}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    scores = scores_in(done.stdout)
+    assert scores["sentences"] == 31
+    assert scores["f1"] > 0.8
+
+
+def test_one_pass_tags_and_searches(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("tag_and_search")
+    documents = [" ".join(words) for words in tagged_sentences(12, seed=5, part=0)[0]]
+    (tmp_path / "documents").write_text("\n".join(documents))
+    options = ["--model", str(folder / "model"), "--query", documents[3], "--epochs", "8", "--learning-rate", "3e-2"]
+    module.main(
+        [
+            str(tmp_path / "documents"),
+            str(folder / "train.txt"),
+            *options,
+            "--checkpoints",
+            str(tmp_path),
+            "--top-k",
+            "1",
+        ]
+    )
+    told = capsys.readouterr().out.splitlines()
+    assert documents[3] in told
+    assert re.fullmatch(r" +[\d.]+  .*\[.*\]", told[-1])
+    encoder = SparseEncoder(str(folder / "model"))
+    tagger = TokenClassificationModel.from_backbone(encoder[0].auto_model, id2label=["O", "B-X", "I-X"]).eval()
+    calls: list[int] = []
+    tagger.backbone.register_forward_hook(lambda *_: calls.append(1))
+    vectors, names = module.encode_and_tag(encoder, tagger, documents)
+    assert calls == [1]
+    assert len(names) == 12
+    assert vectors.allclose(encoder.encode_document(documents), atol=1e-5)

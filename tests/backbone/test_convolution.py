@@ -19,16 +19,16 @@ def states(num_texts: int = B, num_tokens: int = T, width: int = D) -> tuple[Ten
     return embeddings, hidden, mask
 
 
-def convolution(width: int = D, **fields: object) -> Convolution:
+def convolution(config: ConvolutionConfig, width: int = D) -> Convolution:
     torch.manual_seed(0)
-    return Convolution(ConvolutionConfig(**fields), width, nn.LayerNorm(width)).eval()  # type: ignore[arg-type]
+    return Convolution(config, width, nn.LayerNorm(width)).eval()
 
 
 @pytest.mark.parametrize(
     ("window", "groups", "activation"), [(1, 1, "tanh"), (3, 1, "gelu"), (5, 3, "tanh"), (9, 4, "relu")]
 )
 def test_numbers_are_those_of_torch(window: int, groups: int, activation: str) -> None:
-    module = convolution(window=window, groups=groups, activation=activation)
+    module = convolution(ConvolutionConfig(window=window, groups=groups, activation=activation))
     embeddings, hidden, mask = states()
     is_token = mask.bool().unsqueeze(-1)
     peer = nn.Conv1d(D, D, window, padding=window // 2, groups=groups)
@@ -39,7 +39,7 @@ def test_numbers_are_those_of_torch(window: int, groups: int, activation: str) -
 
 
 def test_padding_counts_as_nothing_whatever_stands_there() -> None:
-    module = convolution(window=5)
+    module = convolution(ConvolutionConfig(window=5))
     embeddings, hidden, mask = states()
     seen = mask.bool()
     other = embeddings.masked_fill(~seen.unsqueeze(-1), torch.nan)
@@ -52,7 +52,7 @@ def test_padding_counts_as_nothing_whatever_stands_there() -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("num_tokens", [16, 48])
 def test_a_text_has_the_same_bits_in_every_batch(groups: int, num_tokens: int) -> None:
-    module = convolution(width=64, window=3, groups=groups)
+    module = convolution(ConvolutionConfig(window=3, groups=groups), width=64)
     batch = states(9, num_tokens, 64)
     with torch.no_grad():
         together = module(*batch)
@@ -62,7 +62,7 @@ def test_a_text_has_the_same_bits_in_every_batch(groups: int, num_tokens: int) -
 
 
 def test_dropout_in_training_only() -> None:
-    module = convolution(dropout=0.5)
+    module = convolution(ConvolutionConfig(dropout=0.5))
     assert torch.equal(module(*states()), module(*states()))
     module.train()
     assert not torch.equal(module(*states()), module(*states()))

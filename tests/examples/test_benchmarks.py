@@ -10,6 +10,8 @@ from types import ModuleType
 
 import pytest
 
+import sparse_encoder.samplers
+
 BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
 
 
@@ -75,6 +77,23 @@ def test_one_worker_of_sampling(load: object) -> None:
     assert measured["first_s"] > 0
     assert measured["batches"] >= 4
     assert worker("sparse_encoder", ["40", "3", "plain"])["digest"] == measured["digest"]
+
+
+def test_passes_of_every_sampler_are_held_against_the_clock(
+    load: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = load("samplers")  # type: ignore[operator]
+    measured = benchmark.worker("sparse_encoder", ["passes", "400"])
+    samplers = {name for name in sparse_encoder.samplers.__all__ if name.endswith("BatchSampler")} - {
+        "MultiDatasetDefaultBatchSampler"
+    }
+    assert len(measured) == len(samplers) + 1  # a second epoch
+    assert all(seconds > 0 for seconds in measured.values())
+    medians = {"sparse_encoder": {"fast": 1.2, "slow": 1.7}}
+    monkeypatch.setattr(benchmark.harness, "alternate", lambda *_, **__: medians)
+    report = benchmark.show_passes(500_000, 1)
+    assert [each["met"] for each in report["ratios"].values()] == [True, False]
+    assert "at most 1.5" in capsys.readouterr().out
 
 
 def test_both_workers_of_cosent_find_the_same(load: object) -> None:

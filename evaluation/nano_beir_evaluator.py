@@ -85,23 +85,18 @@ class SparseNanoBEIREvaluator(BaseEvaluator, WithCutoffs):
         self.dataset_names, self.dataset_id = check_names(dataset_names), dataset_id
         self.query_prompts = _prompts("query_prompts", query_prompts, self.dataset_names)
         self.corpus_prompts = _prompts("corpus_prompts", corpus_prompts, self.dataset_names)
-        self.show_progress_bar, self.write_csv = show_progress_bar, write_csv
-        self.aggregate_fn, self.max_active_dims = aggregate_fn, max_active_dims
+        self.show_progress_bar, self.write_csv, self.aggregate_fn = show_progress_bar, write_csv, aggregate_fn
+        self.max_active_dims = max_active_dims
         suffix = "" if max_active_dims is None else f"_{max_active_dims}"
         self.aggregate_key, self.name = aggregate_key, f"NanoBEIR_{aggregate_key}{suffix}"
         self.cutoffs = Cutoffs.of(accuracy_at_k, precision_recall_at_k, mrr_at_k, ndcg_at_k, map_at_k)
         self.score_functions, self.main_score_function = score_functions, main_score_function
-        self.sparsity_stats: dict[str, float] = {}
-        self.costs: dict[str, float] = {}
         self.csv_file = f"NanoBEIR_evaluation_{aggregate_key}_results.csv"
         self.evaluators = []
         for name in tqdm(self.dataset_names, desc="Loading NanoBEIR datasets", disable=not show_progress_bar):
-            data = load_nano(name, dataset_id)
             self.evaluators.append(
                 self.information_retrieval_class(
-                    data.queries,
-                    data.corpus,
-                    data.relevant_docs,
+                    *load_nano(name, dataset_id),
                     mrr_at_k=mrr_at_k,
                     ndcg_at_k=ndcg_at_k,
                     accuracy_at_k=accuracy_at_k,
@@ -121,6 +116,12 @@ class SparseNanoBEIREvaluator(BaseEvaluator, WithCutoffs):
                     allow_unknown=True,  # texts that are empty
                 )
             )
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have measured nothing yet."""
+        self.sparsity_stats: dict[str, float] = {}
+        self.costs: dict[str, float] = {}
         self._measured: list[str] = []  # the score functions that the primary metric was chosen from
 
     def __call__(

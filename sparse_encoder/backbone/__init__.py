@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparse_encoder.backbone.adapters import LoraConfig
 from sparse_encoder.backbone.casts import to_bf16, to_fp16, to_fp32
 from sparse_encoder.backbone.compiled import CompileConfig
 from sparse_encoder.backbone.config import TransformerConfig
@@ -18,6 +19,7 @@ __all__ = [
     "EncoderModel",
     "LoadReport",
     "LoadingInfo",
+    "LoraConfig",
     "MaskedLanguageHead",
     "MaskedLanguageModel",
     "PretrainedModel",

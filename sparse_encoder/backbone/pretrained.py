@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from sparse_encoder.backbone.adapters.mixin import ModelAdapters
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import chosen_dtype
 from sparse_encoder.backbone.editing import ModelEditing
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PretrainedModel(ModelLoading, ModelEditing, ModelFacts, ModelPublishing, ABC):
+class PretrainedModel(ModelLoading, ModelEditing, ModelFacts, ModelAdapters, ModelPublishing, ABC):
     """Own a backbone and know where it came from; build one by :meth:`from_pretrained` or :meth:`from_config`.
 
     Args:

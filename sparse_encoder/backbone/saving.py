@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sparse_encoder.backbone.adapters.book import base_tensors
+from sparse_encoder.backbone.adapters.files import write_adapter
+from sparse_encoder.backbone.adapters.holder import AdapterHolder
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
 from sparse_encoder.backbone.families.family import HEAD_BIAS, Family, Rows
@@ -64,7 +67,7 @@ class Format:
             write_torch_tensors(folder, tensors, max_shard_size=size, variant=variant, save_function=self.save_function)
 
 
-class ModelSaving(nn.Module):
+class ModelSaving(AdapterHolder):
     """Write a pretrained model; one of its bases."""
 
     config: TransformerConfig
@@ -108,7 +111,9 @@ class ModelSaving(nn.Module):
     ) -> None:
         """Write configuration and weights so that transformers and :meth:`from_pretrained` load them.
 
-        All appears whole or not at all; the weights of an earlier save of the same variant go, other files stay.
+        All appears whole or not at all; the weights of an earlier save of the same variant go, other files stay. Of a
+        model with adapters the active one is written, as PEFT does, and the base only if it came from nowhere;
+        :meth:`merge_and_unload` makes one model of both.
 
         Args:
             save_directory: The folder.
@@ -170,8 +175,9 @@ class ModelSaving(nn.Module):
         return Parcel(kind="model", save=save, tags=tuple(self.model_tags), card=card)
 
     def _write(self, folder: Path, state_dict: Mapping[str, Tensor], form: Format) -> None:
-        tensors = self._tensors_to_save(state_dict)
-        if not form.safe_serialization:
+        tensors, adapter = self._tensors_to_save(state_dict), self.adapter_to_save()
+        is_adapter_alone = adapter is not None and adapter.config.base_model_name_or_path is not None
+        if not form.safe_serialization and not is_adapter_alone:
             warnings.warn(
                 "pytorch_model.bin is a pickle, which others will not like to open; safe_serialization=True writes"
                 " safetensors",
@@ -179,16 +185,19 @@ class ModelSaving(nn.Module):
                 stacklevel=4,
             )
         with staged_folder(folder) as stage:
-            for name, values in self.files_to_save().items():
-                write_json(stage / name, values, sort_keys=True)
-            form.write(stage, tensors)
+            if not is_adapter_alone:  # whose base is where it was
+                for name, values in self.files_to_save().items():
+                    write_json(stage / name, values, sort_keys=True)
+                form.write(stage, tensors)
+            if adapter is not None:
+                write_adapter(adapter, unwrapped(state_dict), stage)
 
     def _tensors_to_save(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Name tensors as the family does: tied ones once, no base prefix without a head."""
         family, is_tied, tensors = self.family, self.config.tie_word_embeddings, {}
         names = names_of(family, self.config, self.head_rows(family))
         plain = unwrapped(self.state_dict() if state_dict is None else state_dict)
-        own = untied(plain, self.tied_targets if is_tied else {})
+        own = untied(base_tensors(self, plain), self.tied_targets if is_tied else {})
         refuse_overlaps(own)
         for name, tensor in own.items():
             theirs = names.own.theirs(name)

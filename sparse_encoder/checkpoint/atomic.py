@@ -18,6 +18,9 @@ from pathlib import Path
 from sparse_encoder.checkpoint.folder_lock import folder_lock
 from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+"""What an adapter is saved as; without the first nobody reads the others."""
+
 
 def temporary_name() -> str:
     """Return a name for what is not finished; it tells whose it is, so that it can go when that process has ended."""
@@ -150,6 +153,7 @@ def _merge(stage: Path, target: Path) -> None:
     for name in folders:
         (target / name).mkdir(exist_ok=True)
     for folder in (Path(), *folders):
+        _remove_adapter(stage / folder, target / folder)
         _replace_weights(stage / folder, target / folder)
     for name in files:
         if (stage / name).exists():
@@ -157,6 +161,15 @@ def _merge(stage: Path, target: Path) -> None:
     for folder in (Path(), *folders):
         sync_path(target / folder)
     shutil.rmtree(stage)
+
+
+def _remove_adapter(stage: Path, target: Path) -> None:
+    """Take away an adapter that would be put on weights that are not its own."""
+    new = os.listdir(stage)
+    if ADAPTER_FILES[0] in new or any(set_of(name) is not None for name in new):
+        for name in ADAPTER_FILES:
+            (target / name).unlink(missing_ok=True)
+        sync_path(target)
 
 
 def _replace_weights(stage: Path, target: Path) -> None:

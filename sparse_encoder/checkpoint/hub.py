@@ -21,7 +21,9 @@ from sparse_encoder.checkpoint.paths import resolve_inside
 from sparse_encoder.checkpoint.reading import MAX_INDEX_BYTES
 from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
 
-_WANTED = ("*.json", "*.txt", "*.model", "README.md")
+_WANTED = ("*.json", "*.txt", "*.model", "README.md", "adapter_model.safetensors")
+_DESCRIPTIONS = ("config.json", "modules.json", "router_config.json", "adapter_config.json")
+"""Files of which a model's folder has one."""
 _UNWANTED = (".*", "checkpoint-*", "onnx/*", "openvino/*", "coreml/*", "runs/*", "*/runs/*")
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's hash of a file, or the SHA-256 of a large one
 _CHUNK_BYTES = 1 << 20
@@ -204,7 +206,7 @@ def _check_complete(root: Path, selection: _Selection, command: str) -> None:
     """Refuse a snapshot that lacks files which those that are there speak of."""
     missing = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() and not path.exists()}
     folder = root / selection.subfolder
-    if not any((folder / name).exists() for name in ("config.json", "modules.json", "router_config.json")):
+    if not any((folder / name).exists() for name in _DESCRIPTIONS):
         missing.add((Path(selection.subfolder) / "config.json").as_posix() + " or modules.json")
     for names in (selection.safetensors, selection.pickles):
         for index in root.rglob(names.index):

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sparse_encoder.backbone import PretrainedModel
+from sparse_encoder.backbone.adapters.names import is_adapters_own
 from sparse_encoder.modules import Module
 from sparse_encoder.tokenizer import Tokenizer
 
@@ -27,13 +28,24 @@ def fingerprint_of(model: nn.Module) -> str:
         SHA-256 in hex.
     """
     digest = hashlib.sha256()
-    for name, module in sorted(model.named_modules()):
+    for name, module in sorted((name, each) for name, each in model.named_modules() if not is_adapters_own(name)):
         digest.update(json.dumps([name, _settings(module)], sort_keys=True, default=str).encode())
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(_tensors(model).items()):
         if isinstance(tensor, torch.Tensor):
             digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _tensors(model: nn.Module) -> dict[str, object]:
+    """Return what a model computes with: of its adapters only those that are active, whatever they are called."""
+    tensors: dict[str, object] = dict(model.state_dict())
+    for path, module in model.named_modules():
+        if isinstance(module, PretrainedModel) and module.has_adapters:
+            prefix = f"{path}." if path else ""
+            tensors = {name: each for name, each in tensors.items() if not name.startswith(prefix)}
+            tensors |= {f"{prefix}{name}": each for name, each in module.tensors_in_use().items()}
+    return tensors
 
 
 def _settings(module: nn.Module) -> dict[str, object]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding import inspection
+from sparse_encoder.encoding.adapter_methods import AdapterMethods
 from sparse_encoder.encoding.fingerprint import fingerprint_of
 from sparse_encoder.encoding.inputs import is_singular_input
 from sparse_encoder.modules import InputModule, Module, Pooling, Router, SpladePooling
@@ -26,7 +27,7 @@ from sparse_encoder.tokenizer import Tokenizer
 logger = logging.getLogger(__name__)
 
 
-class ModuleSequence(nn.Sequential):
+class ModuleSequence(AdapterMethods, nn.Sequential):
     """Call modules in turn on one dict of features; the result is its ``sentence_embedding``.
 
     Args:

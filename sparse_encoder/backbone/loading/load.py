@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from sparse_encoder.backbone.adapters.files import has_adapter, read_adapter_config
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import chosen_dtype
 from sparse_encoder.backbone.families import family_of, read_config
@@ -59,7 +60,8 @@ def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options:
 
     Args:
         kind: The class of the model.
-        name_or_path: A folder, a repository, or None if configuration and tensors are given.
+        name_or_path: A folder, a repository, or None if configuration and tensors are given. One that holds an adapter
+            makes the model that the adapter names as its base, with the adapter on it.
         options: How.
 
     Raises:
@@ -70,14 +72,32 @@ def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options:
         CheckpointError: If the weights are damaged or do not fit.
     """
     origin = locate(name_or_path, options)
-    if origin.folder is None:
-        model = _load(kind, origin, options)
+    adapter = None if origin.folder is None or not has_adapter(origin.folder) else read_adapter_config(origin.folder)
+    base, base_name, base_options = origin, name_or_path, options
+    if adapter is not None and adapter.base_model_name_or_path is not None:
+        logger.info("%s is an adapter for %s", origin.folder, adapter.base_model_name_or_path)
+        base_name = adapter.base_model_name_or_path
+        base_options = replace(options, hub=replace(options.hub, revision=adapter.revision, subfolder=""))
+        base = locate(base_name, base_options)
+    if base.folder is None:
+        model = _load(kind, base, base_options)
     else:
-        model = read_settled(origin.folder, lambda: _load(kind, origin, options))
+        model = read_settled(base.folder, lambda: _load(kind, base, base_options))
     assert model.load_report is not None  # it has just been loaded
-    tell(model.load_report, what=model.architecture, path=origin.folder)
+    tell(model.load_report, what=model.architecture, path=base.folder)
     _warn_of_short(model, options)
-    return Loaded(model, origin.commit)
+    if base_name is not None and (adapter is None or base is not origin):
+        model.name_or_path = _lasting_name(base_name)
+    if adapter is not None:
+        assert origin.folder is not None  # it was found there
+        model.load_adapter(origin.folder)
+    return Loaded(model.eval(), origin.commit)
+
+
+def _lasting_name(name_or_path: str | Path) -> str:
+    """Return a name of a model that holds wherever this process goes."""
+    folder = Path(name_or_path).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else str(name_or_path)
 
 
 def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:

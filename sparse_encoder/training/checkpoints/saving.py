@@ -286,7 +286,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         RuntimeError: If tensors have other names or shapes.
     """
     if isinstance(model, PretrainedModel):  # its files have the names of other libraries
-        load_whole(model, type(model).from_pretrained(folder).state_dict())
+        load_whole(model, _state_of(model, type(model).from_pretrained(folder)))
         return
     if not isinstance(model, nn.Sequential) or not hasattr(model, "save_pretrained"):
         load_whole(model, with_other_names(model, read_tensors(folder)))
@@ -298,9 +298,21 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     tensors = {
         f"{name}.{key}": each
         for name, part in zip(names, saved, strict=True)
-        for key, each in part.state_dict().items()
+        for key, each in _state_of(model.get_submodule(name), part).items()
     }
     load_whole(model, tensors)
+
+
+def _state_of(module: nn.Module, saved: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a saved module by the names that they have in one with adapters."""
+    tensors = dict(saved.state_dict())
+    for path, part in module.named_modules():
+        if isinstance(part, PretrainedModel) and part.has_adapters:
+            prefix, other = f"{path}." if path else "", saved.get_submodule(path)
+            assert isinstance(other, PretrainedModel)
+            tensors = {name: each for name, each in tensors.items() if not name.startswith(prefix)}
+            tensors |= {f"{prefix}{name}": each for name, each in part.state_of_saved(other).items()}
+    return tensors
 
 
 def _repair(code: int | None) -> str:

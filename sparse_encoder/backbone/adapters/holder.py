@@ -1,0 +1,145 @@
+"""A model that has adapters: how they are put on it, switched and forgotten. Knows no files."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from sparse_encoder.backbone.adapters import book as books
+from sparse_encoder.backbone.adapters.book import AdapterBook, lora_layers
+from sparse_encoder.backbone.adapters.config import LoraConfig
+from sparse_encoder.backbone.adapters.files import ModelAdapter, StoredAdapter
+
+if TYPE_CHECKING:
+    from sparse_encoder.backbone.pretrained import PretrainedModel
+
+DEFAULT_NAME = "default"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_TAKEN = frozenset(dir(nn.ModuleDict())) | frozenset(dir(nn.ParameterDict()))
+
+
+class AdapterHolder(nn.Module):
+    """Hold the adapters of a model."""
+
+    name_or_path: str | None = None
+    """Folder or repository that the model came from, which its adapters name as their base."""
+    _book: AdapterBook | None = None
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether any adapter is on the model, active or not."""
+        return self._book is not None
+
+    @property
+    def peft_config(self) -> dict[str, LoraConfig]:
+        """The adapters by name; empty without any."""
+        return {} if self._book is None else dict(self._book.configs)
+
+    def tensors_in_use(self) -> dict[str, Tensor]:
+        """Return what decides the outputs: the base's tensors, and those of active adapters by their order."""
+        tensors = books.base_tensors(self)
+        book = self._book
+        for index, name in enumerate(book.active if book is not None and book.enabled else ()):
+            own = books.adapter_tensors(self, name)
+            tensors |= {f"adapters.{index}.{key}": each for key, each in own.items()}
+            scales = {key: layer.scaling[name] for key, layer in lora_layers(self).items() if name in layer.scaling}
+            tensors[f"adapters.{index}.scaling"] = torch.tensor(list(scales.values()), dtype=torch.float64)
+        return tensors
+
+    def state_of_saved(self, saved: AdapterHolder) -> dict[str, Tensor]:
+        """Return the tensors this model has once its active adapter is that of a saved model.
+
+        Raises:
+            ValueError: If either has no adapter, or several active ones, or they are of different kinds.
+        """
+        own, other = self.adapter_named(), saved.adapter_named()
+        try:
+            return books.state_of_saved(self, own.name, saved, other.name)
+        except KeyError as reason:
+            raise ValueError(f"the saved adapter is of another kind: it lacks {reason.args[0]}") from None
+
+    def _attach(self, name: str, adapter: StoredAdapter) -> None:
+        """Put an adapter on the model and let it alone be active."""
+        self._refuse_merged("another adapter")
+        trained = tuple(each for each, parameter in self.named_parameters() if parameter.requires_grad)
+        book = self._book or AdapterBook(trained=trained)
+        books.attach(self, name, adapter.config, adapter.layers, adapter.copied)
+        self._book = book
+        book.configs[name], book.active, book.enabled = adapter.config, (name,), True
+        books.activate(self, (name,))
+        self._set_trainable()
+
+    def _switch(self, *, on: bool) -> None:
+        book = self._known()
+        if not on:
+            self._unmerge()
+        books.activate(self, book.active if on else ())
+        book.enabled = on
+        self._set_trainable()
+
+    def _set_trainable(self) -> None:
+        book = self._known()
+        trained = [name for name in book.active if book.enabled and not book.configs[name].inference_mode]
+        books.set_trainable(self, trained)
+
+    def _forget(self) -> None:
+        """Forget all adapters, and let the base be trained as before."""
+        before = set(self._known().trained)
+        self._book = None
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name in before)
+
+    def _unmerge(self) -> None:
+        for layer in lora_layers(self).values():
+            layer.unmerge()
+
+    def _is_merged(self) -> bool:
+        return any(layer.is_merged for layer in lora_layers(self).values())
+
+    def _refuse_merged(self, what: str) -> None:
+        if self._is_merged():
+            raise ValueError(f"{what}: the weights have taken adapters in; call unmerge_adapter() first")
+
+    def _known(self) -> AdapterBook:
+        if self._book is None:
+            raise ValueError("there is no adapter on the model; use add_adapter or load_adapter first")
+        return self._book
+
+    def adapter_named(self, adapter_name: str | None = None) -> ModelAdapter:
+        """Return one adapter.
+
+        Args:
+            adapter_name: By default the one that is active.
+
+        Raises:
+            ValueError: If there is none of this name, or several are active.
+        """
+        book = self._known()
+        names = book.active if adapter_name is None else (adapter_name,)
+        if len(names) != 1 or names[0] not in book.configs:
+            raise ValueError(f"name one adapter of {sorted(book.configs)}, got {list(names)}")
+        return ModelAdapter(self._model(), names[0], book.configs[names[0]])
+
+    def adapter_to_save(self) -> ModelAdapter | None:
+        """Return the active adapter; None for a model without.
+
+        Raises:
+            ValueError: If several are active, which one folder cannot hold.
+        """
+        return self.adapter_named() if self.has_adapters else None
+
+    def _new_name(self, adapter_name: str | None) -> str:
+        name = DEFAULT_NAME if adapter_name is None else adapter_name
+        if not _NAME.fullmatch(name) or name in _TAKEN:
+            raise ValueError(
+                f"an adapter's name must be letters, digits, _ and -, and no word of torch's, got {name!r}"
+            )
+        if name in self.peft_config:
+            raise ValueError(f"there is an adapter {name!r} already; delete it, or give another adapter_name")
+        return name
+
+    def _model(self) -> PretrainedModel:
+        return cast("PretrainedModel", self)

@@ -1,0 +1,232 @@
+"""The methods for adapters that a pretrained model has, under the names of transformers. Knows no training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from sparse_encoder.backbone.adapters import book as books
+from sparse_encoder.backbone.adapters.book import lora_layers
+from sparse_encoder.backbone.adapters.config import LoraConfig
+from sparse_encoder.backbone.adapters.files import (
+    StoredAdapter,
+    fit_to_model,
+    plain_values,
+    read_adapter_config,
+    read_adapter_tensors,
+    tensors_for_file,
+    write_adapter,
+)
+from sparse_encoder.backbone.adapters.holder import AdapterHolder
+from sparse_encoder.backbone.adapters.names import copied_parameters, resolve
+from sparse_encoder.checkpoint import fetch_model_folder, staged_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_HUB_OPTIONS = {"cache_dir": "cache_folder", "revision": "revision", "token": "token", "subfolder": "subfolder"}
+
+
+class ModelAdapters(AdapterHolder):
+    """Add, train, save, load and merge low-rank adapters; one base of a pretrained model.
+
+    Several adapters may be on a model, by name. The base gets no gradient while there is any.
+    """
+
+    def add_adapter(self, adapter_config: object, adapter_name: str | None = None) -> None:
+        """Put a fresh adapter on the model and let it alone be active; its numbers come from torch's generator.
+
+        Args:
+            adapter_config: A :class:`LoraConfig`, or one of ``peft``'s.
+            adapter_name: ``"default"`` if it is not given.
+
+        Raises:
+            TypeError: If it is no such config.
+            ValueError: If the name is taken, or the config finds no layer or asks for what is not supported.
+        """
+        model, config = self._model(), LoraConfig.of(adapter_config)
+        name = self._new_name(adapter_name)
+        if config.base_model_name_or_path is None:
+            config = replace(config, base_model_name_or_path=self.name_or_path)
+        config, layers = resolve(config, model)
+        self._attach(name, StoredAdapter(config, layers, tuple(copied_parameters(config, model, layers)), {}))
+        for layer in lora_layers(self).values():
+            if name in layer.lora_A:
+                layer.initialize(name, config.init_lora_weights)
+
+    def load_adapter(  # house: peer signature
+        self,
+        peft_model_id: str | Path | None = None,
+        adapter_name: str | None = None,
+        peft_config: object | None = None,
+        adapter_state_dict: Mapping[str, Tensor] | None = None,
+        is_trainable: bool = False,
+        local_files_only: bool = False,
+        adapter_kwargs: Mapping[str, Any] | None = None,  # Any: options of the hub
+    ) -> None:
+        """Put a saved adapter on the model, strictly, and let it alone be active.
+
+        Args:
+            peft_model_id: A folder, or a repository on the hub, as PEFT writes it.
+            adapter_name: ``"default"`` if it is not given.
+            peft_config: In the place of the file's: a config, or its fields.
+            adapter_state_dict: In the place of the file's: tensors by the names of the family's files.
+            is_trainable: Whether it gets a gradient.
+            local_files_only: Download nothing.
+            adapter_kwargs: ``cache_dir``, ``revision``, ``subfolder`` and ``token`` for the hub.
+
+        Raises:
+            FileNotFoundError: If there is no such folder, repository or config.
+            LoadError: If the files are not what they claim to be, or do not fit the model; it is as it was then.
+            ValueError: If the name is taken, or neither files nor both others are given.
+        """
+        name = self._new_name(adapter_name)
+        if peft_model_id is None and (peft_config is None or adapter_state_dict is None):
+            raise ValueError("give peft_model_id, or both peft_config and adapter_state_dict")
+        folder = None
+        if peft_model_id is not None:
+            folder = _folder(peft_model_id, {**(adapter_kwargs or {}), "local_files_only": local_files_only})
+        if peft_config is not None:
+            config = plain_values(peft_config) if isinstance(peft_config, Mapping) else LoraConfig.of(peft_config)
+        else:
+            assert folder is not None
+            config = read_adapter_config(folder)
+        if adapter_state_dict is None:
+            assert folder is not None
+            adapter_state_dict = read_adapter_tensors(folder)
+        config = replace(config, inference_mode=not is_trainable)
+        stored = fit_to_model(config, adapter_state_dict, self._model(), folder)
+        self._attach(name, stored)
+        books.fill(self, name, stored.tensors)
+
+    def save_adapter(self, save_directory: str | Path, adapter_name: str | None = None) -> None:
+        """Write one adapter as PEFT does: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+        Args:
+            save_directory: The folder.
+            adapter_name: By default the one that is active.
+
+        Raises:
+            ValueError: If there is none of this name, or several are active.
+        """
+        adapter = self.adapter_named(adapter_name)
+        with staged_folder(Path(save_directory)) as folder:
+            write_adapter(adapter, None, folder)
+
+    def set_adapter(self, adapter_name: str | Sequence[str]) -> None:
+        """Let one adapter, or several together, be active and trained, and no other.
+
+        Raises:
+            ValueError: If one is not there, weights are merged, or two have copies of one parameter.
+        """
+        book = self._known()
+        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(adapter_name)
+        if unknown := sorted(set(names) - book.configs.keys()):
+            raise ValueError(f"no adapters {unknown}; choose from {sorted(book.configs)}")
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"adapter_name must name one adapter or several different ones, got {list(names)}")
+        self._refuse_merged("set_adapter")
+        if book.enabled:
+            books.activate(self, names)
+        book.active = names
+        for name in names:
+            book.configs[name] = replace(book.configs[name], inference_mode=False)
+        self._set_trainable()
+
+    def enable_adapters(self) -> None:
+        """Let the active adapters act again."""
+        self._switch(on=True)
+
+    def disable_adapters(self) -> None:
+        """Let the model compute what it would without adapters; merged weights are unmerged."""
+        self._switch(on=False)
+
+    def delete_adapter(self, adapter_names: str | Sequence[str]) -> None:
+        """Take adapters off the model; with the last one the model is as it was before the first.
+
+        Raises:
+            ValueError: If one is not there, or weights are merged.
+        """
+        book = self._known()
+        names = (adapter_names,) if isinstance(adapter_names, str) else tuple(adapter_names)
+        if unknown := sorted(set(names) - book.configs.keys()):
+            raise ValueError(f"no adapters {unknown}; choose from {sorted(book.configs)}")
+        self._refuse_merged("delete_adapter")
+        left = tuple(name for name in book.active if name not in names)
+        books.activate(self, left if book.enabled else ())
+        for name in names:
+            books.detach(self, name)
+            del book.configs[name]
+        book.active = left or tuple(book.configs)[:1]
+        if book.configs:
+            books.activate(self, book.active if book.enabled else ())
+            self._set_trainable()
+        else:
+            self._forget()
+
+    def active_adapters(self) -> list[str]:
+        """Return the names of the active adapters, also while they are disabled."""
+        return list(self._known().active)
+
+    def active_adapter(self) -> str:
+        """Return the name of the first active adapter."""
+        return self.active_adapters()[0]
+
+    def get_adapter_state_dict(
+        self, adapter_name: str | None = None, state_dict: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the tensors of one adapter, by the names of the family's files.
+
+        Args:
+            adapter_name: By default the one that is active.
+            state_dict: The model's tensors; by default as they are now.
+        """
+        return tensors_for_file(*self.adapter_named(adapter_name), state_dict)
+
+    def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
+        """Let the weights take in what adapters add, so that they cost nothing; they cannot be trained then.
+
+        Args:
+            adapter_names: By default those that are active.
+
+        Raises:
+            ValueError: If one is not there, or weights are merged already.
+        """
+        book = self._known()
+        self._refuse_merged("merge_adapter")
+        names = book.active if adapter_names is None else tuple(adapter_names)
+        if unknown := sorted(set(names) - book.configs.keys()):
+            raise ValueError(f"no adapters {unknown}; choose from {sorted(book.configs)}")
+        books.activate(self, names)
+        book.active, book.enabled = names, True
+        for layer in lora_layers(self).values():
+            layer.merge(names)
+
+    def unmerge_adapter(self) -> None:
+        """Give the weights the very bits back that they had before :meth:`merge_adapter`; they are kept for that."""
+        self._known()
+        self._unmerge()
+
+    def merge_and_unload(self) -> Self:
+        """Let the weights take the active adapters in for good, and take all adapters off; returns the model."""
+        if not self._is_merged():
+            self.merge_adapter()
+        for name, layer in lora_layers(self).items():
+            self.set_submodule(name, layer.plain())
+        books.forget_copies(self)
+        self._forget()
+        return self
+
+
+def _folder(peft_model_id: str | Path, options: Mapping[str, Any]) -> Path:  # Any: options of the hub
+    """Return the folder of an adapter, downloaded first if it is on the hub."""
+    known = {**_HUB_OPTIONS, "local_files_only": "local_files_only"}
+    if unknown := sorted(set(options) - known.keys()):
+        raise ValueError(f"unknown adapter_kwargs {unknown}; choose from {sorted(_HUB_OPTIONS)}")
+    root = fetch_model_folder(peft_model_id, **{known[name]: value for name, value in options.items()})
+    subfolder = options.get("subfolder") or ""
+    return root / subfolder if subfolder else root

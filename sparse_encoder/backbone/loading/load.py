@@ -19,7 +19,7 @@ from sparse_encoder.backbone.families.family import Family
 from sparse_encoder.backbone.loading.devices import place
 from sparse_encoder.backbone.loading.matching import Match, check, match, report, settle_bias, settle_tie, tell
 from sparse_encoder.backbone.loading.options import LoadOptions
-from sparse_encoder.backbone.loading.origin import FoundConfig, Origin, find_config, locate
+from sparse_encoder.backbone.loading.origin import Origin, find_config, locate
 from sparse_encoder.backbone.loading.placing import check_filled, fill, start_anew
 from sparse_encoder.backbone.loading.sources import GivenTensors, PeekedSource, TensorSource
 from sparse_encoder.backbone.weights import Names, Naming, names_of, to_our_names
@@ -38,6 +38,14 @@ class Loaded(NamedTuple, Generic[Model]):
     model: Model
     commit: str | None
     """The commit of its repository; None if it came from a folder."""
+
+
+class _Start(NamedTuple):
+    """What is known before any weights are opened."""
+
+    names: Names
+    config: TransformerConfig
+    hf_config: dict[str, Any]  # Any: parsed JSON
 
 
 class _Plan(NamedTuple):
@@ -102,9 +110,12 @@ def _lasting_name(name_or_path: str | Path) -> str:
 
 def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     found_config = find_config(origin, options)
-    source = _source(kind, origin, found_config, options)
+    family = family_of(found_config.values, found_config.path)
+    config = read_config(found_config.values, found_config.path)
+    start = _Start(names_of(family, config, kind.head_rows(family)), config, found_config.values)
+    source = _source(start.names, origin, options)
     peeked = PeekedSource(source)
-    plan = _plan(kind, source, peeked, found_config, options, origin.folder)
+    plan = _plan(kind, start, source, peeked, options, origin.folder)
     with torch.device("meta"):
         model = kind(
             plan.config,
@@ -138,12 +149,10 @@ def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     return model.eval()
 
 
-def _source(kind: type[Model], origin: Origin, config: FoundConfig, options: LoadOptions) -> TensorSource:
+def _source(names: Names, origin: Origin, options: LoadOptions) -> TensorSource:
     """Open the weights, or take those that are given: by the family's names or by ours."""
     if origin.folder is not None:
         return open_weights(origin.folder, use_safetensors=options.use_safetensors, variant=options.variant)
-    family = family_of(config.values)
-    names = names_of(family, read_config(config.values), kind.head_rows(family))
     assert options.state_dict is not None  # or locate would have said so
     return GivenTensors({_their_name(name, names): tensor for name, tensor in options.state_dict.items()})
 
@@ -157,22 +166,21 @@ def _their_name(name: str, names: Names) -> str:
 
 def _plan(
     kind: type[Model],
+    start: _Start,
     source: TensorSource,
     peeked: PeekedSource,
-    found: FoundConfig,
     options: LoadOptions,
     path: Path | None,
 ) -> _Plan:
     """Name the tensors, and settle what is stored twice."""
-    family, config = family_of(found.values, found.path), read_config(found.values, found.path)
-    names = names_of(family, config, kind.head_rows(family))
+    names, config, hf_config = start
     naming = to_our_names(source.tensors, names, key_mapping=options.key_mapping, path=path)
     settle_bias(naming, peeked, tied=config.tie_word_embeddings, path=path)
     ties: Mapping[str, str] = kind.tied_targets if config.tie_word_embeddings else {}
     if settle_tie(naming, ties, peeked, path):
-        return _Plan(family, names, naming, config, found.values, ties)
-    hf_config = {**found.values, "tie_word_embeddings": False}
-    return _Plan(family, names, naming, replace(config, tie_word_embeddings=False), hf_config, {})
+        return _Plan(names.family, names, naming, config, hf_config, ties)
+    config, hf_config = replace(config, tie_word_embeddings=False), {**hf_config, "tie_word_embeddings": False}
+    return _Plan(names.family, names, naming, config, hf_config, {})
 
 
 def _whole_head_is_new(

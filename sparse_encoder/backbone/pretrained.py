@@ -24,6 +24,7 @@ from sparse_encoder.backbone.editing import ModelEditing
 from sparse_encoder.backbone.facts import ModelFacts
 from sparse_encoder.backbone.families import family_of, read_config, respell
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS, Family
+from sparse_encoder.backbone.head_bias import HeadBias
 from sparse_encoder.backbone.heads import MaskedLanguageHead, VocabularyHead
 from sparse_encoder.backbone.hub_mixin import ModelPublishing
 from sparse_encoder.backbone.loading.mixin import ModelLoading
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PretrainedModel(ModelLoading, ModelEditing, ModelFacts, ModelAdapters, ModelPublishing, ABC):
+class PretrainedModel(ModelLoading, ModelEditing, HeadBias, ModelFacts, ModelAdapters, ModelPublishing, ABC):
     """Own a backbone and know where it came from; build one by :meth:`from_pretrained` or :meth:`from_config`.
 
     Args:

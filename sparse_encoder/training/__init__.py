@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparse_encoder.training.arguments import TrainingArguments
 from sparse_encoder.training.data.collator import SparseEncoderDataCollator
 from sparse_encoder.training.data.padding import DataCollatorWithPadding, default_data_collator
+from sparse_encoder.training.data.prepare import prepare_dataset
 from sparse_encoder.training.evaluating import EvalLoopOutput, PredictionOutput
 from sparse_encoder.training.events.active_terms import ActiveTerms
 from sparse_encoder.training.events.codecarbon import CodeCarbonCallback
@@ -99,5 +100,6 @@ __all__ = [
     "get_linear_schedule_with_warmup",
     "get_polynomial_decay_schedule_with_warmup",
     "get_scheduler",
+    "prepare_dataset",
     "set_seed",
 ]

@@ -24,8 +24,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KEY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
 
 
-def written(folder: Path, **options: Any) -> MaskedLanguageModel:  # noqa: ANN401
-    model = adapted(**options)
+def written(folder: Path, model: MaskedLanguageModel | None = None) -> MaskedLanguageModel:
+    model = adapted() if model is None else model
     model.save_adapter(folder)
     return model
 
@@ -42,7 +42,7 @@ def change_weights(folder: Path, by: Callable[[dict[str, Tensor]], object]) -> N
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    model = written(tmp_path, adapter="mine", bias="all", modules_to_save=["head.norm"])
+    model = written(tmp_path, adapted(adapter="mine", bias="all", modules_to_save=["head.norm"]))
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG, WEIGHTS}
     about = json.loads((tmp_path / CONFIG).read_text())
     assert about["peft_type"] == "LORA" and about["inference_mode"] is True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from sparse_encoder.backbone.adapters.files import has_adapter, read_adapter_config
 from sparse_encoder.backbone.families import architecture_is_masked_language
 from sparse_encoder.checkpoint import LoadError, fetch_model_folder, read_json_object, read_limited, resolve_inside
 from sparse_encoder.modules import Module, Pooling, SparseAutoEncoder, SpladePooling, Transformer
@@ -88,6 +90,9 @@ def open_model(
     if modules is not None:
         logger.warning("both the name of a model and modules were given: the modules are not used")
     folder = fetch_model_folder(name_or_path, **hub._asdict())
+    if has_adapter(folder):  # whose base may have to be fetched too
+        again = {"cache_dir": hub.cache_folder, "token": hub.token, "local_files_only": hub.local_files_only}
+        options = options._replace(model_kwargs={**again, **options.model_kwargs})
     loaded = load_model(folder, options)
     return loaded if Path(name_or_path).expanduser().is_dir() else loaded._replace(commit=folder.name)
 
@@ -125,14 +130,25 @@ def load_model(folder: Path, options: LoadOptions) -> LoadedModel:
 
 
 def _default_modules(folder: Path, options: LoadOptions) -> list[nn.Module]:
-    """Make the modules of a plain checkpoint."""
-    if architecture_is_masked_language(read_json_object(resolve_inside(folder, "config.json"))):
-        transformer = Transformer(str(folder), transformer_task="fill-mask", **options._asdict())
-        return [transformer, SpladePooling(pooling_strategy="max")]
-    transformer = Transformer(str(folder), transformer_task="feature-extraction", **options._asdict())
+    """Make the modules of a plain checkpoint, or of an adapter for one."""
+    base = _base_of(folder, options.model_kwargs)
+    tokenizer = folder if (folder / "tokenizer_config.json").exists() else base
+    made = partial(Transformer, str(folder), tokenizer_name_or_path=str(tokenizer), **options._asdict())
+    if architecture_is_masked_language(read_json_object(resolve_inside(base, "config.json"))):
+        return [made(transformer_task="fill-mask"), SpladePooling(pooling_strategy="max")]
+    transformer = made(transformer_task="feature-extraction")
     dim = transformer.model.config.hidden_size
     auto_encoder = SparseAutoEncoder(input_dim=dim, hidden_dim=4 * dim, k=min(256, 4 * dim), k_aux=512)
     return [transformer, Pooling(dim, pooling_mode="mean"), auto_encoder]
+
+
+def _base_of(folder: Path, hub_options: Mapping[str, Any]) -> Path:  # Any: options of the hub among others
+    """Return the folder of the model that an adapter stands on; of any other folder itself."""
+    adapter = read_adapter_config(folder) if has_adapter(folder) else None
+    if adapter is None or adapter.base_model_name_or_path is None:
+        return folder
+    options = {HUB_OPTIONS[name]: value for name, value in hub_options.items() if name in HUB_OPTIONS}
+    return fetch_model_folder(adapter.base_model_name_or_path, **{**options, "revision": adapter.revision})
 
 
 def _auto_encoder_for(modules: list[nn.Module]) -> SparseAutoEncoder:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from adapters_helpers import randomise_adapters
+from checkpoint_helpers import tree_of
+from hub_server import writable_hub
 from model_helpers import mixed_texts, write_masked_language_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -90,6 +93,38 @@ def test_a_model_saved_over_its_own_base_still_loads(tmp_path: Path) -> None:
     randomise_adapters(model)
     model.save_pretrained(str(tmp_path / "base"))
     assert torch.equal(vectors(SparseEncoder(str(tmp_path / "base"), device="cpu")), vectors(model))
+
+
+def test_a_folder_with_nothing_but_an_adapter_becomes_splade(tmp_path: Path) -> None:
+    model = encoder(tmp_path)
+    randomise_adapters(model)
+    backbone(model).save_adapter(tmp_path / "adapter")
+    loaded = SparseEncoder(str(tmp_path / "adapter"), device="cpu")
+    assert [type(module).__name__ for module in loaded] == ["Transformer", "SpladePooling"]
+    assert torch.equal(vectors(loaded), vectors(model))
+
+
+def test_adapter_and_base_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SENTENCE_TRANSFORMERS_HOME", raising=False)
+    model = encoder(tmp_path)
+    randomise_adapters(model)
+    model.save_pretrained(str(tmp_path / "saved"))
+    about = tmp_path / "saved" / "adapter_config.json"
+    with writable_hub(monkeypatch) as hub:
+        revision = hub.add("org/base", tree_of(tmp_path / "base"))
+        hub.add("org/base", {"config.json": b"{}"})  # what the branch has become since
+        named = {**json.loads(about.read_text()), "base_model_name_or_path": "org/base", "revision": revision}
+        hub.add("org/adapter", {**tree_of(tmp_path / "saved"), about.name: json.dumps(named).encode()})
+        cache = tmp_path / "cache"
+        loaded = SparseEncoder("org/adapter", device="cpu", cache_folder=str(cache))
+        assert torch.equal(vectors(loaded), vectors(model))
+        assert {path.name for path in cache.iterdir()} >= {"models--org--base", "models--org--adapter"}
+        on_base = SparseEncoder(str(tmp_path / "base"), device="cpu")
+        on_base.load_adapter("org/adapter", adapter_kwargs={"cache_dir": str(cache)})
+        assert torch.equal(vectors(on_base), vectors(model))
+        asked = len(hub.requests)
+        offline = SparseEncoder("org/adapter", device="cpu", cache_folder=str(cache), local_files_only=True)
+        assert torch.equal(vectors(offline), vectors(model)) and len(hub.requests) == asked
 
 
 OPTIONS: dict[str, Any] = {

@@ -14,12 +14,16 @@ import pytest
 import torch
 from adapters_helpers import adapted, logits, model_named, randomise_adapters
 from backbone_helpers import D
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparse_encoder.backbone import EncoderModel, LoraConfig, MaskedLanguageModel
+from sparse_encoder.backbone.adapters.files import fit_to_model, read_adapter_config
 from sparse_encoder.checkpoint import CheckpointError, ConfigError, LoadError
 
+FUZZED = model_named()
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KEY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
 
@@ -158,14 +162,18 @@ def test_weights_that_do_not_fit_are_refused(
         ({"lora_alpha": 10**39}, "lora_alpha must be"),
         ({"target_modules": {"a": 1}}, "target_modules must be"),
         ({"target_modules": 7}, "target_modules must be"),
-        ({"rank_pattern": []}, "rank_pattern must be"),
+        ({"rank_pattern": []}, "rank_pattern must map"),
+        ({"rank_pattern": {str(number): 1 for number in range(1001)}}, "must be at most 1000, got 1001"),
+        ({"use_rslora": "yes"}, "use_rslora must be true or false"),
+        ({"layers_to_transform": 1.5}, "layers_to_transform must hold numbers"),
+        ({"base_model_name_or_path": "a\nb"}, "can be printed"),
         ({"rank_pattern": {"(a+)+$": 2}}, "expressions are not run"),
         ({"layers_to_transform": [0], "layers_pattern": "(a+)+$"}, "expressions are not run"),
-        ({"base_model_name_or_path": 5}, "must be a text or null"),
+        ({"base_model_name_or_path": 5}, "must be a text that can be printed, or null"),
         ({"modules_to_save": 3}, "modules_to_save must be"),
         ({"layers_to_transform": "a"}, "layers_to_transform must hold"),
         ({"bias": ["all"]}, "bias must be one of"),
-        ({"task_type": {}}, "must be a text or null"),
+        ({"task_type": {}}, "must be a text that can be printed, or null"),
     ],
 )
 def test_configs_that_are_no_configs_are_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -173,6 +181,47 @@ def test_configs_that_are_no_configs_are_refused(values: dict[str, Any], message
     change_config(tmp_path, **values)
     with pytest.raises(ConfigError, match=message):
         model_named().load_adapter(tmp_path)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**12) | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stored")
+    written(folder)
+    return folder
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_config_is_loaded_or_refused(data: st.DataObject, stored: Path) -> None:
+    values = json.loads((stored / CONFIG).read_text())
+    for name in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=3)):
+        values[name] = data.draw(VALUES)
+    tensors = load_file(stored / WEIGHTS)
+    folder = stored.parent / "fuzzed"
+    folder.mkdir(exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(values))
+    model = FUZZED
+    try:
+        config = read_adapter_config(folder)
+        fit_to_model(config, tensors, model, folder)
+    except LoadError:
+        return
+    assert config.r == values["r"]
+
+
+def test_a_hundred_thousand_names_take_no_time(stored: Path) -> None:
+    config = LoraConfig(r=2, target_modules=[f"a{number}.b" for number in range(100_000)])
+    started = time.perf_counter()
+    with pytest.raises(CheckpointError, match="unexpected"):
+        fit_to_model(config, load_file(stored / WEIGHTS), FUZZED, None)
+    assert time.perf_counter() - started < 1
 
 
 def test_no_expression_of_a_file_is_run(tmp_path: Path) -> None:

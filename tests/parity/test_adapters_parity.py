@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from adapters_helpers import adapted, inputs_of, logits, model_named, randomise_adapters
+from model_helpers import mixed_texts, write_masked_language_model
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -192,3 +193,27 @@ def test_switching_is_that_of_transformers(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="adapter"):
             model.active_adapters()
     assert told[0] == told[1]
+
+
+def test_encoders_with_adapters_are_those_of_sentence_transformers(tmp_path: Path) -> None:
+    peers = pytest.importorskip("sentence_transformers")
+    from sparse_encoder import SparseEncoder
+
+    base, texts = write_masked_language_model(tmp_path / "base"), mixed_texts(4)
+    ours = SparseEncoder(str(base), device="cpu")
+    ours.add_adapter(LoraConfig(r=2, lora_alpha=6))
+    randomise_adapters(ours)
+    ours.save_pretrained(str(tmp_path / "ours"))
+    peer = peers.SparseEncoder(str(tmp_path / "ours"), device="cpu")
+    assert peer.active_adapters() == ["default"]
+    expected = peer.encode(texts, convert_to_sparse_tensor=False)
+    got = ours.encode(texts, convert_to_tensor=True, convert_to_sparse_tensor=False)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(got, SparseEncoder(str(base), device="cpu").encode(texts).to_dense())
+    peer.save_pretrained(str(tmp_path / "theirs"))
+    assert {path.name for path in (tmp_path / "theirs").iterdir()} - {"README.md"} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    back = SparseEncoder(str(tmp_path / "theirs"), device="cpu")
+    assert torch.equal(back.encode(texts).to_dense(), got)

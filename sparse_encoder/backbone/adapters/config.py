@@ -80,9 +80,14 @@ class LoraConfig:
             self._check_names(name)
         if isinstance(self.modules_to_save, str):
             raise ValueError(f"modules_to_save must be a list of names, got {self.modules_to_save!r:.80}")
+        for name in ("use_rslora", "inference_mode"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.80}")
         layers = self.layers_to_transform
         layers = (layers,) if isinstance(layers, int) else () if layers is None else layers
-        if any(isinstance(layer, bool) or not isinstance(layer, int) or layer < 0 for layer in layers):
+        if not isinstance(layers, Sequence) or any(
+            isinstance(layer, bool) or not isinstance(layer, int) or layer < 0 for layer in layers
+        ):
             raise ValueError(f"layers_to_transform must hold numbers of layers, got {self.layers_to_transform!r:.80}")
         if layers and isinstance(self.target_modules, str):
             raise ValueError("layers_to_transform needs target_modules as a list of names, not a regular expression")
@@ -91,8 +96,8 @@ class LoraConfig:
 
     def _check_numbers(self) -> None:
         for name in ("rank_pattern", "alpha_pattern"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r:.80}")
+            if not isinstance(getattr(self, name), Mapping) or not all(getattr(self, name)):
+                raise ValueError(f"{name} must map expressions to numbers, got {getattr(self, name)!r:.80}")
         for name, value in (("r", self.r), *(("rank_pattern", each) for each in self.rank_pattern.values())):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r:.80}")

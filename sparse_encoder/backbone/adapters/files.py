@@ -19,9 +19,9 @@ from sparse_encoder.backbone.adapters.config import LoraConfig
 from sparse_encoder.backbone.adapters.names import (
     copied_modules,
     copied_parameters,
-    ends_in,
     file_names,
     in_layers,
+    is_named,
     linear_names,
     pattern_value,
 )
@@ -49,6 +49,7 @@ _LORA = re.compile(r"(.+)\.(lora_[AB])\.weight")
 _BASE_BIAS = ".base_layer.bias"
 _PLAIN = re.compile(r"\^?[A-Za-z0-9_.]+\$?")
 _LARGEST_RANK = 1 << 16
+_MOST_PATTERNS = 1000
 _MOST_NAMES = 10
 
 
@@ -136,8 +137,10 @@ def read_adapter_config(folder: Path) -> LoraConfig:
         raise ConfigError(str(reason), path=path) from reason
     if config.r > _LARGEST_RANK or any(rank > _LARGEST_RANK for rank in config.rank_pattern.values()):
         raise ConfigError(f"must be at most {_LARGEST_RANK}", path=path, field="r")
-    for name in ("rank_pattern", "alpha_pattern", "layers_pattern"):
+    for name in ("rank_pattern", "alpha_pattern", "layers_pattern", "modules_to_save"):
         held = getattr(config, name) or ()
+        if len(held) > _MOST_PATTERNS:
+            raise ConfigError(f"must be at most {_MOST_PATTERNS}, got {len(held)}", path=path, field=name)
         for pattern in (held,) if isinstance(held, str) else held:
             if not _PLAIN.fullmatch(pattern):
                 raise ConfigError(
@@ -145,8 +148,8 @@ def read_adapter_config(folder: Path) -> LoraConfig:
                 )
     for name in ("task_type", "base_model_name_or_path", "revision"):
         value = getattr(config, name)
-        if value is not None and not isinstance(value, str):
-            raise ConfigError(f"must be a text or null, got {value!r:.80}", path=path, field=name)
+        if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > 1000):
+            raise ConfigError(f"must be a text that can be printed, or null, got {value!r:.80}", path=path, field=name)
     return config
 
 
@@ -230,17 +233,17 @@ def _listed_layers(config: LoraConfig, model: PretrainedModel, linear: Mapping[s
     prefix, excluded = model.family.base_prefix, config.exclude_modules or ()
     kept = copied_modules(config, linear.values())
 
-    def is_named(theirs: str, ends: Iterable[str]) -> bool:
-        spellings = (theirs, prefix + theirs, theirs.removeprefix(prefix))
-        return any(ends_in(spelling, end) for spelling in spellings for end in ends)
+    targets, out = (
+        frozenset(() if isinstance(each, str) else each) for each in (config.target_modules or (), excluded)
+    )
+
+    def is_any(theirs: str, ends: frozenset[str]) -> bool:
+        return any(is_named(each, ends) for each in (theirs, prefix + theirs, theirs.removeprefix(prefix)))
 
     return {
         ours
         for ours, theirs in linear.items()
-        if is_named(theirs, config.target_modules or ())
-        and (isinstance(excluded, str) or not is_named(theirs, excluded))
-        and theirs not in kept
-        and in_layers(config, theirs)
+        if is_any(theirs, targets) and not is_any(theirs, out) and theirs not in kept and in_layers(config, theirs)
     }
 
 

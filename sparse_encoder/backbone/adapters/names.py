@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
@@ -160,6 +161,12 @@ def _matching(targets: str | Sequence[str], names: Mapping[str, str], field: str
     return {ours: names[ours] for ours in names if ours in found}
 
 
+def is_named(name: str, ends: Collection[str]) -> bool:
+    """Say whether a dotted name ends in one of many; as quick for many as for few if they are a set."""
+    parts = name.split(".")
+    return any(".".join(parts[start:]) in ends for start in range(len(parts)))
+
+
 def ends_in(name: str, end: str) -> bool:
     """Say whether a dotted name is another one, or ends in it."""
     return name == end or name.endswith(f".{end}")
@@ -235,17 +242,22 @@ def pattern_value(patterns: Mapping[str, Number], theirs: str, default: Number) 
         theirs: The layer's name in the family's files.
         default: The value if none does.
     """
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", theirs)), default)
+    return next((value for key, value in patterns.items() if _end(key).match(theirs)), default)
+
+
+@lru_cache(maxsize=4096)
+def _end(expression: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({expression})$")
 
 
 def _resolved_pattern(patterns: Mapping[str, Number], found: Mapping[str, str], field: str) -> dict[str, Number]:
     """Spell patterns that find only our names in those of the files."""
     resolved: dict[str, Number] = {}
     for key, value in patterns.items():
-        if any(re.match(rf"(.*\.)?({key})$", theirs) for theirs in found.values()):
+        if any(_end(key).match(theirs) for theirs in found.values()):
             resolved[key] = value
             continue
-        hits = [theirs for ours, theirs in found.items() if re.match(rf"(.*\.)?({key})$", ours)]
+        hits = [theirs for ours, theirs in found.items() if _end(key).match(ours)]
         if not hits:
             raise ValueError(f"{field} {key!r} finds none of the adapter's layers: {sorted(found.values())[:5]}, ...")
         resolved.update(dict.fromkeys(hits, value))

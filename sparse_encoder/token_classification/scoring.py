@@ -13,11 +13,14 @@ from tqdm.auto import tqdm
 from sparse_encoder.token_batch import TokenBatch, padded_length
 from sparse_encoder.token_classification.aggregation import Scores
 
-BATCH_TOKENS = 8192
-"""Places of a batch, padding too: memory does not depend on how many texts there are."""
+BATCH_TOKENS = {"cpu": 2048}
+MOST_TOKENS = 16_384
+"""Places of a batch, padding too, by kind of device: memory does not depend on how many texts there are."""
 
 
-def batches_of(lengths: Sequence[int], max_length: int, batch_size: int | None) -> Iterator[tuple[int, list[int]]]:
+def batches_of(
+    lengths: Sequence[int], max_length: int, batch_size: int | None, *, most_tokens: int = MOST_TOKENS
+) -> Iterator[tuple[int, list[int]]]:
     """Put rows of one padded length together, the longest first.
 
     A row's padded length is its own affair, so that its scores do not depend on its neighbours.
@@ -25,7 +28,8 @@ def batches_of(lengths: Sequence[int], max_length: int, batch_size: int | None) 
     Args:
         lengths: Tokens of each row.
         max_length: Most tokens that the model takes.
-        batch_size: Most rows of a batch; None is as many as :data:`BATCH_TOKENS` allow.
+        batch_size: Most rows of a batch; None is as many as ``most_tokens`` allow.
+        most_tokens: Places of a batch, padding too.
 
     Yields:
         The padded length and the rows of a batch.
@@ -34,7 +38,7 @@ def batches_of(lengths: Sequence[int], max_length: int, batch_size: int | None) 
     for row, length in enumerate(lengths):
         widths.setdefault(padded_length(length, max(max_length, length)), []).append(row)
     for width in sorted(widths, reverse=True):
-        size = batch_size or max(1, BATCH_TOKENS // width)
+        size = batch_size or max(1, most_tokens // width)
         rows = widths[width]
         for begin in range(0, len(rows), size):
             yield width, rows[begin : begin + size]
@@ -75,7 +79,8 @@ class Scorer:
         """
         lengths = batch.lengths
         found: dict[int, Scores] = {}
-        work = list(batches_of(lengths, max_length, batch_size))
+        most_tokens = min(BATCH_TOKENS.get(device.type, MOST_TOKENS) for device in self.devices)
+        work = list(batches_of(lengths, max_length, batch_size, most_tokens=most_tokens))
 
         def run(number: int) -> None:
             width, rows = work[number]

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sparse_encoder.backbone import LoraConfig
     from sparse_encoder.embeddings import SparseEmbeddings
     from sparse_encoder.model import SparseEncoder
     from sparse_encoder.model_card import SparseEncoderModelCardData
@@ -43,6 +44,7 @@ _HOMES = {
     "EarlyStoppingCallback": "sparse_encoder.training",
     "EvalPrediction": "sparse_encoder.training",
     "LoggingHandler": "sparse_encoder.util",
+    "LoraConfig": "sparse_encoder.backbone",
     "MultiDatasetDefaultBatchSampler": "sparse_encoder.samplers",
     "PrinterCallback": "sparse_encoder.training",
     "ProgressCallback": "sparse_encoder.training",
@@ -72,6 +74,7 @@ __all__ = [
     "EarlyStoppingCallback",
     "EvalPrediction",
     "LoggingHandler",
+    "LoraConfig",
     "MultiDatasetDefaultBatchSampler",
     "PrinterCallback",
     "ProgressCallback",

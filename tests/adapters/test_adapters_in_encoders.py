@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_helpers import randomise_adapters
+from adapters_helpers import adapted, logits, model_named, randomise_adapters
 from checkpoint_helpers import tree_of
 from hub_server import writable_hub
 from model_helpers import mixed_texts, write_masked_language_model
@@ -18,8 +18,10 @@ from training_helpers import arguments, pairs, rows_of, splade_loss
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import LoraConfig, PretrainedModel
+from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.modules import SparseStaticEmbedding
 from sparse_encoder.training import SparseEncoderTrainer
+from sparse_encoder.training.checkpoints.saving import load_weights
 
 TEXTS = mixed_texts(5)
 
@@ -206,3 +208,26 @@ def test_a_checkpoint_holds_no_more_than_the_adapter(tmp_path: Path) -> None:
     assert sum(each.numel() for each in tensors.values()) == model.transformers_model.num_parameters(
         only_trainable=True
     )  # type: ignore[union-attr]
+
+
+def test_weights_of_a_saved_adapter_go_to_the_active_one(tmp_path: Path) -> None:
+    saved = adapted(bias="lora_only")
+    saved.save_pretrained(tmp_path / "saved")
+    model = model_named(seed=5)
+    model.add_adapter(LoraConfig(r=3), "other")
+    randomise_adapters(model, 9)
+    other = model.get_adapter_state_dict("other")
+    model.add_adapter(LoraConfig(r=2, lora_alpha=6, bias="lora_only"), "mine")
+    load_weights(model, tmp_path / "saved")
+    assert torch.equal(logits(model), logits(saved))
+    assert all(torch.equal(each, other[name]) for name, each in model.get_adapter_state_dict("other").items())
+    model.disable_adapters()
+    assert torch.equal(logits(model), logits(model_named()))
+    model.enable_adapters()
+    saved.merge_and_unload().save_pretrained(tmp_path / "plain")
+    with pytest.raises(CheckpointError, match="the saved model has no adapter"):
+        load_weights(model, tmp_path / "plain")
+    fewer = adapted(target_modules=["query"])
+    fewer.save_pretrained(tmp_path / "fewer")
+    with pytest.raises(CheckpointError, match="of another kind: it lacks backbone.layers.0.attention"):
+        load_weights(model, tmp_path / "fewer")

@@ -12,6 +12,7 @@ from sparse_encoder.backbone.adapters import book as books
 from sparse_encoder.backbone.adapters.book import AdapterBook, lora_layers
 from sparse_encoder.backbone.adapters.config import LoraConfig
 from sparse_encoder.backbone.adapters.files import ModelAdapter, StoredAdapter
+from sparse_encoder.checkpoint import CheckpointError
 
 if TYPE_CHECKING:
     from sparse_encoder.backbone.pretrained import PretrainedModel
@@ -50,16 +51,19 @@ class AdapterHolder(nn.Module):
         return tensors
 
     def state_of_saved(self, saved: AdapterHolder) -> dict[str, Tensor]:
-        """Return the tensors this model has once its active adapter is that of a saved model.
+        """Return the tensors this model has once its active adapter is that of a saved model; its others stay.
 
         Raises:
-            ValueError: If either has no adapter, or several active ones, or they are of different kinds.
+            ValueError: If several adapters of this model are active.
+            CheckpointError: If the saved model has no adapter, or one of another kind.
         """
-        own, other = self.adapter_named(), saved.adapter_named()
+        own = self.adapter_named()
+        if not saved.has_adapters:
+            raise CheckpointError("the saved model has no adapter, and the one that takes its weights has")
         try:
-            return books.state_of_saved(self, own.name, saved, other.name)
+            return books.state_of_saved(self, own.name, saved, saved.adapter_named().name)
         except KeyError as reason:
-            raise ValueError(f"the saved adapter is of another kind: it lacks {reason.args[0]}") from None
+            raise CheckpointError(f"the saved adapter is of another kind: it lacks {reason.args[0]}") from None
 
     def _attach(self, name: str, adapter: StoredAdapter) -> None:
         """Put an adapter on the model and let it alone be active."""

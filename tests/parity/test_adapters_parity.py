@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from adapters_helpers import adapted, inputs_of, logits, model_named, randomise_adapters
+from backbone_helpers import TINY_CONFIGS, batch, randomise
 from model_helpers import mixed_texts, write_masked_language_model
 from safetensors.torch import load_file
 from torch import Tensor
 
 from sparse_encoder.backbone import EncoderModel, LoraConfig, MaskedLanguageModel
+from sparse_encoder.token_classification import TokenClassificationModel
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
@@ -217,3 +219,32 @@ def test_encoders_with_adapters_are_those_of_sentence_transformers(tmp_path: Pat
     }
     back = SparseEncoder(str(tmp_path / "theirs"), device="cpu")
     assert torch.equal(back.encode(texts).to_dense(), got)
+
+
+TAGGERS = {"bert": ["query"], "deberta-v2": ["query_proj"], "distilbert": ["q_lin"], "modernbert": ["Wqkv"]}
+
+
+@pytest.mark.parametrize("name", TAGGERS)
+def test_adapters_of_taggers_have_their_own_classifier(name: str, tmp_path: Path) -> None:
+    def peer() -> Any:  # noqa: ANN401 - a peer's class
+        return transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "base")
+
+    config = transformers.AutoConfig.for_model(**TINY_CONFIGS[name], num_labels=3)
+    base = transformers.AutoModelForTokenClassification.from_config(config)
+    randomise(base)
+    base.save_pretrained(tmp_path / "base")
+    options = peft.LoraConfig(r=2, target_modules=TAGGERS[name], task_type="TOKEN_CLS", init_lora_weights=False)
+    theirs = peft.get_peft_model(base, options).eval()
+    with torch.no_grad():
+        for each in theirs.parameters():
+            if each.requires_grad:
+                each.add_(0.3 * torch.randn(each.shape))
+    theirs.save_pretrained(tmp_path / "adapter")
+    ours = TokenClassificationModel.from_pretrained(tmp_path / "base")
+    ours.load_adapter(tmp_path / "adapter")
+    inputs = batch(ours.config.num_token_types, pad=ours.config.pad_token_id or 0)
+    expected = logits_of_tokens(theirs, inputs)
+    torch.testing.assert_close(logits_of_tokens(ours, inputs), expected, rtol=0, atol=1e-5)
+    ours.save_adapter(tmp_path / "again")
+    again = peft.PeftModel.from_pretrained(peer(), tmp_path / "again").eval()
+    torch.testing.assert_close(logits_of_tokens(again, inputs), expected, rtol=0, atol=1e-5)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.adapters.book import BASE, copies_by_name
 from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.families.family import Family
+from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, WORD_EMBEDDINGS, Family
 from sparse_encoder.backbone.heads import VocabularyHead
 from sparse_encoder.backbone.initialization import drawn_rows
 from sparse_encoder.backbone.resize import (
@@ -27,6 +28,9 @@ from sparse_encoder.backbone.transformer import Transformer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_OF_VOCABULARY = frozenset({HEAD_BIAS, HEAD_WEIGHT, WORD_EMBEDDINGS})
 
 
 class EditableModel(nn.Module):
@@ -161,12 +165,16 @@ class VocabularyEditing(EditableModel):
             The word embeddings: the same module.
 
         Raises:
-            ValueError: If a number is out of range, or the tables are not here as a whole.
+            ValueError: If a number is out of range, the tables are not here as a whole, or an adapter has copies.
         """
         words, head = self.backbone.embeddings.word, self.vocabulary_head()
         rows = rows_wanted(words.num_embeddings, new_num_tokens, pad_to_multiple_of)
         if rows == words.num_embeddings:
             return words
+        if copied := sorted(_OF_VOCABULARY & copies_by_name(self, BASE).keys()):
+            raise ValueError(
+                f"adapters have copies of {copied}, of {words.num_embeddings} tokens; merge or delete them"
+            )
         pad = self.config.pad_token_id
         pad = None if pad is None or pad >= rows else pad
         config = replace(self.config, vocab_size=rows, pad_token_id=pad)

@@ -356,3 +356,13 @@ def test_adding_draws_from_the_generator_and_loading_does_not() -> None:
     other.load_adapter(peft_config=model.peft_config["default"], adapter_state_dict=state)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(logits(other), logits(model))
+
+
+def test_a_vocabulary_of_which_an_adapter_has_a_copy_is_not_resized() -> None:
+    model = adapted(bias="all")
+    with pytest.raises(ValueError, match=r"adapters have copies of \['head.bias'\], of 17 tokens; merge or delete"):
+        model.resize_token_embeddings(20)
+    other = adapted()
+    before = logits(other)
+    other.resize_token_embeddings(20)
+    torch.testing.assert_close(logits(other)[..., :17], before)

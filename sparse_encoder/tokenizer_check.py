@@ -23,6 +23,8 @@ MAX_TOKENIZER_BYTES = 256_000_000
 MAX_WORD_CHARACTERS = 1000
 MAX_UNUSED_IDS = 1024
 """Real vocabularies have a few holes, where a token was listed twice."""
+_LOOK_IT_UP = ("WordLevel", "WordPiece")
+"""Models that fail on an unknown word if their token for it is only an added one."""
 PROBE_SECONDS = 0.5
 PROBE_LENGTHS = (26, 512)
 PROBE_CHARACTERS = "aA1 .\n一é"
@@ -61,10 +63,12 @@ def parse_backend(path: Path) -> Backend:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise TokenizerError("must be a JSON object with a model", path=path)
     added = _added_tokens(content, path)
-    vocabulary = {**_by_token(content["model"].get("vocab"), path), **added}
+    words = _by_token(content["model"].get("vocab"), path)
+    vocabulary = {**words, **added}
     check_ids(vocabulary, path)
     unknown = content["model"].get("unk_token")
-    if isinstance(unknown, str) and unknown not in vocabulary:
+    known = words if content["model"].get("type") in _LOOK_IT_UP else vocabulary
+    if isinstance(unknown, str) and unknown not in known:
         raise TokenizerError(f"the vocabulary lacks {unknown!r}", path=path, field="unk_token")
     for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         for pattern in _patterns(content.get(part)):
@@ -110,10 +114,31 @@ def check_ids(vocabulary: Mapping[str, object], path: Path) -> None:
         )
 
 
+def check_token_count(num_tokens: int, num_rows: int, path: Path | None = None) -> None:
+    """Refuse a tokenizer with tokens that a model has no embedding for.
+
+    Args:
+        num_tokens: Of the tokenizer.
+        num_rows: Embeddings of the model.
+        path: Where both were read, if they come from one folder.
+
+    Raises:
+        TokenizerError: If there are more tokens, and a folder is at fault.
+        ValueError: If there are more tokens.
+    """
+    if num_tokens > num_rows:
+        rule = f"the tokenizer has {num_tokens} tokens, the model embeddings for {num_rows} of them"
+        if path is not None:
+            raise TokenizerError(rule, path=path)
+        raise ValueError(f"{rule}; after new tokens call auto_model.resize_token_embeddings(len(tokenizer))")
+
+
 def _by_token(vocabulary: object, path: Path) -> dict[str, object]:
     if isinstance(vocabulary, dict):
         return vocabulary
-    if isinstance(vocabulary, list) and all(isinstance(item, list) and len(item) == 2 for item in vocabulary):
+    if isinstance(vocabulary, list) and all(
+        isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) for item in vocabulary
+    ):
         tokens: dict[str, object] = {item[0]: number for number, item in enumerate(vocabulary)}  # Unigram
         return tokens
     raise TokenizerError("must be an object of ids or a list of scored tokens", path=path, field="vocab")

@@ -25,7 +25,7 @@ LARGEST = {
     "hidden_size": 1 << 16,
     "embedding_size": 1 << 16,
     "intermediate_size": 1 << 20,
-    "num_layers": 1 << 10,
+    "num_layers": 1 << 8,
     "num_heads": 1 << 10,
     "max_positions": 1 << 24,
     "local_window": 1 << 24,

@@ -17,6 +17,7 @@ from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json
 from sparse_encoder.modules.base import checked_flag, checked_integer
 from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
 from sparse_encoder.tokenizer import Tokenizer
+from sparse_encoder.tokenizer_check import check_token_count
 
 logger = logging.getLogger(__name__)
 
@@ -246,13 +247,16 @@ def open_tokenizer(
 
     Raises:
         ValueError: If an option is unknown.
+        TokenizerError: If its files cannot be used, or it has more tokens than the backbone has embeddings.
     """
     options = {
         name: value for name, value in processor_kwargs.items() if name not in (*HUB_OPTIONS, _NEVER, "use_fast")
     }
     if unknown := sorted(set(options) - set(_TOKENIZER_OPTIONS)):
         raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(_TOKENIZER_OPTIONS)}")
-    tokenizer = Tokenizer.from_pretrained(_fetch(name_or_path, {**hub_kwargs, **processor_kwargs}))
+    folder = _fetch(name_or_path, {**hub_kwargs, **processor_kwargs})
+    tokenizer = Tokenizer.from_pretrained(folder)
+    check_token_count(tokenizer.vocab_size, config.vocab_size, folder)
     if max_seq_length is not None:
         options.setdefault("model_max_length", checked_integer("max_seq_length", max_seq_length))
     for name, value in options.items():

@@ -10,6 +10,7 @@ from torch import nn
 from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.modules.splade_pooling import SpladePooling
 from sparse_encoder.tokenizer import Tokenizer
+from sparse_encoder.tokenizer_check import check_token_count
 
 
 def check_vocabulary(tokenizer: Tokenizer, model: PretrainedModel) -> None:
@@ -18,12 +19,7 @@ def check_vocabulary(tokenizer: Tokenizer, model: PretrainedModel) -> None:
     Raises:
         ValueError: If it has too few.
     """
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, "
-            f"the model embeddings for {model.config.vocab_size} of them; "
-            "after new tokens call auto_model.resize_token_embeddings(len(tokenizer))"
-        )
+    check_token_count(tokenizer.vocab_size, model.config.vocab_size)
 
 
 def follow_vocabulary(modules: Iterable[nn.Module]) -> None:

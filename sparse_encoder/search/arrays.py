@@ -86,7 +86,7 @@ class ArrayFolder(NamedTuple):
             FileNotFoundError: If there is no manifest.
             IndexCorruptError: If anything is not as it was written, or was written by a newer version.
         """
-        path = folder / MANIFEST
+        path = resolve_inside(folder, MANIFEST, error=IndexCorruptError)
         manifest = read_json_object(path, max_bytes=MAX_MANIFEST_BYTES, error=IndexCorruptError)
         if manifest.get("format") != self.format:
             raise IndexCorruptError(f"must be a {self.format}, got {str(manifest.get('format'))[:100]!r}", path=path)

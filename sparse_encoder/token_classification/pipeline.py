@@ -26,7 +26,7 @@ from sparse_encoder.token_classification.model import TokenClassificationModel
 from sparse_encoder.token_classification.pipeline_inputs import (
     Offsets,
     Text,
-    check_rows,
+    check_texts,
     checked_inputs,
     checked_offsets,
     text_of,
@@ -35,6 +35,7 @@ from sparse_encoder.token_classification.pipeline_inputs import (
 from sparse_encoder.token_classification.scoring import Scorer
 from sparse_encoder.token_classification.windows import Tokens, joined
 from sparse_encoder.tokenizer import Tokenizer
+from sparse_encoder.tokenizer_check import check_token_count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -138,9 +139,14 @@ class TokenClassificationPipeline:
             token=token,
             local_files_only=local_files_only,
         )
-        return cls(
+        model, tokenizer = (
             TokenClassificationModel.from_pretrained(folder, dtype=dtype),
             Tokenizer.from_pretrained(folder),
+        )
+        check_token_count(tokenizer.vocab_size, model.config.vocab_size, folder)
+        return cls(
+            model,
+            tokenizer,
             aggregation_strategy=aggregation_strategy,
             ignore_labels=ignore_labels,
             stride=stride,
@@ -236,7 +242,7 @@ class TokenClassificationPipeline:
             how=how,
         )
         options = self._checked(options)
-        check_rows(sentences, words=True)
+        check_texts(sentences, words=True)
         found: list[list[str]] = []
         for begin in range(0, len(sentences), CHUNK_TEXTS):
             rows = list(sentences[begin : begin + CHUNK_TEXTS])
@@ -249,7 +255,7 @@ class TokenClassificationPipeline:
     def _stream(self, inputs: Iterator[Any], options: _Call) -> Iterator[list[Found]]:
         """Yield the results of an iterator's texts, some texts at a time."""
         while rows := list(islice(inputs, CHUNK_TEXTS)):
-            check_rows(rows, words=options.is_split_into_words)
+            check_texts(rows, words=options.is_split_into_words)
             yield from self._tag(rows, [None] * len(rows), options)
 
     def _call_options(  # house: peer signature

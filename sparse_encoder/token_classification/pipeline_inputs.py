@@ -75,11 +75,11 @@ def checked_inputs(inputs: object, *, words: bool) -> tuple[list[Any], bool]:
     rows = [inputs] if one or not isinstance(inputs, Iterable) else list(inputs)
     if not rows:
         raise ValueError("there must be at least one text, got an empty list")
-    check_rows(rows, words=words)
+    check_texts(rows, words=words)
     return rows, one
 
 
-def check_rows(rows: Sequence[Any], *, words: bool) -> None:
+def check_texts(rows: Sequence[Any], *, words: bool) -> None:
     """Check that every row is a text, or a list of words.
 
     Raises:

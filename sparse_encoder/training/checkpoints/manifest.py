@@ -49,7 +49,7 @@ def check_manifest(folder: Path, *, digests: bool = True) -> set[str]:
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:  # sizes and digests
     """Return the checked list of files."""
-    path = folder / MANIFEST
+    path = resolve_inside(folder, MANIFEST, error=CheckpointError)
     if not path.is_file():
         raise CheckpointError(
             f"there is no {MANIFEST}", path=folder, hint="Was it written by this library, and to its end?"
@@ -60,6 +60,9 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:  # sizes and dige
     files = manifest.get("files")
     if not isinstance(files, dict) or manifest.get("sha256") != _digest(files):
         raise CheckpointError("the list was altered: its sha256 is not its own", path=path, field="sha256")
+    for name, listed in files.items():
+        if not isinstance(listed, dict) or not {"bytes", "sha256"} <= listed.keys():
+            raise CheckpointError(f"must have bytes and sha256, got {listed!r:.100}", path=path, field=name)
     return files
 
 

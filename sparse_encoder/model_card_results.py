@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparse_encoder.model_card_classes import class_table, scores_by_class
 from sparse_encoder.model_card_losses import settings_as_json
 from sparse_encoder.model_card_markdown import code, escape, fence, indent, number, one_line, sentence_list, table
 
@@ -98,12 +99,17 @@ def _part(group: list[EvaluationResult]) -> str:
         lines.append(indent(fence(first.config, "json")))
     headers = ["Metric", *(escape(result.dataset or "Value") for result in group)]
     rows = []
-    for metric in first.metrics:
+    scores = [scores_by_class(result.metrics) for result in group]
+    for metric in scores[0].rest:
         cells = [escape(metric), *(number(result.metrics[metric]) for result in group)]
         bold = any(metric == result.primary for result in group)
         rows.append([f"**{cell}**" for cell in cells] if bold else cells)
     headers = headers if len(group) > 1 else ["Metric", "Value"]
-    return "\n".join([f"#### {escape(one_line(first.task))}", "", *lines, "", table(headers, rows)])
+    tables = [table(headers, rows)] if rows else []
+    for result, found in zip(group, scores, strict=True):
+        if found.classes:
+            tables.append((f"{code(result.dataset)}:\n\n" if len(group) > 1 else "") + class_table(found.classes))
+    return "\n".join([f"#### {escape(one_line(first.task))}", "", *lines, "", "\n\n".join(tables)])
 
 
 def metric_names(results: Iterable[EvaluationResult]) -> list[str]:

@@ -17,7 +17,10 @@ def score_table(report: Mapping[str, Any]) -> str:
     Args:
         report: As ``entity_scores`` returns it.
     """
-    rows: list[tuple[str, ...]] = [("", "precision", "recall", "F1", "entities"), ("---", "---:", "---:", "---:", "---:")]
+    rows: list[tuple[str, ...]] = [
+        ("", "precision", "recall", "F1", "entities"),
+        ("---", "---:", "---:", "---:", "---:"),
+    ]
     kinds = {name: values for name, values in report.items() if isinstance(values, dict)}
     for name, values in sorted(kinds.items()):
         rows.append((name, *(f"{values[part]:.3f}" for part in PARTS), str(values["number"])))

@@ -43,10 +43,10 @@ def config() -> dict[str, Any]:
     }
 
 
-def tagger(**options: Any) -> TokenClassificationModel:  # noqa: ANN401 - arguments of the constructor
+def tagger(*, class_weights: list[float] | None = None, use_crf: bool | None = None) -> TokenClassificationModel:
     """Make a tagger of random weights, always the same, in evaluation mode."""
     torch.manual_seed(1)
     hf_config = {**config(), "id2label": dict(enumerate(LABELS))}
-    model = TokenClassificationModel(read_config(hf_config), hf_config, **options)
+    model = TokenClassificationModel(read_config(hf_config), hf_config, class_weights=class_weights, use_crf=use_crf)
     model.post_init()
     return model.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,9 @@ def model_and_tokenizer(folder: Path) -> dict[str, Any]:
     }
 
 
-def peer_at(folder: Path, **options: Any) -> Any:  # noqa: ANN401 - a pipeline of transformers
-    return transformers.pipeline("token-classification", device="cpu", **model_and_tokenizer(folder), **options)
+def peer_at(folder: Path) -> partial[Any]:
+    """Return what makes a pipeline of transformers of its options."""
+    return partial(transformers.pipeline, "token-classification", device="cpu", **model_and_tokenizer(folder))
 
 
 def assert_same(found: Any, wanted: Any) -> None:  # noqa: ANN401 - lists of dictionaries, nested
@@ -101,7 +102,7 @@ def test_texts(folder: Path, strategy: str, ignored: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {"aggregation_strategy": strategy, "ignore_labels": ignored}
-        wanted = peer_at(folder, **options)(TEXTS)
+        wanted = peer_at(folder)(**options)(TEXTS)
         found = TokenClassificationPipeline.from_pretrained(folder, legacy_subword=True, **options)(TEXTS)
     assert_same(found, wanted)
 
@@ -112,7 +113,7 @@ def test_windows(folder: Path, strategy: str, stride: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {"aggregation_strategy": strategy, "stride": stride}
-        wanted = [peer_at(folder, **options)(text) for text in TEXTS]
+        wanted = [peer_at(folder)(**options)(text) for text in TEXTS]
         found = TokenClassificationPipeline.from_pretrained(folder, legacy_subword=True, **options)(TEXTS)
     assert_same(found, wanted)
 
@@ -124,7 +125,7 @@ def test_words(folder: Path, strategy: str, delimiter: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = {"is_split_into_words": True, "delimiter": delimiter}
-        peer = peer_at(folder, aggregation_strategy=strategy)
+        peer = peer_at(folder)(aggregation_strategy=strategy)
         ours = TokenClassificationPipeline.from_pretrained(folder, aggregation_strategy=strategy, legacy_subword=True)
         assert_same(ours(sentences, **options), peer(sentences, **options))
         assert_same(ours(sentences[0], **options), peer(sentences[0], **options))
@@ -133,7 +134,7 @@ def test_words(folder: Path, strategy: str, delimiter: str) -> None:
 @pytest.mark.parametrize("strategy", ["none", "simple"])
 def test_without_the_legacy_rules_plain_texts_are_the_same(folder: Path, strategy: str) -> None:
     texts = ["Microsoft Corp. said today", "a façade", "v. 42"]
-    wanted = peer_at(folder, aggregation_strategy=strategy, ignore_labels=[])(texts)
+    wanted = peer_at(folder)(aggregation_strategy=strategy, ignore_labels=[])(texts)
     found = TokenClassificationPipeline.from_pretrained(folder, aggregation_strategy=strategy, ignore_labels=[])(texts)
     assert_same(
         [[{**each, "entity_group": ""} if "entity_group" in each else each for each in row] for row in found],
@@ -144,7 +145,7 @@ def test_without_the_legacy_rules_plain_texts_are_the_same(folder: Path, strateg
 def test_offsets_of_the_caller(folder: Path) -> None:
     text = "a b"
     ours = TokenClassificationPipeline.from_pretrained(folder, legacy_subword=True, ignore_labels=[])
-    peer = peer_at(folder, ignore_labels=[])
+    peer = peer_at(folder)(ignore_labels=[])
     number = len(ours.tokenizer.encode(text))
     offsets = [(place % 3, place % 3 + 1) for place in range(number)]
     assert_same(ours(text, offset_mapping=offsets), peer(text, offset_mapping=[offsets]))

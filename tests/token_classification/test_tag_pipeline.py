@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from sparse_encoder.token_classification.windows import begins_of
 TEXT = "Zoe works at Sylvain . a Sylvain works"
 
 
-def pipeline(**options: Any) -> TokenClassificationPipeline:  # noqa: ANN401 - arguments of the constructor
-    return TokenClassificationPipeline(tagger(), tokenizer(model_max_length=16), **options)
+pipeline = partial(TokenClassificationPipeline, tagger(), tokenizer(model_max_length=16))
 
 
 class Oracle(nn.Module):

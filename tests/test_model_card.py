@@ -170,7 +170,8 @@ def test_the_base_model_is_that_of_the_backbone(tmp_path: Path, monkeypatch: pyt
     commit = "c" * 40
     snapshot = write_masked_language_model(tmp_path / commit)
     with monkeypatch.context() as patch:
-        patch.setattr("sparse_encoder.modules.transformer_files.fetch_model_folder", lambda name, **options: snapshot)
+        for room in ("modules.transformer_files", "backbone.loading.origin"):
+            patch.setattr(f"sparse_encoder.{room}.fetch_model_folder", lambda name, **options: snapshot)
         parts = [Transformer("me/base", transformer_task="fill-mask"), SpladePooling()]
     model = SparseEncoder(modules=parts, device="cpu")
     card = card_of(model, tmp_path / "saved")

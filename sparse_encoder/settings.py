@@ -70,6 +70,9 @@ def read_settings(folder: Path) -> ModelSettings:
     prompts = _value(values, "prompts", dict, path) or {}
     if not all(prompt is None or isinstance(prompt, str) for prompt in prompts.values()):
         raise ConfigError(f"prompts must be strings, got {prompts}", path=path, field="prompts")
+    default, names = _value(values, "default_prompt_name", str, path), sorted({"query", "document", *prompts})
+    if default is not None and default not in names:
+        raise ConfigError(f"must be one of {names}, got {default!r:.100}", path=path, field="default_prompt_name")
     similarity = _value(values, "similarity_fn_name", str, path)
     if similarity is not None and similarity not in SimilarityFunction.possible_values():
         hint = f"Choose from {SimilarityFunction.possible_values()}"
@@ -80,7 +83,7 @@ def read_settings(folder: Path) -> ModelSettings:
     return ModelSettings(
         model_type=_value(values, "model_type", str, path) or DENSE_TYPE,
         prompts=prompts,
-        default_prompt_name=_value(values, "default_prompt_name", str, path),
+        default_prompt_name=default,
         similarity_fn_name=similarity,
         max_active_dims=max_active_dims,
     )

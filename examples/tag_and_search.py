@@ -71,7 +71,7 @@ def encode_and_tag(
     for row, text in enumerate(words):
         ids = batch.word_ids[row]
         labels = [tagger.id2label[label] for label in best[row][: len(ids)]]
-        tags = labels_of_words(labels, ids, len(text))
+        tags = labels_of_words(labels, ids, num_words=len(text))
         names.append([f"{' '.join(text[e.start : e.end])} ({e.type})" for e in find_entities(tags)])
     return vectors, names
 

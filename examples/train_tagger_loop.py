@@ -43,7 +43,7 @@ def evaluate(
         best = accelerator.pad_across_processes(best, dim=1, pad_index=-100)
         labels = accelerator.pad_across_processes(batch["labels"], dim=1, pad_index=-100)
         best, labels = accelerator.gather_for_metrics((best, labels))
-        truth, guessed = predicted_labels(best.cpu().numpy(), labels.cpu().numpy(), names)
+        truth, guessed = predicted_labels(best.cpu().numpy(), labels.cpu().numpy(), label_names=names)
         references += truth
         predictions += guessed
     report = entity_scores(references, predictions)

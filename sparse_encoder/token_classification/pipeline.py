@@ -249,7 +249,7 @@ class TokenClassificationPipeline:
             for words, windows in zip(rows, self._windows(rows, options), strict=True):
                 tokens = joined(windows, options.stride or 0, self.tokenizer.truncation_side)
                 labels = [self._names[best] for best in tokens.scores.argmax(-1)]
-                found.append(labels_of_words(labels, tokens.word_ids, len(words)))
+                found.append(labels_of_words(labels, tokens.word_ids, num_words=len(words)))
         return found
 
     def _stream(self, inputs: Iterator[Any], options: _Call) -> Iterator[list[Found]]:

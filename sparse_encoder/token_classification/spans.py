@@ -82,7 +82,7 @@ def tags_of_spans(text: str, spans: Iterable[Span], *, scheme: str = "IOB2") -> 
         if not own:
             raise ValueError(f"a span must have a word in it, got {tuple(span)}: {text[span.start : span.end]!r}")
         entities.append(Entity(span.label, own[0], own[-1] + 1))
-    return [text[begin:end] for begin, end in words], write_tags(entities, len(words), scheme)
+    return [text[begin:end] for begin, end in words], write_tags(entities, len(words), scheme=scheme)
 
 
 def load_spans(

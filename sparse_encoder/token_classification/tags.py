@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, get_args
 
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
-ALIASES = {"BIO": "IOB2", "BIOES": "IOBES", "IOB": "IOB2", "BILUO": "BILOU", "BMEWO": "BILOU"} | {s: s for s in SCHEMES}
+ALIASES = {"BIO": "IOB2", "BIOES": "IOBES", "IOB": "IOB2", "BILUO": "BILOU"} | {s: s for s in SCHEMES}
 """Names of schemes, among them those other libraries use."""
 OUTSIDE = "O"
 _PREFIXES = {"IOB1": "IB", "IOB2": "IB", "IOBES": "IBES", "BILOU": "IBLU"}
@@ -48,6 +48,12 @@ def split_tag(tag: str) -> tuple[str, str]:
         return OUTSIDE, ""
     prefix, dash, rest = tag.partition("-")
     return (prefix, rest) if dash and len(prefix) == 1 and prefix in "BIESLU" else ("", tag)
+
+
+def has_prefix(tag: str) -> bool:
+    """Return whether a tag is one of an entity: a prefix of one of the schemes, a dash and a type."""
+    prefix, kind = split_tag(tag)
+    return prefix not in (OUTSIDE, "") and bool(kind)
 
 
 def scheme_named(name: str) -> Scheme:
@@ -159,7 +165,7 @@ def find_entities(tags: Sequence[str]) -> list[Entity]:
     return found
 
 
-def write_tags(entities: Iterable[Entity], num_words: int, scheme: str = "IOB2") -> list[str]:
+def write_tags(entities: Iterable[Entity], num_words: int, *, scheme: str = "IOB2") -> list[str]:
     """Tag the words of one sentence.
 
     Args:
@@ -205,8 +211,14 @@ def convert_tags(tags: Sequence[str], target: str, *, source: str | None = None)
         source: The scheme they are in, which they must keep; None reads them as :func:`find_entities` does.
 
     Raises:
-        ValueError: If a scheme is unknown, or the tags do not keep theirs.
+        ValueError: If a scheme is unknown, the tags do not keep theirs, or one has no prefix (a part of speech).
     """
     if source is not None:
         check_tags(tags, source)
-    return write_tags(find_entities(tags), len(tags), target)
+    for place, tag in enumerate(tags):
+        if tag != OUTSIDE and not has_prefix(tag):
+            raise ValueError(
+                f"word {place}: only tags of entities have a scheme, {OUTSIDE} or a prefix, a dash and a type as in "
+                f"B-{tag or 'TYPE'}, got {tag!r}"
+            )
+    return write_tags(find_entities(tags), len(tags), scheme=target)

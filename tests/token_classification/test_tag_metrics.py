@@ -17,6 +17,7 @@ from sparse_encoder.token_classification.metrics import (
     predicted_labels,
     word_accuracy,
 )
+from sparse_encoder.token_classification.tags import convert_tags
 
 GOLD = ["B-ORG", "O", "B-MISC", "O", "O", "O", "B-MISC", "O", "O"]
 PREDICTED = ["B-ORG", "O", "O", "O", "O", "O", "B-MISC", "O", "O"]
@@ -69,7 +70,7 @@ def test_a_trainer_gets_four_numbers_and_those_of_each_type() -> None:
 
 def test_words_have_the_label_of_their_first_token_and_lost_ones_are_outside() -> None:
     labels = ["O", "B-PER", "I-PER", "B-LOC", "O"]
-    assert labels_of_words(labels, [None, 0, 0, 2, None], 4) == ["B-PER", "O", "B-LOC", "O"]
+    assert labels_of_words(labels, [None, 0, 0, 2, None], num_words=4) == ["B-PER", "O", "B-LOC", "O"]
 
 
 @pytest.mark.parametrize(
@@ -90,11 +91,11 @@ def test_bad_arguments_are_refused(arguments: Any, options: dict[str, Any], mess
 
 def test_labels_and_scores_must_fit() -> None:
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
-        predicted_labels(np.zeros((2, 3)), np.zeros((2, 4)), NAMES)
+        predicted_labels(np.zeros((2, 3)), np.zeros((2, 4)), label_names=NAMES)
     with pytest.raises(ValueError, match="a label must be between 0 and 3, got 0 to 9"):
-        predicted_labels(np.zeros((1, 2, 4)), np.array([[0, 9]]), NAMES)
+        predicted_labels(np.zeros((1, 2, 4)), np.array([[0, 9]]), label_names=NAMES)
     with pytest.raises(ValueError, match="a prediction must be between 0 and 3, got 4"):
-        predicted_labels(np.eye(5)[None, 4:], np.array([[0]]), NAMES)
+        predicted_labels(np.eye(5)[None, 4:], np.array([[0]]), label_names=NAMES)
     assert word_accuracy([], []) == 0.0
 
 
@@ -102,3 +103,59 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "seqeval.metrics", None)
     with pytest.raises(ImportError, match=r"pip install 'sparse-encoder\[ner\]'"):
         entity_scores([["B-X"]], [["B-X"]])
+
+
+def test_all_schemes_are_read_without_saying_which() -> None:
+    iob = [["B-PER", "B-PER", "I-PER", "O", "B-LOC", "I-LOC", "I-LOC"], ["B-LOC", "O"]]
+    guess = [["B-PER", "I-PER", "I-PER", "O", "B-LOC", "I-LOC", "I-LOC"], ["B-LOC", "O"]]
+    wanted = entity_scores(iob, guess)
+    assert wanted["overall_f1"] == pytest.approx(2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4))
+    for scheme in ("IOBES", "BILOU"):
+        sides = [[convert_tags(tags, scheme) for tags in side] for side in (iob, guess)]
+        found = entity_scores(*sides)
+        assert {name: found[name] for name in found if name != "overall_accuracy"} == {
+            name: wanted[name] for name in wanted if name != "overall_accuracy"
+        }
+    assert entity_scores([["U-PER", "U-PER"]], [["U-PER", "U-PER"]])["PER"]["number"] == 2
+
+
+def test_a_scheme_that_cannot_be_guessed_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="guessed by the prefixes .* name it, scheme= one of"):
+        entity_scores([["I-A", "O"]], [["I-A", "O"]], mode="strict")
+    assert entity_scores([["I-A", "O"]], [["I-A", "O"]], mode="strict", scheme="IOB1")["overall_f1"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "foo"}, "unknown mode"),
+        ({"scheme": "IOB2"}, "scheme needs"),
+        ({"mode": "strict", "scheme": "foo"}, "unknown scheme"),
+        ({"zero_division": 2}, "zero_division must be"),
+    ],
+)
+def test_options_of_metrics_are_checked_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EntityMetrics(NAMES, **options)
+
+
+def test_names_of_metrics_and_their_library_are_checked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (EntityMetrics, WordMetrics):
+        with pytest.raises(TypeError, match="label_names must be a list"):
+            kind("abc")
+    monkeypatch.setitem(sys.modules, "seqeval.metrics", None)
+    with pytest.raises(ImportError, match=r"sparse-encoder\[ner\]"):
+        EntityMetrics(NAMES)
+
+
+def test_what_a_class_without_entities_scores_is_chosen() -> None:
+    scores, labels = np.eye(4)[None, [0, 0]], np.array([[1, 0]])  # nothing is found
+    assert EntityMetrics(NAMES)((scores, labels))["precision"] == 0.0
+    assert EntityMetrics(NAMES, zero_division=1)((scores, labels))["precision"] == 1.0
+
+
+def test_words_of_tokens_must_be_there() -> None:
+    with pytest.raises(ValueError, match="between 0 and 2, got 5"):
+        labels_of_words(["O", "B"], [0, 5], num_words=3)
+    with pytest.raises(ValueError, match="a label for each token, got 1 and 2"):
+        labels_of_words(["O"], [0, 1], num_words=3)

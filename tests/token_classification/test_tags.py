@@ -29,7 +29,7 @@ WRITTEN = {
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_is_written_read_checked_and_found_out(scheme: str) -> None:
-    tags = write_tags(ENTITIES, 8, scheme)
+    tags = write_tags(ENTITIES, 8, scheme=scheme)
     assert tags == WRITTEN[scheme]
     assert find_entities(tags) == ENTITIES
     check_tags(tags, scheme)
@@ -48,7 +48,7 @@ def sentences(draw: st.DrawFn) -> tuple[list[Entity], int]:
 
 @given(sentences(), st.sampled_from(SCHEMES), st.sampled_from(SCHEMES))
 def test_converting_there_and_back_changes_nothing(sentence: tuple[list[Entity], int], one: str, other: str) -> None:
-    tags = write_tags(*sentence, one)
+    tags = write_tags(*sentence, scheme=one)
     assert find_entities(tags) == sentence[0]
     assert convert_tags(convert_tags(tags, other, source=one), one, source=other) == tags
 
@@ -113,3 +113,10 @@ def test_entities_are_those_of_seqeval(tags: list[str]) -> None:
     if not {tag[0] for tag in tags} & {"L", "U"}:  # seqeval has them in its strict mode only
         wanted = [(kind, begin, end + 1) for kind, begin, end in labeling.get_entities(tags)]
         assert [tuple(entity) for entity in find_entities(tags)] == wanted
+
+
+def test_tags_without_a_prefix_are_no_entities() -> None:
+    with pytest.raises(ValueError, match="word 1: only tags of entities have a scheme.* got 'NNP'"):
+        convert_tags(["O", "NNP"], "IOB2")
+    with pytest.raises(ValueError, match="unknown scheme 'BMEWO'"):
+        convert_tags(["B-X"], "BMEWO")

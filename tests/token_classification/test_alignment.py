@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from token_classification_helpers import LABELS, tokenizer
 
@@ -115,6 +117,62 @@ def test_truncation_on_the_left_leaves_the_rest_of_a_word() -> None:
 def test_bad_sentences_are_named(rows: dict[str, list[list[object]]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tokenize_and_align_labels(rows, tokenizer(), label_names=LABELS)
+
+
+@pytest.mark.parametrize("names", [("B", "I", "E", "S"), ("B", "I", "L", "U")])
+def test_words_end_on_their_last_token_in_schemes_with_ends(names: tuple[str, ...]) -> None:
+    label_names = ["O", *(f"{prefix}-X" for prefix in names)]
+    b, i, e, s = 1, 2, 3, 4
+
+    def aligned(labels: list[int], words: list[int | None], **cut: bool) -> list[int]:
+        return align_labels_with_tokens(labels, words, label_names=label_names, **cut)  # type: ignore[arg-type]
+
+    assert aligned([s, s], [0, 0, 0, 1]) == [b, i, e, s]
+    assert aligned([b, i, e], [None, 0, 0, 1, 1, 2, 2, None]) == [-100, b, i, i, i, i, e, -100]
+    assert aligned([s], [0, 0], ends_inside=True) == [b, i]
+    assert aligned([s], [0, 0], starts_inside=True) == [i, e]
+    assert aligned([e], [0], ends_inside=True) == [i]
+    assert aligned([s, 0], [0, 0, 1, 1], b_to_i=False) == [s, s, 0, 0]
+
+
+def test_windows_keep_the_ends_of_words() -> None:
+    names = ["O", "B-X", "I-X", "E-X", "S-X"]
+    rows = {"tokens": [["Sylvain", "Sylvain"]], "ner_tags": [["S-X", "O"]]}
+    found = tokenize_and_align_labels(rows, tokenizer(), label_names=names, max_length=4, stride=0)
+    assert found["labels"] == [[-100, 1, 2, -100], [-100, 3, 0, -100], [-100, 0, 0, -100]]
+    truncated = tokenize_and_align_labels(rows, tokenizer(), label_names=names, max_length=4)
+    assert truncated["labels"] == [[-100, 1, 2, -100]]
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1]), [np.int64(0), np.int32(1)], torch.tensor([0, 1])])
+def test_numbers_of_other_libraries_are_labels(labels: object) -> None:
+    assert align_labels_with_tokens(labels, [0, 1, 1], label_names=LABELS) == [0, 1, 2]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "message"),
+    [
+        ({"tokens": [["a"], ["b"]], "ner_tags": [[0]]}, ValueError, "'tokens' and 'ner_tags' must be as long, got 2"),
+        ({"tokens": [["a"], None], "ner_tags": [[0], [0]]}, TypeError, "sentence 1: 'tokens' must be a list, got None"),
+        ({"tokens": [["a"], ["b"]], "ner_tags": [[0], None]}, TypeError, "sentence 1: 'ner_tags' must be a list"),
+        ({"tokens": ["ab"], "ner_tags": [[0, 0]]}, TypeError, "sentence 0: 'tokens' must be a list, got str"),
+        ({"tokens": [["a"], ["a", None]], "ner_tags": [[0], [0, 0]]}, TypeError, "sentence 1, word 1: a word must be"),
+    ],
+)
+def test_columns_that_are_not_lists_of_words_are_named(
+    rows: dict[str, list[object]], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        tokenize_and_align_labels(rows, tokenizer(), label_names=LABELS)
+
+
+def test_names_once_and_good_advice() -> None:
+    with pytest.raises(ValueError, match="each name once"):
+        align_labels_with_tokens(["B-X"], [0], label_names=["O", "B-X", "B-X"])
+    with pytest.raises(ValueError, match="sentence 0: label_names are needed .* strategy='first'"):
+        tokenize_and_align_labels({"tokens": [["a"]], "ner_tags": [[1]]}, tokenizer())
+    with pytest.raises(TypeError, match="labels must be a list"):
+        align_labels_with_tokens(3, [0])  # type: ignore[arg-type]
 
 
 def test_names_of_labels_out_of_a_dataset() -> None:

@@ -212,6 +212,8 @@ class Tokenizer(GrowingVocabulary, TokenizerPublishing):
     ) -> TokenBatch:
         """Encode texts or lists of words whole: what is too long for one row goes on in the next.
 
+        A byte-level tokenizer gets a blank before each word of a list, the first one too, as with ``add_prefix_space``.
+
         Args:
             texts: The texts; with ``is_split_into_words`` lists of words, whose offsets count from each word's start.
             max_length: Most tokens of a row; None means :attr:`model_max_length`.

@@ -13,6 +13,7 @@ from tokenizers import Encoding
 from tokenizers import Tokenizer as Backend
 
 from sparse_encoder.tokenizer_check import rust_errors
+from sparse_encoder.tokenizer_words import SpacedWords
 
 CHARACTERS_PER_TOKEN = (16, 128, 1024)
 """A text is first cut to this many characters for each token that may stay, and to more if they did not give enough."""
@@ -36,15 +37,24 @@ class Engine:
         self.backend = backend
         self._gate = threading.Condition()
         self._users = self._waiting = 0
-        self._setting: tuple[int | None, str, int] = (None, "right", 0)
+        self._setting: tuple[int | None, str, int, bool] = (None, "right", 0, False)
+        self._words = SpacedWords(backend)
 
     @contextmanager
-    def truncation(self, limit: int | None, side: str = "right", stride: int = 0) -> Iterator[Backend]:
+    def truncation(
+        self, limit: int | None, side: str = "right", stride: int = 0, *, words: bool = False
+    ) -> Iterator[Backend]:
         """Set the truncation and keep it: threads that want the same go on, others wait until those are done.
 
         While somebody waits nobody else is let in, so that each has its turn.
+
+        Args:
+            limit: Most tokens; None for no truncation.
+            side: Which end is truncated.
+            stride: Tokens that windows have in common.
+            words: Whether words come alone: then each has a blank before it if the tokenizer needs one.
         """
-        wanted = (limit, side, stride)
+        wanted = (limit, side, stride, words and self._words.needed)
         with self._gate:
             self._waiting += 1
             self._gate.wait_for(lambda: not self._users or (self._setting == wanted and self._waiting == 1))
@@ -54,6 +64,8 @@ class Engine:
                     self.backend.no_truncation()
                 else:
                     self.backend.enable_truncation(limit, stride=stride, direction=side)
+                if wanted[-1]:
+                    self._words.switch(True)
                 self._setting = wanted
             self._users += 1
         try:
@@ -61,6 +73,9 @@ class Engine:
         finally:
             with self._gate:
                 self._users -= 1
+                if not self._users and self._setting[-1]:  # whoever looks at the backend finds it as it came
+                    self._words.switch(False)
+                    self._setting = (*self._setting[:-1], False)
                 self._gate.notify_all()
 
     def encode(

@@ -67,6 +67,11 @@ class Vocabulary:
         self.config = config
 
     @property
+    def is_fast(self) -> bool:
+        """True: offsets and words of tokens are known."""
+        return True
+
+    @property
     def vocab_size(self) -> int:
         """Rows that an embedding needs: the largest id and one, added tokens included."""
         return self._size

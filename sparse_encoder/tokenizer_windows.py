@@ -77,11 +77,10 @@ def encode(
         )
         return encodings, list(range(len(encodings)))
     mended = [well_formed(text) if isinstance(text, str) else list(map(well_formed, text)) for text in inputs]
-    setting = engine.truncation(windows.limit, windows.side, windows.stride or 0)
+    words = windows.is_split_into_words
+    setting = engine.truncation(windows.limit, windows.side, windows.stride or 0, words=words)
     with setting as backend, rust_errors("a text cannot be encoded"):
-        encodings = backend.encode_batch(
-            mended, is_pretokenized=windows.is_split_into_words, add_special_tokens=windows.add_special_tokens
-        )
+        encodings = backend.encode_batch(mended, is_pretokenized=words, add_special_tokens=windows.add_special_tokens)
     if windows.stride is None:
         return encodings, list(range(len(encodings)))
     rows = [(number, each) for number, first in enumerate(encodings) for each in (first, *first.overflowing)]

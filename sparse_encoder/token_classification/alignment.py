@@ -90,7 +90,8 @@ def _numbers(labels: Sequence[int] | Sequence[str], names: Sequence[str] | None)
     if names is not None and len(known) < len(names):
         raise ValueError(f"label_names must have each name once, got {list(names)!r:.200}")
     numbers = []
-    for word, label in enumerate(labels):
+    values: Iterable[Any] = labels  # Any: whatever has __index__
+    for word, label in enumerate(values):
         if isinstance(label, str):
             if label not in known:
                 raise ValueError(f"word {word}: unknown label {label!r}; choose from {list(known) or 'label_names'}")

@@ -31,6 +31,7 @@ from sparse_encoder.backbone import MaskedLanguageModel
 from sparse_encoder.backbone.adapters import LoraConfig
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.checkpoint import LoadError, read_json_object, read_safetensors, read_tensors
+from sparse_encoder.modules import SpladePooling, Transformer
 from sparse_encoder.modules.module_types import MODULE_TYPES
 from sparse_encoder.tokenizer import Tokenizer
 
@@ -88,7 +89,9 @@ def reach(value: Json, way: list[str | int]) -> Json:
 
 def odd() -> st.SearchStrategy[Json]:
     """Draw something that should not be there."""
-    return st.sampled_from(ODD) | st.integers(-5, 300) | st.floats(allow_nan=True) | st.text(max_size=5)
+    return (
+        st.sampled_from(ODD).map(copy.deepcopy) | st.integers(-5, 300) | st.floats(allow_nan=True) | st.text(max_size=5)
+    )
 
 
 def spelled(data: DataObject, value: Json) -> bytes:
@@ -286,8 +289,9 @@ class Modules(Target):
         if settings.get("model_type") == "SparseEncoder":
             assert [type(each) for each in model] == [MODULE_TYPES[entry["type"]] for entry in listed]
             assert dict(model.prompts).items() >= (settings.get("prompts") or {}).items()
-        row = model.encode(["rain on stone"], convert_to_tensor=True).to_dense()
-        assert bool(torch.isfinite(row).all())
+        if [type(each) for each in model] == [Transformer, SpladePooling]:  # in another order they may not fit
+            row = model.encode(["rain on stone"], convert_to_tensor=True).to_dense()
+            assert bool(torch.isfinite(row).all())
 
 
 class Tokenizers(Target):

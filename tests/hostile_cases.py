@@ -520,6 +520,7 @@ CASES = [
             ("ten thousand", lambda found: found.extend([found[1]] * 5_000), "1 to 64"),
             ("none", lambda found: found.clear(), "1 to 64"),
             ("no text", lambda found: found.pop(0), "numbered"),
+            ("no pooling", lambda found: found.pop(1), "must have a Pooling"),
             ("two texts", lambda found: found.append({**found[0], "idx": 2}), "must be the first"),
             ("a text for a module", lambda found: found.append("evil"), "must be an object"),
             ("a key too many", lambda found: found[1].update(evil=1), "unknown keys"),

@@ -54,7 +54,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_row_has_a_case() -> None:
-    assert {row for case in CASES for row in case.rows} >= set(range(1, 36)) - {18}
+    rows = {row for case in CASES for row in case.rows}
+    others = re.findall(r"def test_row_(\d+)_", Path(__file__).with_name("test_hostile_places.py").read_text())
+    assert rows | set(map(int, others)) >= set(range(1, 41))
 
 
 def test_the_watch_sees_and_good_folders_open(outcome: dict[str, Any]) -> None:

@@ -12,8 +12,11 @@ from torch import nn
 from sparse_encoder.checkpoint import ConfigError, read_json, resolve_inside, write_json
 from sparse_encoder.modules.base import InputModule, LoadSettings, Module
 from sparse_encoder.modules.module_types import folder_class_name, module_class, type_name
+from sparse_encoder.modules.pooling import Pooling
 from sparse_encoder.modules.router import Router
 from sparse_encoder.modules.sparse_static_embedding import SparseStaticEmbedding
+from sparse_encoder.modules.splade_pooling import SpladePooling
+from sparse_encoder.modules.transformer import Transformer
 from sparse_encoder.modules.vocabulary import follow_vocabulary
 
 logger = logging.getLogger(__name__)
@@ -115,6 +118,9 @@ def _read_entries(folder: Path) -> list[_Entry]:
             raise ConfigError(f"the first module must read texts, a {entry.kind.__name__} does not", path=path)
         if index > 0 and reads_texts and not issubclass(entry.kind, (SparseStaticEmbedding, Router)):
             raise ConfigError(f"a {entry.kind.__name__} must be the first module, it is number {index}", path=path)
+    pools = any(issubclass(entry.kind, (Pooling, SpladePooling)) for entry in entries)
+    if issubclass(entries[0].kind, Transformer) and not pools:
+        raise ConfigError("a model that begins with a Transformer must have a Pooling or a SpladePooling", path=path)
     return entries
 
 

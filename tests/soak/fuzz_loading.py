@@ -3,8 +3,8 @@
 Every change must be refused by a typed error, or read as what the files say. What fails is shown as hypothesis shrinks
 it, and the exit status is 1:
 
-    OMP_NUM_THREADS=1 python tests/soak/fuzz_loading.py --minutes 60
-    OMP_NUM_THREADS=1 python tests/soak/fuzz_loading.py --cases 100000 --only Headers --seed 7
+    PYTHONPATH=.:tests python tests/soak/fuzz_loading.py --minutes 60
+    PYTHONPATH=.:tests python tests/soak/fuzz_loading.py --cases 100000 --only Headers --seed 7
 """
 
 from __future__ import annotations
@@ -19,15 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import fuzz_helpers
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 from tqdm import tqdm
-
-TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(TESTS), str(TESTS.parent)]
-
-import fuzz_helpers
 
 ROUND = 200
 """Cases of one kind before the next has its turn."""

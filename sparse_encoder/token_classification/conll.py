@@ -13,6 +13,7 @@ from sparse_encoder.token_classification.label_names import sorted_names
 if TYPE_CHECKING:
     from datasets import Dataset
 
+BYTE_ORDER_MARK = "\ufeff"
 DOCUMENT_MARK = "-DOCSTART-"
 TOKENS = "tokens"
 _COLUMNS = {
@@ -54,7 +55,7 @@ def load_conll(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it has no sentence, a line has other columns than the first, or a label is not in its names; it
-            names the line.
+            names the line. Or ``label_names`` has a column that is not read, or no names for one.
     """
     from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
@@ -63,13 +64,14 @@ def load_conll(
         raise ValueError(f"{path} has no sentence")
     width = len(sentences[0][0][1])
     places = _places(columns, width, path)
+    given = _checked_names(label_names or {}, places)
     rows: dict[str, list[Any]] = {"id": [str(number) for number in range(len(sentences))]}
     features: dict[str, Any] = {"id": Value("string")}
     for name, place in places.items():
         rows[name] = [[cells[place] for _, cells in sentence] for sentence in sentences]
         features[name] = Sequence(Value("string"))
         if name != TOKENS:
-            names = list((label_names or {}).get(name) or sorted_names(tag for tags in rows[name] for tag in tags))
+            names = list(given.get(name) or sorted_names(tag for tags in rows[name] for tag in tags))
             rows[name] = _numbered(sentences, place, names, path)
             features[name] = Sequence(ClassLabel(names=names))
     return Dataset.from_dict(rows, features=Features(features))
@@ -119,6 +121,16 @@ def _places(columns: Mapping[str, int] | None, width: int, path: str | os.PathLi
     return dict(columns)
 
 
+def _checked_names(names: Mapping[str, Sequence[str]], places: Mapping[str, int]) -> Mapping[str, Sequence[str]]:
+    columns = sorted(set(places) - {TOKENS})
+    for column, own in names.items():
+        if column not in columns:
+            raise ValueError(f"label_names has no column of labels {column!r}; choose from {columns}")
+        if isinstance(own, str) or not own or len(set(own)) < len(own):
+            raise ValueError(f"label_names[{column!r}] must be a list of names, each once, got {own!r:.80}")
+    return names
+
+
 def _numbered(
     sentences: list[list[_Line]], place: int, names: Sequence[str], path: str | os.PathLike[str]
 ) -> list[list[int]]:
@@ -138,20 +150,36 @@ def write_conll(path: str | os.PathLike[str], *columns: Iterable[Sequence[str]],
     Args:
         path: The file; it appears whole or not at all.
         columns: The words of each sentence, then labels of each, as many.
-        separator: Between columns.
+        separator: Between columns. With a tab or a sign words may have blanks in them, and :func:`load_conll` needs to
+            be told of it too.
 
     Raises:
-        ValueError: If columns differ in length, or a word is empty or has the separator or a line end in it; it names
-            the sentence.
+        ValueError: If columns differ in length, or a word is empty, has the separator or a line end in it, or is
+            ``-DOCSTART-``; it names the sentence.
     """
+    if not separator or "\n" in separator or "\r" in separator:
+        raise ValueError(f"separator must be a text within a line, got {separator!r}")
     lines: list[str] = []
     for number, sentence in enumerate(zip(*columns, strict=True)):
         if len(set(map(len, sentence))) > 1:
             raise ValueError(f"sentence {number}: columns must be of one length, got {list(map(len, sentence))}")
         for cells in zip(*sentence, strict=True):
-            broken = next((cell for cell in cells if not cell or separator in cell or cell.split() != [cell]), None)
+            broken = next((cell for cell in cells if not _fits(cell, separator)), None)
             if broken is not None:
-                raise ValueError(f"sentence {number}: a cell may not be empty or have blanks in it, got {broken!r}")
+                raise ValueError(
+                    f"sentence {number}: a cell may not be empty or have blanks in it, got {broken!r}; words with "
+                    "blanks need separator='\\t'"
+                )
+            if cells[0] == DOCUMENT_MARK:
+                raise ValueError(f"sentence {number}: a word may not be {DOCUMENT_MARK!r}, the mark of a document")
             lines.append(separator.join(cells))
         lines.append("")
-    write_text(Path(path), "\n".join(lines) + ("\n" if lines else ""))
+    mark = BYTE_ORDER_MARK if lines and lines[0].startswith(BYTE_ORDER_MARK) else ""  # readers take one away
+    write_text(Path(path), mark + "\n".join(lines) + ("\n" if lines else ""))
+
+
+def _fits(cell: str, separator: str) -> bool:
+    """Return whether a cell is read as it is written."""
+    if separator.isspace() and separator != "\t":
+        return cell.split() == [cell]
+    return bool(cell.strip()) and separator not in cell and not {"\n", "\r"} & set(cell)

@@ -69,6 +69,31 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "separator"),
+    [(["\ufeffA", "b"], " "), (["New York", " a ", "x\x85"], "\t"), (["a b", "c\td"], "|"), (["a", "-DOCSTART-x"], " ")],
+)
+def test_awkward_words_come_back(tmp_path: Path, words: list[str], separator: str) -> None:
+    write_conll(tmp_path / "out", [words, ["."]], [["O"] * len(words), ["O"]], separator=separator)
+    assert load_conll(tmp_path / "out", separator=separator)["tokens"][:] == [words, ["."]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"ner": ["O"]}, r"no column of labels 'ner'; choose from \['ner_tags'\]"),
+        ({"tokens": ["a"]}, "no column of labels 'tokens'"),
+        ({"ner_tags": []}, r"label_names\['ner_tags'\] must be a list of names, each once, got \[\]"),
+        ({"ner_tags": ["O", "O"]}, "each once"),
+        ({"ner_tags": "O"}, "must be a list of names"),
+    ],
+)
+def test_names_that_fit_no_column_are_refused(tmp_path: Path, names: dict[str, list[str]], message: str) -> None:
+    (tmp_path / "file").write_text("a O\n")
+    with pytest.raises(ValueError, match=message):
+        load_conll(tmp_path / "file", label_names=names)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("\n\n-DOCSTART- O\n", "has no sentence"),
@@ -102,7 +127,8 @@ def test_other_encodings_and_columns_are_refused(tmp_path: Path) -> None:
     ("columns", "message"),
     [
         (([["a"]], [["O", "O"]]), "sentence 0: columns must be of one length"),
-        (([["a b"]], [["O"]]), "blanks in it, got 'a b'"),
+        (([["a b"]], [["O"]]), "blanks in it, got 'a b'; words with blanks need separator"),
+        (([["a"], ["-DOCSTART-"]], [["O"], ["O"]]), "sentence 1: a word may not be '-DOCSTART-'"),
     ],
 )
 def test_what_could_not_be_read_is_not_written(
@@ -111,6 +137,48 @@ def test_what_could_not_be_read_is_not_written(
     with pytest.raises(ValueError, match=message):
         write_conll(tmp_path / "out", *columns)
     assert not (tmp_path / "out").exists()
+
+
+def test_cells_must_fit_their_separator(tmp_path: Path) -> None:
+    for cell, separator in (("a\tb", "\t"), ("a\nb", "\t"), (" ", "\t"), ("a|b", "|")):
+        with pytest.raises(ValueError, match="sentence 0: a cell may not"):
+            write_conll(tmp_path / "out", [[cell]], [["O"]], separator=separator)
+    for separator in ("", "\n"):
+        with pytest.raises(ValueError, match="separator must be"):
+            write_conll(tmp_path / "out", [["a"]], [["O"]], separator=separator)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("สวัสดี ครับ", ["สวัสดี", "ครับ"]),
+        ("שָׁלוֹם, مُحَمَّد", ["שָׁלוֹם", ",", "مُحَمَّد"]),
+        ("Zoe\u0301s x", ["Zoe\u0301s", "x"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("a_b c-d", ["a", "_", "b", "c", "-", "d"]),
+        ("\u2615\ufe0fx", ["\u2615\ufe0f", "x"]),
+    ],
+)
+def test_marks_of_all_scripts_stay_with_their_letters(text: str, words: list[str]) -> None:
+    assert [text[begin:end] for begin, end in words_of(text)] == words
+
+
+def test_many_spans_take_as_many_steps() -> None:
+    reads: list[int] = []
+
+    class Counted(Span):
+        def __getattribute__(self, name: str) -> object:
+            if name in ("start", "end"):
+                reads.append(1)
+            return super().__getattribute__(name)
+
+    def read_for(number: int) -> int:
+        reads.clear()
+        tags_of_spans("word " * 2 * number, [Counted(10 * each, 10 * each + 4, "X") for each in range(number)])
+        return len(reads)
+
+    assert read_for(400) <= 4.1 * read_for(100)
 
 
 def test_spans_become_words_with_tags() -> None:
@@ -164,3 +232,12 @@ def test_bad_spans_are_named_by_line(tmp_path: Path, line: str, message: str) ->
     file.write_text(line)
     with pytest.raises(ValueError, match=message):
         load_spans(file, label_names=["O", "B-A", "I-A"])
+
+
+def test_spans_in_other_encodings(tmp_path: Path) -> None:
+    (tmp_path / "spans").write_bytes('{"text": "Zoë", "spans": [[0, 3, "PER"]]}\n'.encode("latin-1"))
+    with pytest.raises(ValueError, match="is not utf-8-sig.*pass its encoding"):
+        load_spans(tmp_path / "spans")
+    assert load_spans(tmp_path / "spans", encoding="latin-1")["tokens"][:] == [["Zoë"]]
+    with pytest.raises(ValueError, match="label_names must have a name"):
+        load_spans(tmp_path / "spans", encoding="latin-1", label_names=[])

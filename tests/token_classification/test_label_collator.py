@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -63,8 +64,45 @@ def test_rows_must_have_a_label_for_each_token() -> None:
 
 
 @pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ([rows(None)[0], rows()[1]], "row 0 must have a label for each of its 12 tokens, got none"),
+        ([{"input_ids": [1, 2], "label": 3}], "row 0 must have a label for each of its 2 tokens, got 3"),
+        ([{"input_ids": [1], "labels": ["B-PER"]}], "row 0 must have numbers for labels, got"),
+        ([{"labels": [0, 0]}], r"row 0 must have a list of input_ids, got the columns \['labels'\]"),
+        ([{"input_ids": [1, 2], "ner_tags": [1, 2], "tokens": ["a", "b"], "labels": [0, 0]}], "remove_columns="),
+        ([], "at least one row"),
+    ],
+)
+def test_bad_rows_are_named(features: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataCollatorForTokenClassification(tokenizer())(features)
+
+
+def test_what_goes_with_tokens_is_padded_with_them() -> None:
+    given = [
+        {"input_ids": [5, 6], "position_ids": [0, 1], "chain_mask": [0, 1], "id": "a", "label": None},
+        {"input_ids": [7], "position_ids": [0], "chain_mask": [1], "id": "b", "label": None},
+    ]
+    batch = DataCollatorForTokenClassification(tokenizer())(given)
+    assert batch["chain_mask"].tolist() == [[0, 1], [1, 0]]
+    assert batch["position_ids"].tolist() == [[0, 1], [0, 0]]
+    assert "id" not in batch and "labels" not in batch
+
+
+def test_a_tokenizer_must_have_padding() -> None:
+    unpadded = tokenizer()
+    unpadded.config = replace(unpadded.config, special_tokens={"unk_token": "[UNK]"})
+    for given in (unpadded, None):
+        with pytest.raises(ValueError, match="must have a padding token"):
+            DataCollatorForTokenClassification(given)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"pad_to_multiple_of": -3}, "pad_to_multiple_of must be at least 1, or None, got -3"),
+        ({"pad_to_multiple_of": 0}, "got 0"),
         ({"padding": False}, "padding must be"),
         ({"return_tensors": "tf"}, "unknown"),
         ({"padding": "max_length"}, "needs"),

@@ -39,6 +39,7 @@ ROOMS = {
         "tokenizer_publishing",
         "tokenizer_vocabulary",
         "tokenizer_windows",
+        "tokenizer_words",
     },
     "embeddings": {"csr", "embeddings", "embeddings_torch", "embeddings_vocabulary"},
     "model": {

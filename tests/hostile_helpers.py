@@ -23,6 +23,7 @@ from search_helpers import random_rows
 from torch import Tensor
 
 from sparse_encoder import SparseEncoder
+from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.search import SparseIndex
 from sparse_encoder.token_classification import TokenClassificationModel
@@ -63,6 +64,9 @@ def make_good(root: Path) -> None:
     TokenClassificationModel.from_config(config).save_pretrained(root / "tagger")
     write_tokenizer(root / "tagger")
     SparseIndex.build(random_rows(6, 9, seed=1)).save(root / "index")
+    model = MaskedLanguageModel.from_pretrained(root / "sparse")
+    model.add_adapter(LoraConfig(r=3, init_lora_weights=False))
+    model.save_adapter(root / "adapter")
     (root / "embeddings").mkdir()
     SparseEmbeddings.from_scipy(random_rows(4, 9, seed=2)).save(root / "embeddings" / "rows.safetensors")
 
@@ -77,6 +81,7 @@ GOOD = {
     "index": "index",
     "embeddings": "embeddings",
     "checkpoint": "checkpoint",
+    "adapter": "adapter",
 }
 """Which good folder a harm is done to."""
 

@@ -132,12 +132,22 @@ def checkpoint(folder: Path) -> Numbers:
     return [state.global_step, repr(progress), round(total, 4)]
 
 
+def adapter(folder: Path) -> Numbers:
+    try:
+        BASE.load_adapter(folder)
+        return logits(BASE)
+    finally:
+        if BASE.has_adapters:
+            BASE.delete_adapter("default")
+
+
 ENTRIES: dict[str, Callable[[Path], Numbers]] = {
     each.__name__: each
-    for each in (encoder, masked, masked_safe, sharded, tokenizer, tagger, index, embeddings, checkpoint)
+    for each in (encoder, masked, masked_safe, sharded, tokenizer, tagger, index, embeddings, checkpoint, adapter)
 }
 CONFIG: dict[str, Any] = {}
 LEARNER: SparseEncoder
+BASE: MaskedLanguageModel
 
 
 def peak_bytes() -> int:
@@ -185,12 +195,13 @@ def is_typed(reason: BaseException, folder: Path) -> bool:
 
 
 def main(root: Path) -> None:
-    global LEARNER  # noqa: PLW0603 - the model a checkpoint is loaded into
+    global LEARNER, BASE  # noqa: PLW0603 - the models that checkpoints and adapters are loaded into
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
     CONFIG.update(json.loads((root / "sparse" / "config.json").read_text()))
     cases = json.loads((root / "cases.json").read_text())
     LEARNER = SparseEncoder(str(root / "sparse"), device="cpu")
+    BASE = MaskedLanguageModel.from_pretrained(root / "sparse")
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, stop)
     watch = Watch(root)

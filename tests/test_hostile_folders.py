@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from checkpoints_helpers import small_run
+from hostile_adapters import ADAPTER_CASES
 from hostile_cases import CASES as FILE_CASES
 from hostile_helpers import GOOD, MODELS, Case, as_pickle, file, make_good, only_pickle, packed, spoil
 from hostile_tokenizers import TOKENIZER_CASES
 
 from sparse_encoder import SparseEncoder
 
-CASES = [*FILE_CASES, *TOKENIZER_CASES]
+CASES = [*FILE_CASES, *TOKENIZER_CASES, *ADAPTER_CASES]
 ALL = [(case, entry) for case in CASES for entry in case.entries]
 MAX_BYTES = 100_000_000
 

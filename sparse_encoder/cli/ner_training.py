@@ -62,13 +62,16 @@ def train(options: argparse.Namespace) -> None:
         entity_scores([], [])  # that seqeval is missing is known before the work
     folder = fetch_model_folder(options.model)
     tokenizer = Tokenizer.from_pretrained(folder, max_length=options.max_length)
-    model = TokenClassificationModel.from_pretrained(folder, id2label=names, use_crf=options.crf or None)
+    labelling = "all" if options.label_all_tokens else "first"
+    model = TokenClassificationModel.from_pretrained(
+        folder, id2label=names, use_crf=options.crf or None, crf_links=labelling
+    )
     tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.max_tokens)
     prepare = partial(
         tokenize_and_align_labels,
         tokenizer=tokenizer,
         label_names=names,
-        strategy="all" if options.label_all_tokens else "first",
+        strategy=labelling,
         stride=max(0, (tokenizer.model_max_length - tokenizer.num_special_tokens()) // OVERLAP),
     )
     metric = "f1" if entities else "accuracy"

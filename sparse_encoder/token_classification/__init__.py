@@ -6,6 +6,7 @@ from sparse_encoder.backbone.label_maps import label_maps
 from sparse_encoder.token_classification.alignment import align_labels_with_tokens, tokenize_and_align_labels
 from sparse_encoder.token_classification.collator import DataCollatorForTokenClassification
 from sparse_encoder.token_classification.conll import load_conll, write_conll
+from sparse_encoder.token_classification.factory import pipeline
 from sparse_encoder.token_classification.label_names import get_label_names
 from sparse_encoder.token_classification.metrics import (
     EntityMetrics,
@@ -15,8 +16,8 @@ from sparse_encoder.token_classification.metrics import (
     word_accuracy,
 )
 from sparse_encoder.token_classification.model import TokenClassificationModel, TokenClassifierOutput
-from sparse_encoder.token_classification.pipeline import TokenClassificationPipeline
 from sparse_encoder.token_classification.spans import Span, load_spans, tags_of_spans
+from sparse_encoder.token_classification.tagging_pipeline import TokenClassificationPipeline
 from sparse_encoder.token_classification.tags import (
     Entity,
     check_tags,
@@ -46,6 +47,7 @@ __all__ = [
     "labels_of_words",
     "load_conll",
     "load_spans",
+    "pipeline",
     "tags_of_spans",
     "tokenize_and_align_labels",
     "word_accuracy",

@@ -19,6 +19,8 @@ from sparse_encoder.token_classification.tags import OUTSIDE
 
 AggregationStrategy = Literal["none", "simple", "first", "average", "max"]
 STRATEGIES: tuple[AggregationStrategy, ...] = get_args(AggregationStrategy)
+JOINER = "\u200d"
+TONES = frozenset(map(chr, range(0x1F3FB, 0x1F400)))
 Scores = NDArray[np.float32]
 Found = dict[str, Any]
 """An entity or token: ``entity`` or ``entity_group``, ``score``, ``word``, ``start``, ``end``, and ``index``."""
@@ -39,6 +41,10 @@ class Piece:
     """Its place among the tokens, special ones counted."""
     goes_on: bool
     """Whether it belongs to the word of the piece before."""
+    lead: tuple[str, ...] = ()
+    """Tokens of blanks between the piece before and this one."""
+    is_link: bool = True
+    """Whether its scores say something; a piece whose scores do not is labelled as the one before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +76,7 @@ class _Word:
 
     label: str
     score: np.float32
+    pieces: Sequence[Piece]
     text: str
     start: int
     end: int
@@ -96,9 +103,9 @@ def aggregate(
         one for each group: ``entity_group``, ``score``, ``word``, ``start``, ``end``. Scores are floats.
     """
     if how.strategy in ("none", "simple"):
-        words = [_chosen(piece, piece.scores, piece.token, names) for piece in pieces]
+        words = _tokens(pieces, names)
     else:
-        words = [_word(group, how.strategy, names, join) for group in _grouped(pieces)]
+        words = [_word(group, how, names, join) for group in _grouped(pieces)]
     if how.strategy == "none":
         found = [_token(word) for word in words]
         return [each for each in found if _kept(each, "entity", how)]
@@ -110,10 +117,22 @@ def _kept(found: Found, key: str, how: Aggregation) -> bool:
     return found[key] not in how.ignore_labels and bool(found["score"] >= how.threshold)
 
 
-def _chosen(piece: Piece, scores: Scores, text: str, names: Sequence[str]) -> _Word:
+def _tokens(pieces: Sequence[Piece], names: Sequence[str]) -> list[_Word]:
+    """Give each piece its likeliest label; one that is no link goes on with what is before it."""
+    words: list[_Word] = []
+    for piece in pieces:
+        word = _chosen([piece], piece.scores, piece.token, names)
+        if words and not piece.is_link:
+            begins, kind = _tag(words[-1].label)
+            word = replace(word, label=f"I-{kind}" if begins else words[-1].label, score=words[-1].score)
+        words.append(word)
+    return words
+
+
+def _chosen(group: Sequence[Piece], scores: Scores, text: str, names: Sequence[str]) -> _Word:
     """Give the likeliest label."""
     best = int(scores.argmax())
-    return _Word(names[best], scores[best], text, piece.start, piece.end, piece.index)
+    return _Word(names[best], scores[best], group, text, group[0].start, group[-1].end, group[0].index)
 
 
 def _grouped(pieces: Sequence[Piece]) -> list[list[Piece]]:
@@ -127,15 +146,17 @@ def _grouped(pieces: Sequence[Piece]) -> list[list[Piece]]:
     return groups
 
 
-def _word(group: Sequence[Piece], strategy: str, names: Sequence[str], join: Callable[[Sequence[str]], str]) -> _Word:
+def _word(
+    group: Sequence[Piece], how: Aggregation, names: Sequence[str], join: Callable[[Sequence[str]], str]
+) -> _Word:
     """Give one label to the pieces of a word."""
-    scores = group[0].scores
-    if strategy == "max":
-        scores = max(group, key=lambda piece: piece.scores.max()).scores
-    elif strategy == "average":
-        scores = np.mean([piece.scores for piece in group], axis=0, dtype=np.float32)
-    word = _chosen(group[0], scores, join([piece.token for piece in group]), names)
-    return replace(word, end=group[-1].end)
+    judges = [piece.scores for piece in group if piece.is_link] or [piece.scores for piece in group]
+    scores = judges[0]
+    if len(judges) > 1 and how.strategy == "max":
+        scores = max(judges, key=np.max)
+    elif len(judges) > 1 and how.strategy == "average":
+        scores = np.mean(judges, axis=0, dtype=np.float32)
+    return _chosen(group, scores, join([piece.token for piece in group]) if how.legacy_subword else "", names)
 
 
 def _adjacent(words: Sequence[_Word]) -> list[list[_Word]]:
@@ -157,13 +178,20 @@ def _tag(label: str) -> tuple[bool, str]:
 
 def _group(group: Sequence[_Word], how: Aggregation, join: Callable[[Sequence[str]], str]) -> Found:
     first = group[0].label
+    score = group[0].score if len(group) == 1 else np.mean([word.score for word in group])
     return {
         "entity_group": first.split("-", 1)[-1] if how.legacy_subword else _tag(first)[1],
-        "score": float(np.mean([word.score for word in group])),
-        "word": join([word.text for word in group]),
+        "score": float(score),
+        "word": join([word.text for word in group] if how.legacy_subword else _told(group)),
         "start": group[0].start,
         "end": group[-1].end,
     }
+
+
+def _told(group: Sequence[_Word]) -> list[str]:
+    """Return all tokens of a group, those of the blanks inside too: a text is decoded once, and whole."""
+    tokens = [token for word in group for piece in word.pieces for token in (*piece.lead, piece.token)]
+    return tokens[len(group[0].pieces[0].lead) :]
 
 
 def _token(word: _Word) -> Found:
@@ -191,16 +219,28 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     """Move the borders of a token to where its letters begin, and behind the marks on its last one.
 
+    Marks are all of Unicode's category M, as the vowels of Devanagari and Thai, and what continues an emoji: its tone,
+    and symbols behind a joiner (U+200D).
+
     Args:
         text: The text.
         start: First character by the tokenizer, which may be a blank.
-        end: Behind the last one by the tokenizer, which may leave out combining marks.
+        end: Behind the last one by the tokenizer, which may leave out marks.
     """
     while start < end and text[start].isspace():
         start += 1
-    while 0 < end < len(text) and start < end and unicodedata.combining(text[end]):
+    if start == end or (end < len(text) and text[end].isascii()):
+        return start, end
+    while 0 < end < len(text) and _goes_on(text[end], text[end - 1]):
         end += 1
     return start, end
+
+
+def _goes_on(character: str, before: str) -> bool:
+    """Return whether a character belongs to the one before it."""
+    if character == JOINER or character in TONES:
+        return True
+    return unicodedata.category(character)[0] in ("MS" if before == JOINER else "M")
 
 
 def merge_overlapping(found: Sequence[Found]) -> list[Found]:

@@ -28,7 +28,9 @@ def chains_of(scores: Tensor, mask: Tensor) -> Chains:
     """
     mask = mask.bool()
     lengths = mask.sum(dim=1)
-    size = max(1, int(lengths.max())) if mask.numel() else 1
+    size = max(1, mask.shape[1])
+    if mask.device.type == "cpu" and mask.numel():  # an accelerator would have to wait for the number
+        size = max(1, int(lengths.max()))
     places = torch.argsort((~mask).to(torch.int8), dim=1, stable=True)[:, :size]  # (B, S): links first
     return Chains(scores.gather(1, places[..., None].expand(-1, -1, scores.shape[-1])).float(), lengths, places)
 
@@ -108,20 +110,20 @@ class LinearChain(nn.Module):
         """
         chains = chains_of(scores, mask)
         best = self.start.float() + chains.scores[:, 0]
-        origins = []
+        origins: list[Tensor] = []
         linked = self._linked(chains)
         for place in range(1, chains.scores.shape[1]):
             values, origin = (best[:, :, None] + self.transitions.float()).max(dim=1)  # from any to each
             best = torch.where(linked[:, place, None], values + chains.scores[:, place], best)
-            origins.append(origin.tolist())
-        last = (best + self.end.float()).argmax(dim=-1).tolist()
-        paths = []
-        for row, length in enumerate(chains.lengths.tolist()):
-            path = [last[row]] if length else []
-            for place in range(length - 1, 0, -1):
-                path.append(origins[place - 1][row][path[-1]])
-            paths.append(path[::-1])
-        return paths
+            origins.append(origin)
+        label = (best + self.end.float()).argmax(dim=-1)  # (B,): of the last link
+        path = [label]
+        for place in range(len(origins), 0, -1):
+            before = origins[place - 1].gather(1, label[:, None]).squeeze(1)
+            label = torch.where(linked[:, place], before, label)
+            path.append(label)
+        found = torch.stack(path[::-1], dim=1).tolist()
+        return [row[:length] for row, length in zip(found, chains.lengths.tolist(), strict=True)]
 
     def _linked(self, chains: Chains) -> Tensor:
         """Return which places of the chains are links, (B, S)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +16,27 @@ from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS
 from sparse_encoder.backbone.label_maps import label_maps
 from sparse_encoder.checkpoint import ConfigError
-from sparse_encoder.token_classification.alignment import IGNORED
+from sparse_encoder.token_classification.alignment import IGNORED, Strategy
 from sparse_encoder.token_classification.linear_chain import LinearChain
+from sparse_encoder.token_classification.tagger_config import TaggerConfig
 
 USE_CRF = "use_crf"
 """Key of ``config.json`` for models with a linear chain; other libraries load them without it."""
+CRF_LINKS = "crf_links"
+"""Key of ``config.json`` for which tokens the linear chain goes through."""
 _CHAIN_ROWS = tuple((f"crf.{name}", f"head.crf.{name}") for name in ("start", "transitions", "end"))
 
 
 class TokenClassifierOutput(dict[str, Tensor]):
-    """What a call returns: ``logits`` and, with labels, ``loss``; by key or by attribute."""
+    """What a call returns: ``logits`` and, with labels, before it ``loss``; by key, by attribute or by place."""
+
+    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401 - a value by its key, or by its place, or several by a slice
+        """Return the value of a key or place."""
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Tensor, ...]:
+        """Return the values: the loss if there is one, and the logits."""
+        return tuple(self.values())
 
     def __getattr__(self, name: str) -> Tensor | None:
         """Return the value of a key; no loss is None."""
@@ -84,10 +95,14 @@ class TokenClassificationModel(PretrainedModel):
         num_labels: How many, if they have no names.
         class_weights: What the loss of each label is multiplied with; not saved.
         use_crf: Whether there is a linear chain; None: what ``hf_config`` says, else there is none.
+        crf_links: Which tokens of a text the chain learns and judges, as its training data is labelled: ``"first"`` for
+            the first token of each word, ``"all"`` for all but special ones; None: what ``hf_config`` says, else
+            ``"all"``. A pipeline uses the chain accordingly.
 
     Raises:
-        ConfigError: If the labels of ``hf_config`` contradict each other.
-        ValueError: If the given labels do, or there is not a positive weight for each.
+        ConfigError: If the labels of ``hf_config`` contradict each other, or its ``crf_links`` is unknown.
+        ValueError: If the given labels do, there is not a positive weight for each, there are weights and a chain, or
+            ``crf_links`` is unknown.
     """
 
     has_head = True
@@ -104,16 +119,22 @@ class TokenClassificationModel(PretrainedModel):
         num_labels: int | None = None,
         class_weights: Sequence[float] | Tensor | None = None,
         use_crf: bool | None = None,
+        crf_links: str | None = None,
     ) -> None:
         super().__init__(config, hf_config, attn_implementation=attn_implementation)
         given = any(value is not None for value in (id2label, label2id, num_labels))
         self.id2label, self.label2id = (
-            label_maps(id2label, label2id, num_labels) if given else _labels_of(self.hf_config)
+            label_maps(id2label, label2id, num_labels=num_labels) if given else _labels_of(self.hf_config)
         )
+        self.config = TaggerConfig.of(config, self.id2label, self.label2id)
         names = {str(number): name for number, name in self.id2label.items()}
         chain = bool(self.hf_config.get(USE_CRF, False)) if use_crf is None else use_crf
-        self.hf_config = {key: value for key, value in self.hf_config.items() if key not in ("num_labels", USE_CRF)}
-        self.hf_config |= {"id2label": names, "label2id": self.label2id} | ({USE_CRF: True} if chain else {})
+        self.crf_links = _links(self.hf_config, crf_links)
+        replaced = ("num_labels", USE_CRF, CRF_LINKS)
+        self.hf_config = {key: value for key, value in self.hf_config.items() if key not in replaced}
+        self.hf_config |= {"id2label": names, "label2id": self.label2id}
+        if chain:
+            self.hf_config |= {USE_CRF: True, CRF_LINKS: self.crf_links}
         self.head = TokenClassificationHead(
             config,
             self.num_labels,
@@ -124,6 +145,8 @@ class TokenClassificationModel(PretrainedModel):
         weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32, device="cpu")
         if weights is not None and (weights.shape != (self.num_labels,) or not bool((weights > 0).all())):
             raise ValueError(f"class_weights must be {self.num_labels} positive numbers, got {class_weights!r:.200}")
+        if weights is not None and chain:
+            raise ValueError("class_weights do not go with use_crf: a chain judges sequences, not single labels")
         self.class_weights = weights
 
     @classmethod
@@ -135,6 +158,14 @@ class TokenClassificationModel(PretrainedModel):
     def architecture(self) -> str:
         """What transformers calls this model."""
         return self.family.tagger_architecture
+
+    @property
+    def unsmoothed(self) -> str | None:
+        """What keeps a trainer from smoothing the labels of the loss: the part of it that would be lost; None if none.
+
+        ``label_smoothing_factor`` replaces the loss of a model by a smoothed one of its logits.
+        """
+        return "use_crf" if self.head.crf is not None else None if self.class_weights is None else "class_weights"
 
     @property
     def num_labels(self) -> int:
@@ -150,6 +181,7 @@ class TokenClassificationModel(PretrainedModel):
         share: bool = True,
         class_weights: Sequence[float] | Tensor | None = None,
         use_crf: bool = False,
+        crf_links: str | None = None,
     ) -> TokenClassificationModel:
         """Put a new classifier on the backbone of another model.
 
@@ -160,10 +192,27 @@ class TokenClassificationModel(PretrainedModel):
                 copies it.
             class_weights: As in the constructor.
             use_crf: As in the constructor.
+            crf_links: As in the constructor.
+
+        Raises:
+            TypeError: If ``other`` is no model of the library.
+            ValueError: If labels or weights are not as the constructor wants them.
         """
+        if not isinstance(other, PretrainedModel):
+            raise TypeError(
+                "other must be a model of the library, as encoder[0].auto_model of a sparse encoder, "
+                f"got {type(other).__name__}"
+            )
         hf_config = {key: value for key, value in other.hf_config.items() if key != "architectures"}
         with torch.device("meta"):
-            model = cls(other.config, hf_config, id2label=id2label, class_weights=class_weights, use_crf=use_crf)
+            model = cls(
+                other.config,
+                hf_config,
+                id2label=id2label,
+                class_weights=class_weights,
+                use_crf=use_crf,
+                crf_links=crf_links,
+            )
         model.head = model.head.to_empty(device=other.device).to(other.dtype)
         if share:
             model.backbone = other.backbone
@@ -223,17 +272,25 @@ class TokenClassificationModel(PretrainedModel):
         output["logits"] = scores
         return output
 
-    def decode(self, input_ids: Tensor, attention_mask: Tensor, chain_mask: Tensor | None = None) -> list[list[int]]:
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        chain_mask: Tensor | None = None,
+        *,
+        token_type_ids: Tensor | None = None,
+    ) -> list[list[int]]:
         """Return the likeliest labels of the tokens: as a sequence with a linear chain, else each alone.
 
         Args:
             input_ids: Token ids, (B, T).
             attention_mask: 1 for a token, 0 for padding, (B, T).
             chain_mask: Tokens that are labelled, (B, T); None: all that are no padding.
+            token_type_ids: As :meth:`Transformer.forward`.
         """
         links = (attention_mask if chain_mask is None else chain_mask).bool()
         with torch.no_grad():
-            scores: Tensor = self.head(self.backbone(input_ids, attention_mask))
+            scores: Tensor = self.head(self.backbone(input_ids, attention_mask, token_type_ids))
         if self.head.crf is not None:
             return self.head.crf.decode(scores, links)
         best = scores.argmax(dim=-1)
@@ -288,9 +345,19 @@ def _labels_of(hf_config: Mapping[str, Any]) -> tuple[dict[int, str], dict[str, 
     """Read the labels of a configuration; two without names if it says nothing."""
     names, numbers, count = (hf_config.get(key) for key in ("id2label", "label2id", "num_labels"))
     try:
-        return label_maps(names, numbers, 2 if names is None and numbers is None and count is None else count)
+        missing = names is None and numbers is None and count is None
+        return label_maps(names, numbers, num_labels=2 if missing else count)
     except (ValueError, TypeError) as reason:
         raise ConfigError(str(reason), field="id2label") from reason
+
+
+def _links(hf_config: Mapping[str, Any], given: str | None) -> str:
+    """Return which tokens a linear chain goes through."""
+    value = hf_config.get(CRF_LINKS, "all") if given is None else given
+    if value in get_args(Strategy):
+        return str(value)
+    told = f"{CRF_LINKS} must be one of {sorted(get_args(Strategy))}, got {value!r:.80}"
+    raise ConfigError(told, field=CRF_LINKS) if given is None else ValueError(told)
 
 
 def _dropout(family: Family, config: TransformerConfig, hf_config: Mapping[str, Any]) -> float:

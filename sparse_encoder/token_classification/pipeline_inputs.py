@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from operator import index
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from sparse_encoder.token_batch import TokenBatch
 from sparse_encoder.token_classification.aggregation import Scores
 from sparse_encoder.token_classification.windows import Tokens, tokens_of
+from sparse_encoder.tokenizer_engine import well_formed
 
 Offsets = Sequence[Sequence[int]]
 """Begin and end of each token, special ones too."""
@@ -36,7 +42,7 @@ class Text:
                     f"offset_mapping must have a pair for each token, special ones too, at least {last}, "
                     f"got {len(self.offsets)}"
                 )
-            return [(int(begin), int(end)) for begin, end in self.offsets[tokens.first : last]]
+            return [(begin, end) for begin, end in self.offsets[tokens.first : last]]
         if self.word_starts is None:
             return tokens.offsets
         starts = [self.word_starts[word or 0] for word in tokens.word_ids]
@@ -47,15 +53,30 @@ def text_of(row: Any, *, delimiter: str | None, offsets: Offsets | None) -> Text
     """Bring one input into its form.
 
     Args:
-        row: A text, or with a delimiter a list of words.
+        row: A text, or with a delimiter a list of words; as :func:`mended`.
         delimiter: Between words; None for a text.
         offsets: The caller's, or None.
+
+    Raises:
+        ValueError: If the caller's offsets are no places of the text.
     """
     if delimiter is None:
-        return Text(row, None, offsets)
-    words = list(row)
-    ends = accumulate(len(word) + len(delimiter) for word in words)
-    return Text(delimiter.join(words), [0, *ends], offsets)
+        text = Text(row, None, offsets)
+    else:
+        ends = accumulate(len(word) + len(delimiter) for word in row)
+        text = Text(delimiter.join(row), [0, *ends], offsets)
+    for number, (begin, end) in enumerate(offsets or ()):
+        if not 0 <= begin <= end <= len(text.text):
+            raise ValueError(
+                f"offset_mapping must have places of the text, between 0 and {len(text.text)}, "
+                f"got ({begin}, {end}) for token {number}"
+            )
+    return text
+
+
+def mended(row: Any) -> Any:  # noqa: ANN401 - a text or a list of words
+    """Return a text, or words, of which halves of characters are put together: what offsets count in."""
+    return well_formed(row) if isinstance(row, str) else [well_formed(word) for word in row]
 
 
 def checked_inputs(inputs: object, *, words: bool) -> tuple[list[Any], bool]:
@@ -70,22 +91,50 @@ def checked_inputs(inputs: object, *, words: bool) -> tuple[list[Any], bool]:
         if one:
             raise TypeError("with is_split_into_words a text must be a list of words, got a str")
         one = isinstance(inputs, Sequence) and len(inputs) > 0 and isinstance(inputs[0], str)
-    elif isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable):
-        raise TypeError(f"inputs must be a text or texts, got {type(inputs).__name__}")
-    rows = [inputs] if one or not isinstance(inputs, Iterable) else list(inputs)
+    rows = [inputs] if one else items_of(inputs)
     if not rows:
         raise ValueError("there must be at least one text, got an empty list")
     check_texts(rows, words=words)
     return rows, one
 
 
-def check_texts(rows: Sequence[Any], *, words: bool) -> None:
+def items_of(inputs: object) -> list[Any]:
+    """Return the items of a list, of an iterable, or of a dataset: what has a length and items by number.
+
+    Raises:
+        TypeError: If it is none of them.
+    """
+    if not isinstance(inputs, str | bytes | Mapping):
+        if isinstance(inputs, Iterable):
+            return list(inputs)
+        if isinstance(inputs, SupportsItems):
+            return [inputs[number] for number in range(len(inputs))]
+    raise TypeError(f"inputs must be a text or texts, got {type(inputs).__name__}")
+
+
+@runtime_checkable
+class SupportsItems(Protocol):
+    """What has a length and items by number, as the datasets of torch."""
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+
+    def __getitem__(self, number: int) -> Any:  # noqa: ANN401 - checked by the caller
+        """Return an item."""
+
+
+def check_texts(rows: Sequence[Any], *, words: bool, first: int = 0) -> None:
     """Check that every row is a text, or a list of words.
+
+    Args:
+        rows: The texts.
+        words: Whether they are lists of words.
+        first: Texts before them, in what errors name.
 
     Raises:
         TypeError: If one is not, naming its place.
     """
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, first):
         if not words and not isinstance(row, str):
             hint = "; pass the column, dataset['text']" if isinstance(row, Mapping) else ""
             raise TypeError(f"inputs[{number}] must be a text, got {type(row).__name__}: {row!r:.80}{hint}")
@@ -104,17 +153,20 @@ def checked_offsets(offsets: Sequence[Any] | None, num_texts: int) -> list[Offse
     """
     if offsets is None:
         return [None] * num_texts
-    pairs = bool(len(offsets)) and len(offsets[0]) == 2 and isinstance(offsets[0][0], int)
-    lists = [offsets] if pairs else list(offsets)
+    plain = [each.tolist() if isinstance(each, np.ndarray | Tensor) else each for each in offsets]
+    pairs = bool(plain) and len(plain[0]) == 2 and isinstance(plain[0][0], SupportsIndex)
+    lists = [plain] if pairs else plain
     if len(lists) != num_texts:
         raise ValueError(f"offset_mapping must have a list for each of the {num_texts} texts, got {len(lists)}")
-    return lists
+    return [[(index(begin), index(end)) for begin, end in each] for each in lists]
 
 
-def windows_by_text(batch: TokenBatch, scores: Sequence[Scores], num_texts: int) -> list[list[Tokens]]:
+def windows_by_text(
+    batch: TokenBatch, scores: Sequence[Scores], num_texts: int, links: Sequence[NDArray[np.bool_]] | None = None
+) -> list[list[Tokens]]:
     """Return the windows of each text with their scores."""
     windows: list[list[Tokens]] = [[] for _ in range(num_texts)]
     samples = range(len(batch)) if batch.samples is None else batch.samples
-    for sample, encoding, values in zip(samples, batch.encodings, scores, strict=True):
-        windows[sample].append(tokens_of(encoding, values))
+    for row, (sample, encoding, values) in enumerate(zip(samples, batch.encodings, scores, strict=True)):
+        windows[sample].append(tokens_of(encoding, values, None if links is None else links[row]))
     return windows

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from sparse_encoder.token_batch import TokenBatch, padded_length
 from sparse_encoder.token_classification.aggregation import Scores
@@ -64,40 +67,68 @@ class Scorer:
         *,
         max_length: int,
         batch_size: int | None = None,
-        show_progress_bar: bool = False,
+        links: Sequence[NDArray[np.bool_]] | None = None,
+        as_paths: bool = False,
+        on_rows: Callable[[Sequence[int]], None] | None = None,
     ) -> list[Scores]:
-        """Score all rows.
+        """Score all rows. Padding goes to the right whatever the tokenizer says: so it moves no position.
 
         Args:
             batch: The rows.
             max_length: Most tokens that the model takes.
             batch_size: As in :func:`batches_of`.
-            show_progress_bar: Show how many batches are done.
+            links: Which tokens of each row a linear chain goes through, (T,); None for a model without one.
+            as_paths: Give 1 to the labels of the likeliest sequence and 0 to others; with ``links`` only.
+            on_rows: Called with the rows of each batch that is done.
 
         Returns:
             Probabilities of each row, (T, labels) float32 without padding.
         """
         lengths = batch.lengths
+        batch = replace(batch, padding_side="right")
         found: dict[int, Scores] = {}
         most_tokens = min(BATCH_TOKENS.get(device.type, MOST_TOKENS) for device in self.devices)
         work = list(batches_of(lengths, max_length, batch_size, most_tokens=most_tokens))
 
-        def run(number: int) -> None:
+        def run(number: int) -> list[int]:
             width, rows = work[number]
             replica = number % len(self.devices)
             features = batch.pad(rows, length=width, device=self.devices[replica])
             if not self.takes_types:
                 features.pop("token_type_ids", None)
-            scores = probabilities(self.replicas[replica], features)
-            left = batch.padding_side == "left"
-            for row, values in zip(rows, scores.cpu().numpy(), strict=True):
-                found[row] = values[width - lengths[row] :] if left else values[: lengths[row]]
+            if links is not None:
+                features["chain_mask"] = _stacked([links[row] for row in rows], width).to(self.devices[replica])
+            score = path_scores if as_paths else probabilities
+            scores = score(self.replicas[replica], features).cpu().numpy()
+            for row, values in zip(rows, scores, strict=True):
+                found[row] = values[: lengths[row]]
+            return rows
 
-        bar = tqdm(total=len(work), desc="tagging", unit="batch", disable=not show_progress_bar)
-        with bar, ThreadPoolExecutor(len(self.devices)) as pool:
-            for _ in pool.map(run, range(len(work))) if len(self.devices) > 1 else map(run, range(len(work))):
-                bar.update()
+        with ThreadPoolExecutor(len(self.devices)) as pool:
+            for rows in pool.map(run, range(len(work))) if len(self.devices) > 1 else map(run, range(len(work))):
+                if on_rows is not None:
+                    on_rows(rows)
         return [found[row] for row in range(len(lengths))]
+
+
+def _stacked(links: Sequence[NDArray[np.bool_]], width: int) -> Tensor:
+    """Return the links of some rows, (B, T)."""
+    mask = np.zeros((len(links), width), dtype=np.bool_)
+    for row, own in zip(mask, links, strict=True):
+        row[: len(own)] = own
+    return torch.from_numpy(mask)
+
+
+@torch.inference_mode()
+def path_scores(model: Any, features: dict[str, Tensor]) -> Tensor:  # noqa: ANN401 - a tagger with a linear chain
+    """Return 1 for the labels of each chain's likeliest sequence and 0 elsewhere, (B, T, labels) float32."""
+    mask = features["chain_mask"]
+    paths: list[list[int]] = model.decode(**features)
+    scores = torch.zeros(*mask.shape, model.num_labels)
+    rows, places = mask.cpu().nonzero(as_tuple=True)
+    labels = torch.tensor([label for path in paths for label in path], dtype=torch.long)
+    scores[rows, places, labels] = 1.0
+    return scores
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ class Tokens:
         word_ids: Word of each.
         scores: Probabilities of the labels, (tokens, labels).
         first: Special tokens before the first one.
+        links: Which of them a linear chain went through, (tokens,); None is all.
     """
 
     texts: list[str]
@@ -31,14 +32,16 @@ class Tokens:
     word_ids: list[int | None]
     scores: Scores
     first: int
+    links: NDArray[np.bool_] | None = None
 
 
-def tokens_of(encoding: Encoding, scores: Scores) -> Tokens:
+def tokens_of(encoding: Encoding, scores: Scores, links: NDArray[np.bool_] | None = None) -> Tokens:
     """Return the tokens of one window.
 
     Args:
         encoding: The window.
         scores: Probabilities of the labels for all its tokens, special ones too, (T, labels).
+        links: Which of all its tokens a linear chain went through, (T,); None is all.
     """
     places = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
     texts, ids, offsets, words = encoding.tokens, encoding.ids, encoding.offsets, encoding.word_ids
@@ -49,6 +52,7 @@ def tokens_of(encoding: Encoding, scores: Scores) -> Tokens:
         [words[place] for place in places],
         scores[places],
         places[0] if places else 0,
+        None if links is None else links[places],
     )
 
 
@@ -94,7 +98,15 @@ def joined(windows: Sequence[Tokens], stride: int, side: str) -> Tokens:
         [window.word_ids[place] for window, place in chosen],
         np.stack([window.scores[place] for window, place in chosen]),
         windows[0].first,
+        _links(windows, chosen),
     )
+
+
+def _links(windows: Sequence[Tokens], chosen: Sequence[tuple[Tokens, int]]) -> NDArray[np.bool_] | None:
+    """Return which of the chosen tokens were links."""
+    if windows[0].links is None:
+        return None
+    return np.array([window.links is None or bool(window.links[place]) for window, place in chosen], dtype=np.bool_)
 
 
 def _sight(begin: int, length: int, total: int) -> NDArray[np.int64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from functools import cache, partial
 from pathlib import Path
@@ -13,7 +15,7 @@ from fixture_files import fixture_path
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from sparse_encoder.token_classification import TokenClassificationPipeline
+from sparse_encoder.token_classification import TokenClassificationPipeline, pipeline
 
 transformers = pytest.importorskip("transformers")
 
@@ -133,13 +135,59 @@ def test_words(folder: Path, strategy: str, delimiter: str) -> None:
 
 @pytest.mark.parametrize("strategy", ["none", "simple"])
 def test_without_the_legacy_rules_plain_texts_are_the_same(folder: Path, strategy: str) -> None:
-    texts = ["Microsoft Corp. said today", "a façade", "v. 42"]
+    texts = ["Microsoft Corp. said today", "a façade", "v. 42", "a long sentence", "Llanfair", "about a Tokyo"]
+    tokens = peer_at(folder)(aggregation_strategy="none", ignore_labels=[])(texts)
+    texts = [  # tokens of nothing but blanks are left out by ours
+        text for text, row in zip(texts, tokens, strict=True) if all(text[each["start"] : each["end"]] for each in row)
+    ]
+    assert len(texts) >= 3
     wanted = peer_at(folder)(aggregation_strategy=strategy, ignore_labels=[])(texts)
     found = TokenClassificationPipeline.from_pretrained(folder, aggregation_strategy=strategy, ignore_labels=[])(texts)
     assert_same(
         [[{**each, "entity_group": ""} if "entity_group" in each else each for each in row] for row in found],
         [[{**each, "entity_group": ""} if "entity_group" in each else each for each in row] for row in wanted],
     )
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+@pytest.mark.parametrize("stride", [0, 7])
+def test_windows_of_words(folder: Path, strategy: str, stride: int) -> None:
+    sentences = [text.split() for text in TEXTS if text]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options = {"aggregation_strategy": strategy, "stride": stride}
+        peer = peer_at(folder)(**options)
+        ours = TokenClassificationPipeline.from_pretrained(folder, legacy_subword=True, **options)
+        for words in sentences:
+            assert_same(ours(words, is_split_into_words=True), peer(words, is_split_into_words=True))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_side_of_padding_moves_no_score(folder: Path, tmp_path: Path, side: str) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": side}))
+    ours = TokenClassificationPipeline.from_pretrained(tmp_path / "copy", legacy_subword=True, ignore_labels=[])
+    assert ours.tokenizer.padding_side == side
+    wanted = [peer_at(folder)(ignore_labels=[])(text) for text in TEXTS]
+    assert_same(ours(TEXTS), wanted)
+
+
+def test_the_factory_and_columns_of_datasets(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    from transformers.pipelines.pt_utils import KeyDataset
+
+    texts = ["Microsoft Corp. said today", "a façade"]
+    data = datasets.Dataset.from_dict({"text": texts})
+    wanted = list(peer_at(folder)(ignore_labels=[])(KeyDataset(data, "text")))
+    for task in ("token-classification", "ner"):
+        ours = pipeline(task, model=folder, ignore_labels=[], legacy_subword=True, device=-1)
+        assert_same(ours(KeyDataset(data, "text")), wanted)
+        assert_same(ours(data["text"]), wanted)
+    given = model_and_tokenizer(folder)["tokenizer"]
+    tagger = ours.model
+    assert_same(pipeline("ner", tagger, tokenizer=given, ignore_labels=[], legacy_subword=True)(texts), wanted)
+    assert_same(pipeline("ner", tagger, tokenizer=folder, ignore_labels=[], legacy_subword=True)(texts), wanted)
 
 
 def test_offsets_of_the_caller(folder: Path) -> None:

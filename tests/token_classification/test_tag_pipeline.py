@@ -36,6 +36,8 @@ class Oracle(nn.Module):
         self.config = tagger().config
         self.id2label = dict(enumerate(self.names))
         self.num_labels = 3
+        self.head = nn.Module()
+        self.head.crf = None
         self.device = torch.device("cpu")
         self.widths: list[tuple[int, ...]] = []
 

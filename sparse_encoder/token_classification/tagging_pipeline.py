@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-from sparse_encoder.checkpoint import fetch_model_folder
 from sparse_encoder.token_classification.aggregation import (
     Aggregation,
     Found,
-    Piece,
     aggregate,
     checked_labels,
     merge_overlapping,
-    trimmed,
 )
+from sparse_encoder.token_classification.chain_links import LinkRule, links_of_rows
+from sparse_encoder.token_classification.devices import Device, devices_of
 from sparse_encoder.token_classification.metrics import labels_of_words
 from sparse_encoder.token_classification.model import TokenClassificationModel
+from sparse_encoder.token_classification.pieces import legacy_pieces_of, pieces_of
 from sparse_encoder.token_classification.pipeline_inputs import (
     Offsets,
     Text,
     check_texts,
     checked_inputs,
     checked_offsets,
+    items_of,
+    mended,
     text_of,
     windows_by_text,
 )
+from sparse_encoder.token_classification.pipeline_parts import Source, read_parts
+from sparse_encoder.token_classification.progress import text_bar, window_counter
 from sparse_encoder.token_classification.scoring import Scorer
 from sparse_encoder.token_classification.windows import Tokens, joined
 from sparse_encoder.tokenizer import Tokenizer
-from sparse_encoder.tokenizer_check import check_token_count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,6 +62,10 @@ class _Call:
     delimiter: str
     show_progress_bar: bool
 
+    def bar(self, total: int | None) -> tqdm[Any]:
+        """Return what shows how many texts are done."""
+        return text_bar(total, shown=self.show_progress_bar)
+
 
 class TokenClassificationPipeline:
     """Tag texts: named entities, parts of speech, chunks.
@@ -73,12 +82,14 @@ class TokenClassificationPipeline:
         stride: Tokens that windows of a long text have in common; None is a quarter of a window.
         batch_size: Most windows of a batch; None is as many as a fixed number of tokens allows.
         threshold: Least score of what is returned.
-        device: A device, or several that share the work; None is where the model is.
+        device: A device, or several that share the work: names, or numbers as in transformers (-1 is the CPU, 0 the
+            first accelerator); None is where the model is.
         legacy_subword: Do as transformers 5.23 does: words by its heuristics, texts truncated without ``stride`` and
             entities of windows merged with it, one list of words as a list in a list.
 
     Raises:
-        ValueError: If an option has another value.
+        TypeError: If an option is of another type.
+        ValueError: If an option has another value, or a device is not on this machine.
     """
 
     def __init__(  # house: peer signature
@@ -91,7 +102,7 @@ class TokenClassificationPipeline:
         stride: int | None = None,
         batch_size: int | None = None,
         threshold: float = 0.0,
-        device: str | torch.device | Sequence[str | torch.device] | None = None,
+        device: Device | Sequence[Device] | None = None,
         legacy_subword: bool = False,
     ) -> None:
         self.model = model.eval()
@@ -103,12 +114,9 @@ class TokenClassificationPipeline:
             threshold=threshold,
             legacy_subword=legacy_subword,
         )
-        places = [model.device] if device is None else [device] if isinstance(device, str | torch.device) else device
-        if not places:
-            raise ValueError("device must be a device or several, got an empty list")
-        self._scorer = Scorer(
-            model, [torch.device(place) for place in places], takes_types=bool(model.config.num_token_types)
-        )
+        devices = devices_of(device, model.device)
+        self._scorer = Scorer(model, devices, takes_types=bool(model.config.num_token_types))
+        self._crf_links: str | None = None if model.head.crf is None else model.crf_links
         self._names = [model.id2label[number] for number in range(model.num_labels)]
         self._max_length = min(self.tokenizer.model_max_length, model.config.max_tokens)
         self._checked(self._call_options())
@@ -123,7 +131,7 @@ class TokenClassificationPipeline:
         stride: int | None = None,
         batch_size: int | None = None,
         threshold: float = 0.0,
-        device: str | torch.device | Sequence[str | torch.device] | None = None,
+        device: Device | Sequence[Device] | None = None,
         legacy_subword: bool = False,
         dtype: torch.dtype | str | None = None,
         revision: str | None = None,
@@ -132,18 +140,10 @@ class TokenClassificationPipeline:
         local_files_only: bool = False,
     ) -> Self:
         """Load model and tokenizer; arguments as for the class and for ``TokenClassificationModel.from_pretrained``."""
-        folder = fetch_model_folder(
-            name_or_path,
-            cache_folder=cache_dir,
-            revision=revision,
-            token=token,
-            local_files_only=local_files_only,
+        source = Source(
+            dtype=dtype, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
         )
-        model, tokenizer = (
-            TokenClassificationModel.from_pretrained(folder, dtype=dtype),
-            Tokenizer.from_pretrained(folder),
-        )
-        check_token_count(tokenizer.vocab_size, model.config.vocab_size, folder)
+        model, tokenizer = read_parts(name_or_path, source)
         return cls(
             model,
             tokenizer,
@@ -174,17 +174,18 @@ class TokenClassificationPipeline:
 
         Args:
             inputs: A text, a list of texts, a column of a dataset, or an iterator of texts, which is read as its
-                results are. With ``is_split_into_words`` a list of words, or lists of words.
+                results are. With ``is_split_into_words`` a list of words, or lists of words. Halves of characters
+                (surrogates) are put together first, or replaced by U+FFFD where one is alone.
             is_split_into_words: Whether a text is a list of words.
             delimiter: Between the words in the text that ``start`` and ``end`` count in.
             offset_mapping: Begin and end of each token, special ones too, in the place of the tokenizer's: a list of
-                pairs for each text.
+                pairs for each text. They are as many as all tokens of the text.
             aggregation_strategy: For this call, as in the constructor; so are the next ones.
             ignore_labels: As in the constructor.
             stride: As in the constructor.
             threshold: As in the constructor.
             batch_size: As in the constructor.
-            show_progress_bar: Show how many batches are done.
+            show_progress_bar: Show how many texts are done.
 
         Returns:
             For ``"none"``: ``entity``, ``score``, ``index``, ``word``, ``start``, ``end`` for each token; else
@@ -196,6 +197,8 @@ class TokenClassificationPipeline:
             TypeError: If an input is no text, or with ``is_split_into_words`` no list of words, naming its place.
             ValueError: If there is no input, an option has another value, or offsets do not fit.
         """
+        if not isinstance(delimiter, str):
+            raise TypeError(f"delimiter must be a text, got {type(delimiter).__name__}: {delimiter!r:.80}")
         options = self._checked(
             self._call_options(
                 strategy=aggregation_strategy,
@@ -215,23 +218,25 @@ class TokenClassificationPipeline:
         rows, single = checked_inputs(inputs, words=is_split_into_words)
         offsets = checked_offsets(offset_mapping, len(rows))
         found: list[list[Found]] = []
-        for begin in range(0, len(rows), CHUNK_TEXTS):
-            chunk = slice(begin, begin + CHUNK_TEXTS)
-            found += self._tag(rows[chunk], offsets[chunk], options)
+        with options.bar(len(rows)) as bar:
+            for begin in range(0, len(rows), CHUNK_TEXTS):
+                chunk = slice(begin, begin + CHUNK_TEXTS)
+                found += self._tag(rows[chunk], offsets[chunk], options, bar)
         nested = is_split_into_words and options.how.legacy_subword
         return found[0] if single and not nested else found
 
     def label_words(
-        self, sentences: Sequence[Sequence[str]], *, batch_size: int | None = None, show_progress_bar: bool = False
+        self, sentences: Iterable[Sequence[str]], *, batch_size: int | None = None, show_progress_bar: bool = False
     ) -> list[list[str]]:
         """Label every word of some sentences: by its first token, ``O`` for a word that the tokenizer drops.
 
-        Sentences that are too long for the model are labelled whole, so scores compare across tokenizers.
+        Sentences that are too long for the model are labelled whole, so scores compare across tokenizers. A linear
+        chain gives the likeliest sequence of labels.
 
         Args:
             sentences: Words of each.
             batch_size: As in the constructor.
-            show_progress_bar: Show how many batches are done.
+            show_progress_bar: Show how many texts are done.
 
         Raises:
             TypeError: If a sentence is no list of words, naming its place.
@@ -242,21 +247,33 @@ class TokenClassificationPipeline:
             how=how,
         )
         options = self._checked(options)
-        check_texts(sentences, words=True)
+        rows = items_of(sentences)
+        check_texts(rows, words=True)
         found: list[list[str]] = []
-        for begin in range(0, len(sentences), CHUNK_TEXTS):
-            rows = list(sentences[begin : begin + CHUNK_TEXTS])
-            for words, windows in zip(rows, self._windows(rows, options), strict=True):
-                tokens = joined(windows, options.stride or 0, self.tokenizer.truncation_side)
-                labels = [self._names[best] for best in tokens.scores.argmax(-1)]
-                found.append(labels_of_words(labels, tokens.word_ids, num_words=len(words)))
+        with options.bar(len(rows)) as bar:
+            for begin in range(0, len(rows), CHUNK_TEXTS):
+                chunk = [mended(row) for row in rows[begin : begin + CHUNK_TEXTS]]
+                texts = [text_of(row, delimiter=" ", offsets=None) for row in chunk]
+                windows = self._windows(chunk, texts, options, bar, as_paths=self._crf_links is not None)
+                found += [self._word_labels(own, len(row), options) for row, own in zip(chunk, windows, strict=True)]
         return found
+
+    def _word_labels(self, windows: list[Tokens], num_words: int, options: _Call) -> list[str]:
+        """Label the words of one sentence."""
+        tokens = joined(windows, options.stride or 0, self.tokenizer.truncation_side)
+        words = tokens.word_ids
+        if tokens.links is not None:
+            words = [word if link else None for word, link in zip(words, tokens.links.tolist(), strict=True)]
+        return labels_of_words([self._names[best] for best in tokens.scores.argmax(-1)], words, num_words=num_words)
 
     def _stream(self, inputs: Iterator[Any], options: _Call) -> Iterator[list[Found]]:
         """Yield the results of an iterator's texts, some texts at a time."""
-        while rows := list(islice(inputs, CHUNK_TEXTS)):
-            check_texts(rows, words=options.is_split_into_words)
-            yield from self._tag(rows, [None] * len(rows), options)
+        done = 0
+        with options.bar(None) as bar:
+            while rows := list(islice(inputs, CHUNK_TEXTS)):
+                check_texts(rows, words=options.is_split_into_words, first=done)
+                done += len(rows)
+                yield from self._tag(rows, [None] * len(rows), options, bar)
 
     def _call_options(  # house: peer signature
         self,
@@ -294,24 +311,29 @@ class TokenClassificationPipeline:
         """
         if options.batch_size is not None and options.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")
-        if options.how.legacy_subword:
-            if options.stride is not None and options.how.strategy == "none":
-                raise ValueError("stride needs an aggregation_strategy other than 'none' with legacy_subword")
-            return options
         room = self._max_length - self.tokenizer.num_special_tokens()
+        if options.how.legacy_subword and options.stride is None:
+            return options
+        if options.how.legacy_subword and options.how.strategy == "none":
+            raise ValueError("stride needs an aggregation_strategy other than 'none' with legacy_subword")
         stride = min(room // OVERLAP, room - 1) if options.stride is None else options.stride
         if not 0 <= stride < room:
             raise ValueError(f"stride must be between 0 and {room - 1}, so that windows move on, got {stride}")
         return replace(options, stride=stride)
 
-    def _tag(self, rows: list[Any], offsets: Sequence[Offsets | None], options: _Call) -> list[list[Found]]:
+    def _tag(
+        self, rows: list[Any], offsets: Sequence[Offsets | None], options: _Call, bar: tqdm[Any]
+    ) -> list[list[Found]]:
         """Tag some texts."""
+        rows = [mended(row) for row in rows]
         delimiter = options.delimiter if options.is_split_into_words else None
         texts = [text_of(row, delimiter=delimiter, offsets=own) for row, own in zip(rows, offsets, strict=True)]
-        windows = self._windows(rows, options)
+        windows = self._windows(rows, texts, options, bar)
         return [self._entities(text, own, options) for text, own in zip(texts, windows, strict=True)]
 
-    def _windows(self, rows: list[Any], options: _Call) -> list[list[Tokens]]:
+    def _windows(
+        self, rows: list[Any], texts: Sequence[Text], options: _Call, bar: tqdm[Any], *, as_paths: bool = False
+    ) -> list[list[Tokens]]:
         """Score the windows of each text."""
         batch = self.tokenizer.encode_windows(
             rows,
@@ -319,46 +341,37 @@ class TokenClassificationPipeline:
             stride=options.stride,
             is_split_into_words=options.is_split_into_words,
         )
+        links: list[NDArray[np.bool_]] | None = None
+        if self._crf_links is not None:
+            rule = LinkRule(self._crf_links, options.stride or 0, self.tokenizer)
+            links = links_of_rows(batch, texts, rule)
         scores = self._scorer(
             batch,
             max_length=self._max_length,
             batch_size=options.batch_size,
-            show_progress_bar=options.show_progress_bar,
+            links=links,
+            as_paths=as_paths,
+            on_rows=window_counter(batch, bar),
         )
-        return windows_by_text(batch, scores, len(rows))
+        return windows_by_text(batch, scores, len(rows), links)
 
     def _entities(self, text: Text, windows: list[Tokens], options: _Call) -> list[Found]:
         """Find the entities of one text."""
         if options.how.legacy_subword:
             each = [self._aggregated(text, window, options.how) for window in windows]
             return each[0] if len(each) == 1 else merge_overlapping([entity for found in each for entity in found])
-        return self._aggregated(text, joined(windows, options.stride or 0, self.tokenizer.truncation_side), options.how)
+        tokens = joined(windows, options.stride or 0, self.tokenizer.truncation_side)
+        count = len(tokens.ids) + self.tokenizer.num_special_tokens()
+        if text.offsets is not None and len(text.offsets) > count:
+            raise ValueError(
+                f"offset_mapping must have a pair for each of the {count} tokens, special ones too, "
+                f"got {len(text.offsets)}"
+            )
+        return self._aggregated(text, tokens, options.how)
 
     def _aggregated(self, text: Text, tokens: Tokens, how: Aggregation) -> list[Found]:
-        pieces = self._legacy_pieces(text, tokens, how) if how.legacy_subword else self._pieces(text, tokens)
+        if how.legacy_subword:
+            pieces = legacy_pieces_of(text, tokens, self.tokenizer, how)
+        else:
+            pieces = pieces_of(text, tokens, self.tokenizer.unk_token_id)
         return aggregate(pieces, self._names, how, join=self.tokenizer.convert_tokens_to_string)
-
-    def _pieces(self, text: Text, tokens: Tokens) -> list[Piece]:
-        """Put together what is known of each token; words are the tokenizer's."""
-        pieces: list[Piece] = []
-        unknown = self.tokenizer.unk_token_id
-        for place, (begin, end) in enumerate(text.places(tokens)):
-            start, stop = trimmed(text.text, begin, end)
-            goes_on = place > 0 and tokens.word_ids[place] == tokens.word_ids[place - 1]
-            token = text.text[start:stop] if tokens.ids[place] == unknown else tokens.texts[place]
-            pieces.append(Piece(token, tokens.scores[place], start, stop, tokens.first + place, goes_on))
-        return pieces
-
-    def _legacy_pieces(self, text: Text, tokens: Tokens, how: Aggregation) -> list[Piece]:
-        """Put together what is known of each token; a token goes on with a word if lengths or blanks suggest it."""
-        prefixed = getattr(self.tokenizer.backend.model, "continuing_subword_prefix", None)
-        if not prefixed and how.strategy in ("first", "average", "max"):
-            warnings.warn("the tokenizer does not mark pieces of words; they are guessed from blanks", stacklevel=2)
-        pieces: list[Piece] = []
-        for place, (start, end) in enumerate(text.places(tokens)):
-            token, own = tokens.texts[place], text.text[start:end]
-            goes_on = len(token) != len(own) if prefixed else start > 0 and " " not in text.text[start - 1 : start + 1]
-            if tokens.ids[place] == self.tokenizer.unk_token_id:
-                token, goes_on = own, False
-            pieces.append(Piece(token, tokens.scores[place], start, end, tokens.first + place, goes_on))
-        return pieces

@@ -11,21 +11,26 @@ MAX_LABELS = 1_000_000
 def label_maps(
     id2label: Mapping[Any, str] | Sequence[str] | None,  # Any: 3 or "3", as JSON has it
     label2id: Mapping[str, Any] | None = None,
+    *,
     num_labels: int | None = None,
 ) -> tuple[dict[int, str], dict[str, int]]:
     """Bring the two maps of a configuration into one form, and check that they agree.
 
     Args:
         id2label: Names by numbers, which may be texts; or names in order; None takes ``label2id`` or counts.
-        label2id: Numbers by names; may be None.
+        label2id: Numbers by names; may be None. ``LABEL_0`` and so on, as many as there are other names, are those that
+            transformers left in its files, and say nothing.
         num_labels: How many there must be; alone it makes ``LABEL_0``, ``LABEL_1`` and so on.
 
     Returns:
         Names by numbers 0, 1, ..., and the reverse.
 
     Raises:
+        TypeError: If the names are one text.
         ValueError: If numbers are not 0 to n - 1, a name is doubled, or the arguments contradict each other.
     """
+    if isinstance(id2label, str):
+        raise TypeError(f"id2label must be a list of names, or a mapping of numbers to names, got {id2label!r:.80}")
     if id2label is None and label2id is None:
         if num_labels is None:
             raise ValueError("the labels must be given: id2label, label2id or num_labels")
@@ -44,6 +49,8 @@ def label_maps(
         raise ValueError(f"names of labels must be texts, each once, got {list(names.values())[:20]}")
     names = dict(sorted(names.items()))
     reverse = {name: number for number, name in names.items()}
+    if label2id is not None and dict(label2id) == {f"LABEL_{number}": number for number in range(len(names))}:
+        label2id = None
     if label2id is not None and {name: _number(value, "label2id") for name, value in label2id.items()} != reverse:
         raise ValueError(f"label2id must be the reverse of id2label, got {dict(label2id)} and {names}")
     if num_labels is not None and num_labels != len(names):

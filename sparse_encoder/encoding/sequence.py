@@ -208,6 +208,12 @@ class ModuleSequence(AdapterMethods, nn.Sequential):
         return next((module for module in self.modules() if isinstance(module, PretrainedModel)), None)
 
     @property
+    def backbone(self) -> nn.Module | None:
+        """The transformer without its head, which a tagger may share (``TokenClassificationModel.from_backbone``)."""
+        model = self.transformers_model
+        return None if model is None else model.backbone
+
+    @property
     def config(self) -> ConfigView | None:
         """The configuration of :attr:`transformers_model` as its ``config.json`` holds it, by key or by attribute."""
         model = self.transformers_model

@@ -130,6 +130,12 @@ class Trainer(TrainerBase):
     def use_model(self, model: nn.Module) -> None:
         """Take another model in the place of the present one."""
         super().use_model(model)
+        part = getattr(model, "unsmoothed", None)
+        if part is not None and self.args.label_smoothing_factor > 0 and self.compute_loss_func is None:
+            raise ValueError(
+                f"label_smoothing_factor does not go with {part} of the model, which a smoothed loss would leave out; "
+                f"got {self.args.label_smoothing_factor}, set it to 0"
+            )
         if self.args.gradient_checkpointing:
             options = self.args.mapping("gradient_checkpointing_kwargs")
             self.model.gradient_checkpointing_enable(*([options] if options else []))

@@ -187,8 +187,8 @@ def test_label_maps_have_one_form() -> None:
     expected = ({0: "O", 1: "B-X"}, {"O": 0, "B-X": 1})
     assert label_maps({"0": "O", "1": "B-X"}, {"O": "0", "B-X": "1"}) == expected
     assert label_maps(["O", "B-X"]) == expected
-    assert label_maps(None, {"B-X": 1, "O": 0}, 2) == expected
-    assert label_maps(None, None, 2)[0] == {0: "LABEL_0", 1: "LABEL_1"}
+    assert label_maps(None, {"B-X": 1, "O": 0}, num_labels=2) == expected
+    assert label_maps(None, num_labels=2)[0] == {0: "LABEL_0", 1: "LABEL_1"}
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,18 @@ def test_label_maps_have_one_form() -> None:
         (({"a": "O"},), "must be whole numbers, got 'a'"),
         (({True: "O"},), "must be whole numbers, got True"),
         ((["O"], {"O": 1}), "label2id must be the reverse"),
+        ((["O", "B-X"], {"LABEL_0": 1, "LABEL_1": 0}), "label2id must be the reverse"),
+        ((["O", "B-X"], {"LABEL_0": 0}), "label2id must be the reverse"),
         ((["O"], None, 2), "num_labels must be the number of labels, 1, got 2"),
     ],
 )
 def test_label_maps_that_contradict_are_refused(arguments: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        label_maps(*arguments)  # type: ignore[arg-type]
+        label_maps(*arguments[:2], **({"num_labels": arguments[2]} if len(arguments) > 2 else {}))  # type: ignore[arg-type]
+
+
+def test_numbers_that_were_left_at_their_defaults_say_nothing() -> None:
+    expected = ({0: "O", 1: "B-X"}, {"O": 0, "B-X": 1})
+    assert label_maps({"0": "O", "1": "B-X"}, {"LABEL_0": 0, "LABEL_1": 1}) == expected
+    with pytest.raises(TypeError, match="id2label must be a list of names"):
+        label_maps("ONE")

@@ -70,7 +70,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("words", "separator"),
-    [(["\ufeffA", "b"], " "), (["New York", " a ", "x\x85"], "\t"), (["a b", "c\td"], "|"), (["a", "-DOCSTART-x"], " ")],
+    [
+        (["\ufeffA", "b"], " "),
+        (["New York", " a ", "x\x85"], "\t"),
+        (["a b", "c\td"], "|"),
+        (["a", "-DOCSTART-x"], " "),
+    ],
 )
 def test_awkward_words_come_back(tmp_path: Path, words: list[str], separator: str) -> None:
     write_conll(tmp_path / "out", [words, ["."]], [["O"] * len(words), ["O"]], separator=separator)

@@ -135,5 +135,5 @@ def _labels(replaced: Mapping[str, Any]) -> dict[str, Any]:  # Any: parsed JSON
     number, names, numbers = values.pop("num_labels", None), values.pop("id2label", None), values.pop("label2id", None)
     if number is None and names is None and numbers is None:
         return values
-    id2label, label2id = label_maps(names, numbers, number)
+    id2label, label2id = label_maps(names, numbers, num_labels=number)
     return {"id2label": {str(key): name for key, name in id2label.items()}, "label2id": label2id, **values}

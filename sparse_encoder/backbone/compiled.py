@@ -31,3 +31,20 @@ class CompileConfig:
         """Return the arguments of ``torch.compile``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**values, "options": None if self.options is None else dict(self.options)}
+
+    @classmethod
+    def of(cls, value: object | None) -> CompileConfig:
+        """Return a config of ours, also from any object with the same attributes; None means the defaults.
+
+        Raises:
+            TypeError: If it lacks one.
+        """
+        if value is None or isinstance(value, cls):
+            return value or cls()
+        names = [field.name for field in fields(cls)]
+        if lacking := [name for name in names if not hasattr(value, name)]:
+            raise TypeError(
+                f"compile_config must be a CompileConfig or have its attributes {names}; "
+                f"a {type(value).__name__} lacks {lacking}"
+            )
+        return cls(**{name: getattr(value, name) for name in names})

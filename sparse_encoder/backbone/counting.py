@@ -36,13 +36,13 @@ def memory_footprint(model: nn.Module, *, return_buffers: bool = True) -> int:
     return sum(each.numel() * each.element_size() for each in tensors)
 
 
-def token_tensors(inputs: Mapping[str, object]) -> Iterator[Tensor]:
-    """Yield the token ids of a batch: ``input_ids``, and those of further columns, ``..._input_ids``."""
+def token_tensors(inputs: Mapping[str, object], main_name: str = INPUT_IDS) -> Iterator[Tensor]:
+    """Yield the token ids of a batch: those of this name, and of further columns with it at their end, ``..._name``."""
     for name, value in inputs.items():
-        if (name == INPUT_IDS or name.endswith(f"_{INPUT_IDS}")) and isinstance(value, Tensor):
+        if (name == main_name or name.endswith(f"_{main_name}")) and isinstance(value, Tensor):
             yield value
 
 
-def count_tokens(inputs: Mapping[str, object]) -> int:
-    """Count the token positions of a batch, padding included."""
-    return sum(value.numel() for value in token_tensors(inputs))
+def count_tokens(inputs: Mapping[str, object], main_name: str = INPUT_IDS) -> int:
+    """Count the token positions of a batch, padding included; names as in :func:`token_tensors`."""
+    return sum(value.numel() for value in token_tensors(inputs, main_name))

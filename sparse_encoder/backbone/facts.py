@@ -47,11 +47,13 @@ class CountedModel(nn.Module):
         """Count the token positions of a batch, padding included; 0 with a warning, once, if it has no token ids.
 
         Args:
-            inputs: ``input_ids``, (B, T), or several columns of them, ``..._input_ids``; and whatever else.
+            inputs: The tokens by :attr:`main_input_name`, (B, T), or several columns of them, ``..._input_ids``; and
+                whatever else.
         """
-        count = counting.count_tokens(inputs)
-        if not count and not any(True for _ in counting.token_tensors(inputs)) and not self._told_of_no_tokens:
-            logger.warning("the inputs have no %s, so their tokens count as 0", self.main_input_name)
+        name = self.main_input_name
+        count = counting.count_tokens(inputs, name)
+        if not count and not any(True for _ in counting.token_tensors(inputs, name)) and not self._told_of_no_tokens:
+            logger.warning("the inputs have no %s, so their tokens count as 0", name)
             self._told_of_no_tokens = True
         return count
 
@@ -85,7 +87,8 @@ class CountedModel(nn.Module):
         if not exclude_embeddings:
             raise ValueError("count_products counts products, and embeddings have none: leave exclude_embeddings true")
         self.estimate_tokens(inputs)  # warns if there are none
-        return matrix_operations(self, self.backbone, inputs, backward=backward)
+        batches = list(counting.token_tensors(inputs, self.main_input_name))
+        return matrix_operations(self, self.backbone, batches, backward=backward)
 
     def add_memory_hooks(self) -> None:
         """Measure what each module's forward pass adds to memory, as ``module.mem_rss_diff`` in bytes."""
@@ -147,13 +150,17 @@ class ModelFacts(CountedModel):
             return module.get_extra_state()
         raise AttributeError(f"{target!r} is neither a parameter nor a buffer nor the extra state of a module")
 
-    def get_compiled_call(self, compile_config: CompileConfig | None = None) -> Callable[..., Any]:
+    def get_compiled_call(self, compile_config: object | None = None) -> Callable[..., Any]:
         """Return this model's call through ``torch.compile``: the same object until another config is given.
 
         Args:
-            compile_config: Its options; ``None`` for the defaults.
+            compile_config: Its options: a :class:`CompileConfig`, or any object with the same attributes, such as that
+                of transformers; ``None`` for the defaults.
+
+        Raises:
+            TypeError: If it lacks one of these attributes.
         """
-        chosen = compile_config or CompileConfig()
+        chosen = CompileConfig.of(compile_config)
         kept: tuple[CompileConfig, Callable[..., Any]] | None = self.__dict__.get(_COMPILED)
         if kept is None or kept[0] != chosen:
             compiled = torch.compile(self.__call__, **chosen.arguments())
@@ -188,6 +195,18 @@ class ModelFacts(CountedModel):
             doubt,
         )
         self._told_of_padding = True
+
+    def mask_or_ones(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Return a mask, (B, T); without one it is all ones, and padding is warned of, once.
+
+        Args:
+            input_ids: Token ids, (B, T).
+            attention_mask: 1 for a token, 0 for padding, (B, T); None takes all for tokens.
+        """
+        if attention_mask is not None:
+            return attention_mask
+        self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
+        return torch.ones_like(input_ids)
 
     def get_extended_attention_mask(
         self,

@@ -5,15 +5,17 @@ Axes: B texts of a batch, T tokens, N parameters, H heads, K head size, V vocabu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
-from torch import nn
+from torch import Tensor, nn
 
-from sparse_encoder.backbone.counting import num_parameters, token_tensors
+from sparse_encoder.backbone.adapters.layer import LoraLinear
+from sparse_encoder.backbone.counting import num_parameters
 from sparse_encoder.backbone.heads import MaskedLanguageHead
 
 if TYPE_CHECKING:
+    from sparse_encoder.backbone.attention import Attention
     from sparse_encoder.backbone.layer import Layer
     from sparse_encoder.backbone.transformer import Transformer
 
@@ -39,23 +41,23 @@ def operations_per_token(model: nn.Module, *, exclude_embeddings: bool = True, b
     return MULTIPLY_ADD * passes * num_parameters(model, exclude_embeddings=exclude_embeddings)
 
 
-def matrix_operations(model: nn.Module, backbone: Transformer, inputs: Mapping[str, object], *, backward: bool) -> int:
-    """Count the operations of every matrix product of a batch, those of attention included.
+def matrix_operations(model: nn.Module, backbone: Transformer, batches: Iterable[Tensor], *, backward: bool) -> int:
+    """Count the operations of every matrix product of a batch, those of attention and of active adapters included.
 
     Products that a backward pass computes a second time (fused attention, gradient checkpointing) count once, and all
-    weights as trained.
+    weights as trained, also those below an adapter.
 
     Args:
         model: A backbone, perhaps with a head on every token.
         backbone: The backbone in it.
-        inputs: Token ids (B, T), and whatever else.
+        batches: Token ids, (B, T) each.
         backward: Whether the backward pass counts.
 
     Raises:
         ValueError: If token ids are not of two axes.
     """
     total = 0
-    for input_ids in token_tensors(inputs):
+    for input_ids in batches:
         if input_ids.ndim != 2:
             raise ValueError(f"token ids must be of shape (texts, tokens), got {tuple(input_ids.shape)}")
         num_texts, num_tokens = input_ids.shape
@@ -76,7 +78,14 @@ def _products_per_token(model: nn.Module, backbone: Transformer) -> int:
 
 def _linear_weights(module: nn.Module | None) -> int:
     parts = () if module is None else module.modules()
-    return sum(part.weight.numel() for part in parts if isinstance(part, (nn.Linear, nn.Conv1d)))
+    return sum(part.weight.numel() + _added(part) for part in parts if isinstance(part, (nn.Linear, nn.Conv1d)))
+
+
+def _added(module: nn.Module | None) -> int:
+    """Count what the active adapters of a layer multiply beside its weight."""
+    if not isinstance(module, LoraLinear) or module.is_merged:
+        return 0
+    return sum(module.lora_A[name].numel() + module.lora_B[name].numel() for name in module.active)
 
 
 def _attention_products(backbone: Transformer, num_tokens: int) -> int:
@@ -93,4 +102,22 @@ def _place_products(backbone: Transformer, num_texts: int, num_tokens: int) -> i
     terms = backbone.relative_positions.config.num_terms - 1
     layers = [cast("Layer", backbone.layers[step]) for step in backbone.config.steps]
     widths = sum(layer.attention.output.in_features for layer in layers)
-    return terms * num_rows * widths * (backbone.config.hidden_size + num_texts * num_tokens)
+    adapters = num_rows * sum(_added(each) for layer in layers for each in _place_projections(layer.attention))
+    return terms * num_rows * widths * (backbone.config.hidden_size + num_texts * num_tokens) + adapters
+
+
+def _place_projections(attention: Attention) -> list[nn.Module | None]:
+    """Return what turns places into keys and queries: layers of their own, or those of the tokens."""
+    positions = attention.positions
+    if positions is None:
+        return []
+    own = not positions.config.shared_projections
+    keys, queries = (positions.k, positions.q) if own else (attention.k, attention.q)
+    return [
+        part
+        for part, is_there in (
+            (keys, positions.config.content_to_position),
+            (queries, positions.config.position_to_content),
+        )
+        if is_there
+    ]

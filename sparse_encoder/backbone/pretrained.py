@@ -65,12 +65,12 @@ class PretrainedModel(ModelLoading, ModelEditing, HeadBias, ModelFacts, ModelAda
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
     ) -> Any:  # noqa: ANN401 - a tensor, or several by their names
-        """Run the model; arguments as :meth:`Transformer.forward`."""
+        """Run the model; arguments as :meth:`Transformer.forward`, but that no ``attention_mask`` means no padding."""
 
     @classmethod
     def from_config(
@@ -124,12 +124,13 @@ class EncoderModel(PretrainedModel):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
     ) -> Tensor:
-        """Return hidden states, (B, T, D); arguments as :meth:`Transformer.forward`."""
+        """Return hidden states, (B, T, D); arguments as :meth:`PretrainedModel.forward`."""
+        attention_mask = self.mask_or_ones(input_ids, attention_mask)
         hidden: Tensor = self.backbone(input_ids, attention_mask, token_type_ids, position_ids, head_mask)
         return hidden
 
@@ -150,12 +151,13 @@ class MaskedLanguageModel(PretrainedModel):
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
     ) -> Tensor:
-        """Return logits, (B, T, V); arguments as :meth:`Transformer.forward`."""
+        """Return logits, (B, T, V); arguments as :meth:`PretrainedModel.forward`."""
+        attention_mask = self.mask_or_ones(input_ids, attention_mask)
         logits: Tensor = self.head(self.backbone(input_ids, attention_mask, token_type_ids, position_ids, head_mask))
         return logits
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparse_encoder.backbone.attention import Attention
 from sparse_encoder.backbone.families.pruned import PRUNED_HEADS, written_pruned_heads
-from sparse_encoder.backbone.head_masks import head_mask_by_layer
+from sparse_encoder.backbone.head_masks import check_num_heads, head_mask_by_layer
 from sparse_encoder.backbone.pruning import check_prunable, merged_heads, prune_attention
 from sparse_encoder.backbone.vocabulary_editing import EditableModel
 
@@ -60,7 +60,9 @@ class HeadEditing(EditableModel):
             Mask of shape (L, 1, H, 1, 1), or with one more axis; without a mask a list of L None.
 
         Raises:
-            ValueError: If the mask has another number of axes or layers.
+            ValueError: If the mask has another number of axes, layers or heads.
         """
         dtype = self.backbone.embeddings.word.weight.dtype
-        return head_mask_by_layer(head_mask, num_hidden_layers, dtype, is_attention_chunked=is_attention_chunked)
+        by_layer = head_mask_by_layer(head_mask, num_hidden_layers, dtype, is_attention_chunked=is_attention_chunked)
+        check_num_heads(by_layer, self.config.num_heads)
+        return by_layer

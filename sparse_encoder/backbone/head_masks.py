@@ -38,3 +38,13 @@ def head_mask_by_layer(
         raise ValueError(f"a head mask must be of shape (heads,) or ({num_layers} layers, heads), got {shape}")
     mask = mask.to(dtype)
     return mask.unsqueeze(-1) if is_attention_chunked else mask
+
+
+def check_num_heads(by_layer: Tensor | list[None], num_heads: int) -> None:
+    """Refuse a mask, as :func:`head_mask_by_layer` makes it, of another number of heads.
+
+    Raises:
+        ValueError: If it has one.
+    """
+    if isinstance(by_layer, Tensor) and by_layer.shape[2] != num_heads:
+        raise ValueError(f"head_mask must have {num_heads} heads, got {by_layer.shape[2]}")

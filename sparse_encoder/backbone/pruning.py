@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.attention import Attention
+from sparse_encoder.backbone.integers import plain_integer
 
 HeadsByLayer = tuple[tuple[int, ...], ...]
 """For each layer the heads that are gone, in order."""
@@ -32,12 +33,14 @@ def merged_heads(before: HeadsByLayer | None, more: Mapping[int, Collection[int]
     """
     merged = [set(heads) for heads in before or [()] * num_layers]
     for layer, heads in more.items():
-        if isinstance(layer, bool) or not isinstance(layer, int) or not 0 <= layer < num_layers:
+        number = plain_integer(layer)
+        if number is None or not 0 <= number < num_layers:
             raise ValueError(f"layers are numbered from 0 to {num_layers - 1}, got {layer!r}")
         for head in heads:
-            if isinstance(head, bool) or not isinstance(head, int):
+            found = plain_integer(head)
+            if found is None:
                 raise TypeError(f"heads must be integers, got {head!r} in layer {layer}")
-        merged[layer] |= set(heads)
+            merged[number].add(found)
     return tuple(tuple(sorted(heads)) for heads in merged)
 
 

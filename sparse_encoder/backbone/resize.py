@@ -10,9 +10,12 @@ Source: Hewitt, 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
+
+from sparse_encoder.backbone.integers import plain_integer
 
 SPREAD = 1e-9
 """Share of the old rows' covariance, and of their biases' deviation, that new ones have."""
@@ -21,7 +24,7 @@ NewRows = Callable[[Tensor, int], Tensor]
 """Makes so many rows for a table."""
 
 
-def rows_wanted(current: int, asked: int | None, multiple: int | None) -> int:
+def rows_wanted(current: int, asked: SupportsIndex | None, multiple: SupportsIndex | None) -> int:
     """Return how many rows a table shall have.
 
     Args:
@@ -32,11 +35,19 @@ def rows_wanted(current: int, asked: int | None, multiple: int | None) -> int:
     Raises:
         ValueError: If a number is no integer from 1 on.
     """
-    for name, value in (("new_num_tokens", asked), ("pad_to_multiple_of", multiple)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be an integer from 1 on, got {value!r}")
-    rows = current if asked is None else asked
-    return rows if multiple is None else -(-rows // multiple) * multiple
+    rows = current if asked is None else _positive("new_num_tokens", asked)
+    if multiple is None:
+        return rows
+    multiple = _positive("pad_to_multiple_of", multiple)
+    return -(-rows // multiple) * multiple
+
+
+def _positive(name: str, value: SupportsIndex) -> int:
+    """Return any kind of integer from 1 on as one of Python's."""
+    number = plain_integer(value)
+    if number is None or number < 1:
+        raise ValueError(f"{name} must be an integer from 1 on, got {value!r}")
+    return number
 
 
 def check_resizable(parameter: Tensor) -> None:

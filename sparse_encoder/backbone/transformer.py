@@ -15,7 +15,7 @@ from sparse_encoder.backbone.convolution import Convolution
 from sparse_encoder.backbone.disentangled import PositionScores, RelativePositions
 from sparse_encoder.backbone.embeddings import Embeddings
 from sparse_encoder.backbone.feed_forward import FeedForward
-from sparse_encoder.backbone.head_masks import head_mask_by_layer
+from sparse_encoder.backbone.head_masks import check_num_heads, head_mask_by_layer
 from sparse_encoder.backbone.layer import Layer
 from sparse_encoder.backbone.pruning import apply_pruning
 from sparse_encoder.backbone.relative_bias import RelativeBias
@@ -92,8 +92,7 @@ class Transformer(nn.Module):
     def _head_masks(self, mask: Tensor | None, dtype: torch.dtype) -> Tensor | list[None]:
         """Split a mask of heads by step."""
         by_step = head_mask_by_layer(mask, len(self.config.steps), dtype)
-        if isinstance(by_step, Tensor) and by_step.shape[2] != self.config.num_heads:
-            raise ValueError(f"head_mask must have {self.config.num_heads} heads, got {by_step.shape[2]}")
+        check_num_heads(by_step, self.config.num_heads)
         return by_step
 
     def _check_call(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None) -> None:

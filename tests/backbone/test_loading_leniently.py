@@ -11,6 +11,7 @@ import torch
 from backbone_helpers import TINY_CONFIGS, D, V
 from loading_helpers import BIAS, BIAS_COPY, DECODER, DENSE, WORDS, assert_same, change, saved
 from safetensors.torch import load_file
+from torch import nn
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.checkpoint import CheckpointError
@@ -74,6 +75,25 @@ def test_a_missing_matrix_is_normal_and_its_bias_stays(tmp_path: Path) -> None:
     torch.manual_seed(2)
     assert torch.equal(loaded.head.dense.weight, torch.empty(D, D).normal_(0.0, 3.0))
     torch.set_rng_state(state)
+
+
+class OwnRule(MaskedLanguageModel):
+    """A model with its own rule for a part of its head, which heeds nothing."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.head.dense:
+            nn.init.constant_(self.head.dense.weight, 2.0)
+            nn.init.constant_(self.head.dense.bias, 3.0)
+
+
+def test_what_is_missing_is_drawn_by_the_models_own_rule(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    change(tmp_path, lambda tensors: tensors.pop("cls.predictions.transform.dense.weight"))
+    with pytest.warns(UserWarning, match="1 tensor missing"):
+        loaded = OwnRule.from_pretrained(tmp_path, strict=False)
+    assert (loaded.head.dense.weight == 2.0).all()
+    assert torch.equal(loaded.head.dense.bias, model.head.dense.bias)  # it was there
 
 
 def test_tied_names_are_missing_together(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, D, batch, randomise
@@ -235,6 +236,8 @@ def test_masks_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"a head mask must be of shape \(heads,\) or \(3 layers, heads\)"):
         model.get_head_mask(torch.ones(shape), 3)
     with pytest.raises(ValueError, match="head_mask must have 4 heads, got 5"):
+        model.get_head_mask(torch.ones(5), 3)
+    with pytest.raises(ValueError, match="head_mask must have 4 heads, got 5"):
         model(**features_of(model), head_mask=torch.ones(5))
 
 
@@ -298,3 +301,12 @@ def test_ones_change_nothing_and_gradients_of_masks_outlive_checkpointing() -> N
         model(**features, head_mask=mask).square().sum().backward()
         gradients.append(mask.grad)
     torch.testing.assert_close(*gradients)
+
+
+def test_heads_may_be_integers_of_any_kind() -> None:
+    model = model_of("bert")
+    model.prune_heads({np.int64(0): [np.int32(1)], 2: torch.tensor([0, 3])})
+    assert model.config.pruned_heads == ((1,), (), (0, 3))
+    assert all(type(head) is int for heads in model.config.pruned_heads for head in heads)
+    with pytest.raises(TypeError, match="heads must be integers"):
+        model.prune_heads({1: [torch.tensor(1.0)]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, D, V, batch, randomise
@@ -220,3 +221,13 @@ def test_a_head_without_bias() -> None:
     model.resize_token_embeddings(V + 1)
     assert model.head.bias is None and isinstance(model.head.weight, nn.Parameter)
     assert model.head.weight.shape == (V + 1, D)
+
+
+def test_integers_of_any_kind_are_integers() -> None:
+    model = model_of("bert")
+    assert model.resize_token_embeddings(np.int64(V + 3)).num_embeddings == V + 3
+    assert type(model.config.vocab_size) is int and type(model.hf_config["vocab_size"]) is int
+    assert model.resize_token_embeddings(torch.tensor(V + 4), np.int32(4)).num_embeddings == -(-(V + 4) // 4) * 4
+    for wrong in (torch.tensor(20.0), np.float64(20), "20", True):
+        with pytest.raises(ValueError, match="new_num_tokens must be an integer from 1 on"):
+            model.resize_token_embeddings(wrong)

@@ -139,7 +139,7 @@ def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     dtype = _dtype(options, plan, source, found_config.path)
     placement = place(model, options.devices, dtype)
     fill(model, found, peeked, placement, dtype, plan.ties)
-    start_anew(model, found, plan.config, placement, dtype)
+    start_anew(model, found, placement, dtype)
     model.tie_weights()
     model.mark_initialized()
     check_filled(model, placement)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.initialization import initialize_module, roles_of
 from sparse_encoder.backbone.loading.devices import DISK, Placement
 from sparse_encoder.backbone.loading.matching import Match, Ties
 from sparse_encoder.backbone.loading.sources import PeekedSource
+from sparse_encoder.backbone.random_weights import RandomWeights
 from sparse_encoder.checkpoint import CheckpointError
 
 
@@ -48,15 +47,12 @@ def fill(
         del tensor
 
 
-def start_anew(
-    model: nn.Module, found: Match, config: TransformerConfig, placement: Placement, dtype: torch.dtype
-) -> None:
-    """Give the parameters that have no tensor new values, by the family's rule.
+def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: torch.dtype) -> None:
+    """Give the parameters that have no tensor new values, each by the rule of the innermost model around it.
 
     Args:
         model: All its other parameters have values.
         found: Which these are.
-        config: The rule.
         placement: Where they go.
         dtype: What they have.
     """
@@ -67,21 +63,27 @@ def start_anew(
         device = placement.device_of(name)
         shape = model.get_parameter(name).shape
         put(model, name, torch.zeros(shape, dtype=dtype, device="cpu" if device == DISK else device))
-    roles = roles_of(model)
     owners = {name.rpartition(".")[0] for name in names if name not in found.zeros}
     for path in sorted(owners):
         module = model.get_submodule(path)
         kept = {
             own: each.detach().clone() for own, each in module.named_parameters(path, recurse=False) if own not in names
         }
-        initialize_module(module, config, roles)
         with torch.no_grad():
+            _model_around(model, path)._init_weights(module)
             for own, values in kept.items():
                 model.get_parameter(own).copy_(values)
     for name in names:
         if placement.device_of(name) == DISK:
             placement.offload(name, model.get_parameter(name).detach())
             _keep_shape(model, name, dtype)
+
+
+def _model_around(model: RandomWeights, path: str) -> RandomWeights:
+    """Return the innermost model that a module lies in."""
+    parts = path.split(".") if path else []
+    around = [model.get_submodule(".".join(parts[:end])) for end in range(len(parts) + 1)]
+    return next(each for each in reversed(around) if isinstance(each, RandomWeights))
 
 
 def put(model: nn.Module, name: str, tensor: Tensor) -> None:

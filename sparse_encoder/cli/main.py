@@ -24,6 +24,8 @@ COMMANDS = {
 SHARED = ("evaluate",)
 """Commands that several processes can do together."""
 
+FILE_ERRORS = (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, IsADirectoryError)
+"""What the system says to paths that cannot be read or written."""
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -58,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
-    except (LoadError, FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError, ValueError) as error:
+    except (LoadError, *FILE_ERRORS, ValueError) as error:
         _say(f"sparse-encoder {options.command}: {error}")
         return USER_ERROR
     except ImportError as error:

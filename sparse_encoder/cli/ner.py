@@ -14,10 +14,15 @@ from typing import TextIO
 from tqdm import tqdm
 
 from sparse_encoder.checkpoint import write_json
-from sparse_encoder.cli.ner_data import add_data_options, read_sentences
+from sparse_encoder.cli.ner_data import add_data_options, read_sentences, scheme_of_labels
 from sparse_encoder.cli.ner_tables import Painter, score_table
 from sparse_encoder.cli.ner_training import add_training_options, train
-from sparse_encoder.token_classification import TokenClassificationPipeline, entity_scores
+from sparse_encoder.token_classification import (
+    TokenClassificationPipeline,
+    convert_tags,
+    entity_scores,
+    word_accuracy,
+)
 from sparse_encoder.token_classification.aggregation import STRATEGIES
 from sparse_encoder.token_classification.metrics import MODES
 
@@ -35,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     predicting = actions.add_parser("predict", help="tag texts, a line each: coloured on a terminal, else JSON lines")
     predicting.add_argument("model", help="folder or repository of a tagger")
     predicting.add_argument("texts", nargs="?", default="-", help="a file with a text a line (default: standard input)")
-    predicting.add_argument("--strategy", choices=STRATEGIES, default="simple", help="default: %(default)s")
+    predicting.add_argument(
+        "--strategy", choices=STRATEGIES, default="first", help="how tokens become entities (default: %(default)s)"
+    )
     predicting.add_argument("--threshold", type=float, default=0.0, help="least score of what is shown")
     predicting.add_argument("--batch-size", type=int)
     predicting.add_argument("--device", nargs="+", help="one device or several, as cuda:0 cuda:1")
@@ -70,7 +77,7 @@ def predict(options: argparse.Namespace) -> None:
     coloured = sys.stdout.isatty() and not options.json
     tagger = TokenClassificationPipeline.from_pretrained(
         options.model,
-        aggregation_strategy="simple" if coloured and options.strategy == "none" else options.strategy,
+        aggregation_strategy=options.strategy,
         threshold=options.threshold,
         batch_size=options.batch_size,
         device=options.device,
@@ -78,8 +85,8 @@ def predict(options: argparse.Namespace) -> None:
     painter = Painter()
     with _opened(options.texts) as file:
         size = 1 if file.isatty() else CHUNK_LINES
-        lines = tqdm(file, desc="texts", unit="text", disable=not sys.stderr.isatty() or sys.stdout.isatty())
-        while texts := [line.rstrip("\r\n") for line in islice(lines, size)]:
+        lines = tqdm(_lines(file), desc="texts", unit="text", disable=not sys.stderr.isatty() or sys.stdout.isatty())
+        while texts := list(islice(lines, size)):
             for text, found in zip(texts, tagger(texts), strict=True):
                 told = painter.paint(text, found) if coloured else json.dumps({"text": text, "entities": found})
                 print(told, flush=True)
@@ -95,19 +102,36 @@ def _opened(name: str) -> Iterator[TextIO]:
             yield file
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    """Yield lines without their ends, and the first without a byte order mark."""
+    for number, line in enumerate(file):
+        yield (line.removeprefix("\ufeff") if number == 0 else line).rstrip("\r\n")
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Print the scores of each type, and write them."""
     if options.output is not None and not options.output.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {options.output.parent} for --output")
     sentences = read_sentences(options.data, options)
-    entity_scores([], [], mode=options.mode, scheme=options.scheme)  # that seqeval is missing is known before the work
+    if sentences.entities:
+        entity_scores([], [], mode=options.mode, scheme=options.scheme)  # what is wrong is known before the work
+    elif options.mode != MODES[0] or options.scheme is not None:
+        raise ValueError("--mode and --scheme are for tags of entities, and the file has tags of words")
     tagger = TokenClassificationPipeline.from_pretrained(
         options.model, batch_size=options.batch_size, device=options.device
     )
-    found = tagger.label_words(sentences.words, show_progress_bar=sys.stderr.isatty())
-    report = entity_scores(sentences.tags, found, mode=options.mode, scheme=options.scheme)
     known = set(tagger.model.id2label.values())
-    unknown = sorted({tag for row in sentences.tags for tag in row} - known)
+    tags = sentences.tags
+    if sentences.entities:
+        target = options.scheme or scheme_of_labels(known)
+        tags = [convert_tags(row, target) for row in tags]
+    found = tagger.label_words(sentences.words, show_progress_bar=sys.stderr.isatty())
+    report = (
+        entity_scores(tags, found, mode=options.mode, scheme=options.scheme)
+        if sentences.entities
+        else {"overall_accuracy": word_accuracy(tags, found)}
+    )
+    unknown = sorted({tag for row in tags for tag in row} - known)
     print(f"{options.model} on {len(found)} sentences of {options.data}\n\n{score_table(report)}")
     if unknown:
         print(f"\ntags that the model does not know: {', '.join(unknown)}")

@@ -15,8 +15,11 @@ def score_table(report: Mapping[str, Any]) -> str:
     """Return the scores of each type and overall as a Markdown table.
 
     Args:
-        report: As ``entity_scores`` returns it.
+        report: As ``entity_scores`` returns it; or ``overall_accuracy`` alone, then there is no table.
     """
+    told = f"words right: {report['overall_accuracy']:.3f}"
+    if set(report) == {"overall_accuracy"}:
+        return told
     rows: list[tuple[str, ...]] = [
         ("", "precision", "recall", "F1", "entities"),
         ("---", "---:", "---:", "---:", "---:"),
@@ -27,7 +30,7 @@ def score_table(report: Mapping[str, Any]) -> str:
     total = sum(values["number"] for values in kinds.values())
     rows.append(("all", *(f"{report[f'overall_{part}']:.3f}" for part in PARTS), str(total)))
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"{table}\n\nwords right: {report['overall_accuracy']:.3f}"
+    return f"{table}\n\n{told}"
 
 
 class Painter:
@@ -41,13 +44,13 @@ class Painter:
 
         Args:
             text: The text.
-            entities: As the pipeline returns them, with ``entity_group``.
+            entities: As the pipeline returns them, whole or token by token.
         """
         parts, place = [], 0
         for entity in sorted(entities, key=lambda each: int(each["start"])):
             if entity["start"] < place:
                 continue  # within the one before
-            kind = str(entity["entity_group"])
+            kind = str(entity["entity_group"] if "entity_group" in entity else entity["entity"])
             colour = self._colours.setdefault(kind, _COLOURS[len(self._colours) % len(_COLOURS)])
             parts.append(printable(text[place : entity["start"]]))
             found = printable(text[entity["start"] : entity["end"]])

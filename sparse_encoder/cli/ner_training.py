@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from sparse_encoder.checkpoint import fetch_model_folder, write_json
-from sparse_encoder.cli.ner_data import TAGS, TOKENS, TaggedSentences, has_entities, read_sentences
+from sparse_encoder.cli.ner_data import TAGS, TOKENS, TaggedSentences, read_sentences
 from sparse_encoder.cli.ner_tables import score_table
 from sparse_encoder.token_classification import (
     DataCollatorForTokenClassification,
@@ -20,11 +21,11 @@ from sparse_encoder.token_classification import (
     tokenize_and_align_labels,
     word_accuracy,
 )
+from sparse_encoder.token_classification.tagging_pipeline import OVERLAP
+from sparse_encoder.token_classification.tags import OUTSIDE
 from sparse_encoder.tokenizer import Tokenizer
 
 MODEL, CHECKPOINTS, SCORES = "model", "checkpoints", "scores.json"
-OVERLAP = 4
-"""Windows of long sentences have one part in this many in common."""
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +57,9 @@ def train(options: argparse.Namespace) -> None:
     from sparse_encoder.training import Trainer, TrainingArguments
 
     sentences, held_out = _data(options)
-    names = TaggedSentences(words=[], tags=[*sentences.tags, *held_out.tags]).label_names
-    entities = has_entities(sentences)
-    if entities:
-        entity_scores([], [])  # that seqeval is missing is known before the work
+    entities = sentences.entities
+    names = replace(sentences, words=[], tags=[*sentences.tags, *held_out.tags]).label_names
+    metrics = EntityMetrics(names, per_entity=True) if entities else WordMetrics(names)
     folder = fetch_model_folder(options.model)
     tokenizer = Tokenizer.from_pretrained(folder, max_length=options.max_length)
     labelling = "all" if options.label_all_tokens else "first"
@@ -98,7 +98,7 @@ def train(options: argparse.Namespace) -> None:
         eval_dataset=_rows(held_out, prepare),
         data_collator=DataCollatorForTokenClassification(tokenizer),
         processing_class=tokenizer,
-        compute_metrics=EntityMetrics(names, per_entity=True) if entities else WordMetrics(names),
+        compute_metrics=metrics,
     )
     print(f"training on {len(sentences.words)} sentences with {len(names)} labels, {len(held_out.words)} held out")
     trainer.train(resume_from_checkpoint=any((options.output / CHECKPOINTS).glob("checkpoint-*")))
@@ -109,7 +109,12 @@ def train(options: argparse.Namespace) -> None:
 def _data(options: argparse.Namespace) -> tuple[TaggedSentences, TaggedSentences]:
     sentences = read_sentences(options.data, options)
     if options.evaluation is not None:
-        return sentences, read_sentences(options.evaluation, options)
+        held_out = read_sentences(options.evaluation, options)
+        if held_out.entities and not sentences.entities:
+            raise ValueError(f"{options.evaluation} has tags of entities and {options.data} has none")
+        if sentences.entities and not held_out.entities and any(tag != OUTSIDE for row in held_out.tags for tag in row):
+            raise ValueError(f"{options.data} has tags of entities and {options.evaluation} has others")
+        return sentences, held_out
     return sentences.split(options.held_out, options.seed)
 
 
@@ -127,6 +132,5 @@ def _report(
     report = (
         entity_scores(held_out.tags, found) if entities else {"overall_accuracy": word_accuracy(held_out.tags, found)}
     )
-    told = score_table(report) if entities else f"words right: {report['overall_accuracy']:.3f}"
-    print(f"\n{told}\n\nsaved to {options.output / MODEL}")
+    print(f"\n{score_table(report)}\n\nsaved to {options.output / MODEL}")
     write_json(options.output / SCORES, report)

@@ -352,7 +352,7 @@ class SparseEncoder(ModuleSequence):
             similarity_fn_name=self._similarity_fn_name,
             max_active_dims=self.max_active_dims,
         )
-        with staged_folder(Path(path)) as folder:
+        with staged_folder(Path(path), replaces_adapters=True) as folder:
             save_modules(list(self), folder)
             write_settings(folder, settings)
             if create_model_card:

@@ -433,6 +433,7 @@ def test_push_to_hub_saves_and_uploads(model: SparseEncoder, monkeypatch: pytest
     fake = SimpleNamespace(
         create_repo=lambda repo_id, **_: SimpleNamespace(repo_id="me/" + repo_id),
         file_exists=lambda *_, **__: False,
+        list_repo_files=lambda *_, **__: [],
         create_commit=create_commit,
     )
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda token: fake)

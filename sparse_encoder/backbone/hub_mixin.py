@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_encoder.backbone.saving import ModelSaving
+from sparse_encoder.backbone.saving import Format, ModelSaving
 from sparse_encoder.checkpoint import MAX_SHARD_SIZE
 from sparse_encoder.checkpoint.hub_push import PushOptions, push, working_folder
 
@@ -73,6 +73,8 @@ class ModelPublishing(ModelSaving):
             commit_description=commit_description,
             tags=tags,
         )
+
+        Format(max_shard_size=max_shard_size)  # which is checked before a repository is made
 
         def save(folder: Path) -> None:
             self.save_pretrained(folder, max_shard_size=max_shard_size, safe_serialization=safe_serialization)

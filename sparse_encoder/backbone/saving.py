@@ -184,7 +184,7 @@ class ModelSaving(AdapterHolder):
                 UserWarning,
                 stacklevel=4,
             )
-        with staged_folder(folder) as stage:
+        with staged_folder(folder, replaces_adapters=True) as stage:
             if not is_adapter_alone:  # whose base is where it was
                 for name, values in self.files_to_save().items():
                     write_json(stage / name, values, sort_keys=True)

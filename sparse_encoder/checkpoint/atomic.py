@@ -16,10 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparse_encoder.checkpoint.folder_lock import folder_lock
-from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
-
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-"""What an adapter is saved as; without the first nobody reads the others."""
+from sparse_encoder.checkpoint.weight_names import ADAPTER_FILES, WeightNames, is_plain, set_of
 
 
 def temporary_name() -> str:
@@ -71,7 +68,7 @@ def write_json(path: Path, value: object, *, indent: int | None = 2, sort_keys: 
 
 
 @contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path, *, replaces_adapters: bool = False) -> Iterator[Path]:
     """Fill a folder out of sight, then put it in place.
 
     A target that does not exist appears by one rename. Into one that exists each file is moved by a rename of its own;
@@ -81,6 +78,8 @@ def staged_folder(target: Path) -> Iterator[Path]:
 
     Args:
         target: The folder to appear; missing parents are made.
+        replaces_adapters: Whether what is written is a whole model, so that an adapter beside weights of an earlier one
+            goes with them. An adapter that is written replaces one that is there in any case.
 
     Yields:
         An empty folder to write into.
@@ -100,7 +99,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
         sync_tree(stage)
         if target.exists() or not _appear(stage, target):
             with folder_lock(target, exclusive=True):
-                _merge(stage, target)
+                _merge(stage, target, replaces_adapters=replaces_adapters)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         for folder in made:
@@ -143,7 +142,7 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _merge(stage: Path, target: Path) -> None:
+def _merge(stage: Path, target: Path, *, replaces_adapters: bool) -> None:
     """Move the staged files over those of a folder that exists."""
     files = sorted(path.relative_to(stage) for path in stage.rglob("*") if not path.is_dir())
     folders = sorted(path.relative_to(stage) for path in stage.rglob("*") if path.is_dir())
@@ -153,7 +152,7 @@ def _merge(stage: Path, target: Path) -> None:
     for name in folders:
         (target / name).mkdir(exist_ok=True)
     for folder in (Path(), *folders):
-        _remove_adapter(stage / folder, target / folder)
+        _remove_adapter(stage / folder, target / folder, with_weights=replaces_adapters)
         _replace_weights(stage / folder, target / folder)
     for name in files:
         if (stage / name).exists():
@@ -163,10 +162,12 @@ def _merge(stage: Path, target: Path) -> None:
     shutil.rmtree(stage)
 
 
-def _remove_adapter(stage: Path, target: Path) -> None:
-    """Take away an adapter that would be put on weights that are not its own."""
+def _remove_adapter(stage: Path, target: Path, *, with_weights: bool) -> None:
+    """Take away an adapter that is replaced, or that would be put on weights that are not its own."""
     new = os.listdir(stage)
-    if ADAPTER_FILES[0] in new or any(set_of(name) is not None for name in new):
+    is_replaced = ADAPTER_FILES[0] in new or (with_weights and any(is_plain(name) for name in new))
+    about = target / ADAPTER_FILES[0]
+    if is_replaced and (about.exists() or about.is_symlink()):  # the others are nobody's without it
         for name in ADAPTER_FILES:
             (target / name).unlink(missing_ok=True)
         sync_path(target)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from sparse_encoder.checkpoint.atomic import write_text
 from sparse_encoder.checkpoint.hub_card import README, tagged_card
 from sparse_encoder.checkpoint.hub_names import redacted
-from sparse_encoder.checkpoint.weight_names import set_of
+from sparse_encoder.checkpoint.weight_names import ADAPTER_FILES, is_plain, set_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, HfApi
@@ -69,7 +69,7 @@ class FolderCommit:
     ignored: tuple[str, ...] = ()
     """Patterns of files that are not."""
     removed: tuple[str, ...] = ()
-    """Patterns of files at ``path_in_repo`` that are removed unless they are uploaded."""
+    """Patterns of files at ``path_in_repo`` that are removed unless they are uploaded, besides outdated weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +109,9 @@ def open_repository(target: HubTarget) -> tuple[HfApi, str]:
 def commit_folder(api: HfApi, repository: str, target: HubTarget, commit: FolderCommit) -> CommitInfo:
     """Upload a folder in one commit, however large it is; the client's own way makes several of a large one.
 
+    Weight files and adapters of an earlier upload that would be read in the place of the new ones, or together with
+    them, are removed by the same commit.
+
     Args:
         api: The client.
         repository: Full id of the repository.
@@ -126,8 +129,8 @@ def commit_folder(api: HfApi, repository: str, target: HubTarget, commit: Folder
         if (commit.only is None or _matches(name, commit.only)) and not _matches(name, ignored)
     }
     outdated: list[str] = []
-    if commit.removed:
-        patterns = [glob.escape(beginning) + each for each in commit.removed]
+    patterns = [*(glob.escape(beginning) + each for each in commit.removed), *_outdated(new)]
+    if patterns:
         there = set(api.list_repo_files(repository, revision=target.revision)).difference(new)
         outdated = sorted(name for name in there if _matches(name, patterns))
     return api.create_commit(
@@ -193,7 +196,6 @@ def _push(parcel: Parcel, options: PushOptions, folder: Path | None) -> CommitIn
             message=options.commit_message or f"Upload {parcel.kind}",
             description=options.commit_description,
             only=tuple(map(glob.escape, new)),
-            removed=_outdated(new),
         )
         return commit_folder(api, repository, options, commit)
 
@@ -218,11 +220,14 @@ def _known_readme(api: HfApi, repository: str, revision: str | None, folder: Pat
 
 
 def _outdated(new: Iterable[str]) -> tuple[str, ...]:
-    """Return patterns of files that may be read together with, or in the place of, new weights."""
+    """Return patterns of files that may be read together with, or in the place of, new weights or adapters."""
     patterns = set()
     for name in new:
-        names = set_of(PurePosixPath(name).name)
+        last = PurePosixPath(name).name
+        names = set_of(last)
         folder = f"{os.path.dirname(name)}/" if "/" in name else ""
+        if is_plain(last) or last == ADAPTER_FILES[0]:
+            patterns |= {glob.escape(folder) + each for each in ADAPTER_FILES}
         for outdated in () if names is None else names.outdated:
             shards = outdated.pattern.format(suffix="-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9]")
             patterns |= {glob.escape(folder) + each for each in (outdated.single, outdated.index, shards)}

@@ -1,4 +1,4 @@
-"""What weight files are called, with their shards, index and variant. Knows no contents.
+"""What weight files are called, with their shards, index and variant, and those of adapters. Knows no contents.
 
 Files of one format and one variant are a set, of which a reader takes the single file, else the index with its shards.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+"""What an adapter is saved as; without the first nobody reads the others."""
 
 _VARIANT = r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*?"
 _WEIGHTS = re.compile(
@@ -76,3 +79,9 @@ def set_of(name: str) -> WeightNames | None:
         return None
     stem, ending = found["stem"] or found["index_stem"], found["ending"] or found["index_ending"]
     return WeightNames(ending, found["variant"] or found["index_variant"]) if _STEMS[ending] == stem else None
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a file is one of weights without a variant, which is what loads take that ask for none."""
+    names = set_of(name)
+    return names is not None and names.variant is None

@@ -160,7 +160,7 @@ def model_files(checkpoint: Path) -> list[str]:
 
 def copy_files(source: Path, target: Path, names: list[str]) -> None:
     """Copy files into a folder; each appears whole, and weights of an earlier save go."""
-    with staged_folder(target) as stage:
+    with staged_folder(target, replaces_adapters=True) as stage:
         for name in names:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, stage / name)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sparse_encoder.backbone import EncoderModel, LoraConfig, MaskedLanguageModel
 from sparse_encoder.backbone.adapters.files import fit_to_model, read_adapter_config
-from sparse_encoder.checkpoint import CheckpointError, ConfigError, LoadError
+from sparse_encoder.checkpoint import CheckpointError, ConfigError, LoadError, write_tensors
 
 FUZZED = model_named()
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -110,6 +110,16 @@ def test_a_merged_save_takes_the_adapter_before_it_away(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
     assert torch.equal(logits(MaskedLanguageModel.from_pretrained(tmp_path)), merged)
+
+
+def test_weights_that_are_no_whole_model_leave_the_adapter_alone(tmp_path: Path) -> None:
+    model = adapted()
+    model.save_pretrained(tmp_path)
+    files = {name: (tmp_path / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+    model_named().save_pretrained(tmp_path, variant="fp16")
+    write_tensors(tmp_path, load_file(tmp_path / "model.safetensors"))
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    assert torch.equal(logits(MaskedLanguageModel.from_pretrained(tmp_path)), logits(model))
 
 
 def without(key: str) -> Callable[[dict[str, Tensor]], object]:

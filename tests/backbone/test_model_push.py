@@ -13,10 +13,11 @@ import torch
 from backbone_helpers import TINY_CONFIGS, randomise
 from hub_server import CLIENTS_OWN, TOKEN, WritableHub, writable_hub
 from huggingface_hub import ModelCard, snapshot_download
-from model_helpers import write_tokenizer
+from model_helpers import write_masked_language_model, write_tokenizer
 from torch import nn
 
-from sparse_encoder.backbone import MaskedLanguageModel
+from sparse_encoder import SparseEncoder
+from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel
 from sparse_encoder.checkpoint.hub_push import HubTarget, open_repository, working_folder
 from sparse_encoder.tokenizer import Tokenizer
 
@@ -136,6 +137,55 @@ def test_weights_of_an_earlier_upload_that_would_be_read_are_removed(hub: Writab
         second.push_to_hub("me/mine", token=TOKEN, safe_serialization=False)
     assert hub.pushed[-1].deleted == [SINGLE]
     assert "pytorch_model.bin" in hub.files("me/mine")
+
+
+def encoder(folder: Path, seed: int) -> SparseEncoder:
+    return SparseEncoder(str(write_masked_language_model(folder, seed=seed)), device="cpu")
+
+
+def test_an_encoder_takes_the_place_of_the_weights_and_the_adapter_that_were_there(
+    hub: WritableHub, tmp_path: Path
+) -> None:
+    first, second = encoder(tmp_path / "first", 3), encoder(tmp_path / "second", 9)
+    first.push_to_hub("me/mine", token=TOKEN)
+    kept = {"onnx/model.safetensors": b"o", "model.fp16.safetensors": b"o"}
+    hub.add("me/mine", {**hub.files("me/mine"), **kept, "adapter_config.json": b"{}", "adapter_model.bin": b"o"})
+    second.save_pretrained(str(tmp_path / "shards"))
+    second[0].model.save_pretrained(tmp_path / "shards", max_shard_size=4000)
+    second.push_to_hub("me/mine", token=TOKEN, exist_ok=True, local_model_path=str(tmp_path / "shards"))
+    assert hub.pushed[-1].deleted == ["adapter_config.json", "adapter_model.bin", SINGLE]
+    assert set(kept) <= set(hub.files("me/mine"))
+    loaded = SparseEncoder("me/mine", cache_folder=str(tmp_path / "cache"), token=TOKEN, device="cpu")
+    assert_same(loaded[0].model, second[0].model)
+
+
+def test_weights_in_sub_folders_go_with_those_that_replace_them(hub: WritableHub, tmp_path: Path) -> None:
+    model = encoder(tmp_path / "first", 3)
+    model.save_pretrained(str(tmp_path / "saved"))
+    hub.add("me/mine", {f"part/{name}": b"o" for name in ("model.safetensors.index.json", "adapter_config.json")})
+    (tmp_path / "saved" / "part").mkdir()
+    os.link(tmp_path / "saved" / SINGLE, tmp_path / "saved" / "part" / SINGLE)
+    model.push_to_hub("me/mine", token=TOKEN, exist_ok=True, local_model_path=str(tmp_path / "saved"))
+    assert hub.pushed[-1].deleted == ["part/adapter_config.json", "part/model.safetensors.index.json"]
+
+
+def test_a_merged_model_takes_the_place_of_its_adapter(hub: WritableHub, tmp_path: Path) -> None:
+    model = bert()
+    model.add_adapter(LoraConfig(init_lora_weights=False))
+    model.push_to_hub("me/mine", token=TOKEN)
+    assert "adapter_config.json" in hub.files("me/mine")
+    model.save_pretrained(tmp_path / "mine", push_to_hub=True, token=TOKEN, variant="half")
+    assert hub.pushed[-1].deleted == []  # the plain weights and their adapter are as they were
+    model.merge_and_unload()
+    model.push_to_hub("me/mine", use_temp_dir=True, token=TOKEN)
+    assert hub.pushed[-1].deleted == ["adapter_config.json", "adapter_model.safetensors"]
+    assert_same(fetched("me/mine", tmp_path / "cache"), model)
+
+
+def test_a_size_that_is_none_makes_no_repository(hub: WritableHub) -> None:
+    with pytest.raises(ValueError, match="a size must be a number and a unit"):
+        bert().push_to_hub("me/mine", token=TOKEN, max_shard_size="bad")
+    assert hub.made == [] and hub.branches == {}
 
 
 @pytest.mark.parametrize("use_temp_dir", [None, False])

@@ -11,7 +11,7 @@ import torch
 from backbone_helpers import TINY_CONFIGS, V, batch, randomise
 from safetensors.torch import load_file
 
-from sparse_encoder.backbone import MaskedLanguageModel
+from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel
 from sparse_encoder.cli.main import main
 
 WORDS, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
@@ -43,6 +43,15 @@ def test_a_tied_model_is_written_beside_its_pickle(
     assert torch.equal(loaded(**batch(pad=0)), model(**batch(pad=0)))
     assert main(["convert", str(tmp_path / "old")]) == 2
     assert "safetensors beside its pickle already" in capsys.readouterr().err
+
+
+def test_an_adapter_beside_a_pickle_stays(model: MaskedLanguageModel, tmp_path: Path) -> None:
+    model.add_adapter(LoraConfig(init_lora_weights=False))
+    model.save_adapter(tmp_path / "old")
+    assert main(["convert", str(tmp_path / "old")]) == 0
+    assert {"adapter_config.json", "adapter_model.safetensors", "model.safetensors"} < set(os.listdir(tmp_path / "old"))
+    loaded = MaskedLanguageModel.from_pretrained(tmp_path / "old")
+    assert torch.equal(loaded(**batch(pad=0)), model(**batch(pad=0)))
 
 
 def test_a_copy_has_everything_but_the_pickles(model: MaskedLanguageModel, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import socket
 import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,9 +130,8 @@ def values(name: str, **changes: Any) -> Harm:  # noqa: ANN401 - JSON
     return harm
 
 
-def config(**changes: Any) -> Harm:  # noqa: ANN401 - JSON
-    """Return a harm that sets values of config.json."""
-    return values("config.json", **changes)
+config = partial(values, "config.json")
+"""Returns a harm that sets values of config.json."""
 
 
 def tensors(change: Callable[[dict[str, Tensor]], object]) -> Harm:

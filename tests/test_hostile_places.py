@@ -55,8 +55,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         yield served
 
 
-def opened(cache: Path, **options: object) -> SparseEncoder:
-    return SparseEncoder(NAME, device="cpu", cache_folder=str(cache), **options)  # type: ignore[arg-type]
+def opened(cache: Path, *, local_files_only: bool = False) -> SparseEncoder:
+    return SparseEncoder(NAME, device="cpu", cache_folder=str(cache), local_files_only=local_files_only)
 
 
 def numbers(model: SparseEncoder) -> torch.Tensor:

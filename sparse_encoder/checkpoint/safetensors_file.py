@@ -151,10 +151,16 @@ def check_finite(name: str, tensor: Tensor, *, path: Path) -> None:
     Raises:
         CheckpointError: If a floating-point tensor has any.
     """
-    if tensor.is_floating_point() and tensor.numel():
-        low, high = torch.aminmax(tensor)  # either is NaN if any value is
-        if not (torch.isfinite(low) and torch.isfinite(high)):
-            raise CheckpointError("has NaN or infinite values", path=path, field=name)
+    if not is_finite(tensor):
+        raise CheckpointError("has NaN or infinite values", path=path, field=name)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor has neither NaN nor infinities; what has no floating point has none."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    low, high = torch.aminmax(tensor.detach())  # either is NaN if any value is
+    return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
 def _read_header(file: BufferedReader, path: Path) -> tuple[dict[str, _Entry], int]:

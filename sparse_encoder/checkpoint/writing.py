@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparse_encoder.checkpoint.atomic import staged_folder, write_json
-from sparse_encoder.checkpoint.safetensors_file import DTYPES, MAX_TENSORS, check_name
+from sparse_encoder.checkpoint.safetensors_file import DTYPES, MAX_TENSORS, check_name, is_finite
 from sparse_encoder.checkpoint.sizes import size_in_bytes
 from sparse_encoder.checkpoint.weight_names import WeightNames
 
@@ -46,7 +46,7 @@ def write_tensors(
 
     Raises:
         ValueError: If a size or a variant is malformed, or a tensor could not be read back: no tensors at all, odd
-            names, unsupported types, or two names for one memory.
+            names, unsupported types, values that are not finite, or two names for one memory.
     """
     names = WeightNames("safetensors", variant)
 
@@ -121,6 +121,8 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
             continue
         if tensor.is_meta:
             raise ValueError(f"{name!r} has no values: it is on the meta device")
+        if not is_finite(tensor):
+            raise ValueError(f"{name!r} has NaN or infinite values, with which no load would take it")
         place = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         owner = owners.setdefault(place, name)
         if owner != name:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sparse_encoder.backbone.families import family_of
+from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT
 from sparse_encoder.checkpoint import (
     CheckpointError,
@@ -88,10 +88,13 @@ def _without_ties(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]
 
 
 def _tied_names(folder: Path) -> set[str]:
-    """Return the names of a decoder that is the word embeddings; none for a module that is no backbone."""
+    """Return the names of a decoder that is the word embeddings; none for a module that is no backbone or unties it."""
     try:
-        family = family_of(read_json_object(resolve_inside(folder, "config.json")))
+        values = read_json_object(resolve_inside(folder, "config.json"))
+        family, config = family_of(values), read_config(values)
     except (LoadError, FileNotFoundError):
+        return set()
+    if not config.tie_word_embeddings:
         return set()
     names = {theirs for theirs, ours in family.head_rows if ours == HEAD_WEIGHT}
     has_bias = any(ours == HEAD_BIAS for _, ours in family.head_rows)

@@ -122,6 +122,16 @@ def test_weights_that_are_no_whole_model_leave_the_adapter_alone(tmp_path: Path)
     assert torch.equal(logits(MaskedLanguageModel.from_pretrained(tmp_path)), logits(model))
 
 
+def test_an_adapter_that_no_load_takes_is_not_written(tmp_path: Path) -> None:
+    model = written(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with torch.no_grad():
+        next(each for name, each in model.named_parameters() if "lora_A" in name)[0] = float("nan")
+    with pytest.raises(ValueError, match="NaN or infinite values"):
+        model.save_adapter(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def without(key: str) -> Callable[[dict[str, Tensor]], object]:
     return lambda tensors: tensors.pop(key)
 

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from backbone_helpers import TINY_CONFIGS, batch
+from backbone_helpers import TINY_CONFIGS, batch, randomise
 from loading_helpers import assert_same, change, saved
 
-from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
+from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, load_sharded_checkpoint
 
 NAMES = sorted(TINY_CONFIGS)
+
+
+def bert(seed: int) -> MaskedLanguageModel:
+    model = MaskedLanguageModel.from_config(TINY_CONFIGS["bert"]).eval()
+    randomise(model, seed)
+    return model
 
 
 @pytest.mark.parametrize("device_map", ["cpu", torch.device("cpu"), {"": "cpu"}, "auto", "balanced", "sequential"])
@@ -68,7 +74,34 @@ def test_16_bits_and_new_parameters_on_the_disk(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.equal(loaded(**batch(pad=0)), plain(**batch(pad=0)))
     assert loaded.dtype == torch.bfloat16
-    assert "backbone.layers.2.feed_forward.down.bias.dat" in os.listdir(tmp_path / "disk")
+    (own,) = (tmp_path / "disk").iterdir()
+    assert "backbone.layers.2.feed_forward.down.bias.dat" in os.listdir(own)
+
+
+def test_models_that_share_a_folder_on_the_disk_keep_their_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = saved(tmp_path / "first"), bert(7)
+    second.save_pretrained(tmp_path / "second")
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"device_map": {"": "disk"}, "offload_folder": "disk"}
+    loaded = [MaskedLanguageModel.from_pretrained(tmp_path / name, **options) for name in ("first", "second")]
+    monkeypatch.chdir("/")  # the folder is where it was
+    with torch.no_grad():
+        for model, source in zip(loaded, (first, second), strict=True):
+            assert torch.equal(model(**batch(pad=0)), source(**batch(pad=0)))
+
+
+def test_shards_do_not_go_into_a_model_whose_values_are_elsewhere(tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+    bert(7).save_pretrained(tmp_path / "shards", max_shard_size=4000)
+    model = MaskedLanguageModel.from_pretrained(
+        tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "disk"
+    )
+    before = model(**batch(pad=0))
+    with pytest.raises(ValueError, match="values are not in the model but offloaded by accelerate"):
+        load_sharded_checkpoint(model, tmp_path / "shards")
+    assert torch.equal(model(**batch(pad=0)), before)
 
 
 def test_a_plan_by_memory_keeps_layers_whole(tmp_path: Path) -> None:

@@ -255,6 +255,20 @@ def test_tied_weights_that_differ_are_not_lost(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.filterwarnings("ignore:.*pickle.*:UserWarning")
+def test_values_that_no_load_takes_leave_the_save_that_was_there(tmp_path: Path, value: float, safe: bool) -> None:
+    model = bert()
+    model.save_pretrained(tmp_path)
+    before = tree_of(tmp_path)
+    with torch.no_grad():
+        model.head.bias[1] = value
+    with pytest.raises(ValueError, match=r"'cls.predictions.bias' has NaN or infinite values"):
+        model.save_pretrained(tmp_path, safe_serialization=safe)
+    assert tree_of(tmp_path) == before
+
+
 def test_memory_shared_without_saying_so_is_refused_and_views_beside_each_other_are_not(tmp_path: Path) -> None:
     model = bert()
     first, second = model.backbone.layers[0], model.backbone.layers[1]

@@ -45,6 +45,16 @@ def test_a_tied_model_is_written_beside_its_pickle(
     assert "safetensors beside its pickle already" in capsys.readouterr().err
 
 
+def test_a_model_that_is_not_tied_keeps_both_of_two_names(model: MaskedLanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "old/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+    assert main(["convert", str(tmp_path / "old")]) == 0
+    assert {WORDS, DECODER, "cls.predictions.decoder.bias"} <= set(load_file(tmp_path / "old/model.safetensors"))
+    loaded = MaskedLanguageModel.from_pretrained(tmp_path / "old")
+    assert torch.equal(loaded(**batch(pad=0)), model(**batch(pad=0)))
+    assert loaded.head.weight is not loaded.backbone.embeddings.word.weight
+
+
 def test_an_adapter_beside_a_pickle_stays(model: MaskedLanguageModel, tmp_path: Path) -> None:
     model.add_adapter(LoraConfig(init_lora_weights=False))
     model.save_adapter(tmp_path / "old")

@@ -35,6 +35,7 @@ from sparse_encoder.checkpoint import (
     write_json,
     write_safetensors,
 )
+from sparse_encoder.checkpoint.safetensors_file import is_finite
 from sparse_encoder.checkpoint.torch_file import read_torch_file
 
 if TYPE_CHECKING:
@@ -112,8 +113,13 @@ def write_adapter(adapter: ModelAdapter, state_dict: Mapping[str, Tensor] | None
         adapter: The adapter.
         state_dict: The model's tensors; None for those it has now.
         folder: Where to.
+
+    Raises:
+        ValueError: If values are not finite.
     """
     tensors = tensors_for_file(*adapter, state_dict)
+    if bad := [name for name, tensor in tensors.items() if not is_finite(tensor)]:
+        raise ValueError(f"the adapter has NaN or infinite values, with which no load would take it: {_shown(bad)}")
     write_safetensors(folder / WEIGHTS_FILE, {PREFIX + key: tensor.contiguous() for key, tensor in tensors.items()})
     about = {"auto_mapping": None, "fan_in_fan_out": False, **adapter.config.to_dict(), "inference_mode": True}
     write_json(folder / CONFIG_FILE, about, sort_keys=True)

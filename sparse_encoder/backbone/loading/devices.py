@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ class Placement:
     options: DeviceOptions
     devices: dict[str, Device]
     _offloaded: dict[str, Any] = field(default_factory=dict)  # Any: of accelerate
+    _folder: str | None = None
+    """Where this load keeps what is on the disk: a folder of its own, as two models have the same names."""
 
     @property
     def single(self) -> torch.device | None:
@@ -55,9 +58,11 @@ class Placement:
         """Write a parameter to the disk."""
         from accelerate.utils import offload_weight
 
-        folder = Path(str(self.options.offload_folder))
-        folder.mkdir(parents=True, exist_ok=True)
-        offload_weight(tensor, name, folder, index=self._offloaded)
+        if self._folder is None:
+            parent = Path(str(self.options.offload_folder)).expanduser().absolute()
+            parent.mkdir(parents=True, exist_ok=True)
+            self._folder = tempfile.mkdtemp(prefix="model-", dir=parent)
+        offload_weight(tensor, name, self._folder, index=self._offloaded)
 
     def dispatch(self, model: nn.Module) -> None:
         """Let each module fetch its parameters and inputs when it is called; nothing to do on one device."""
@@ -67,11 +72,11 @@ class Placement:
         from accelerate.utils import save_offload_index
 
         if self._offloaded:
-            save_offload_index(self._offloaded, self.options.offload_folder)
+            save_offload_index(self._offloaded, self._folder)
         dispatch_model(
             model,
             device_map=self.devices,
-            offload_dir=self.options.offload_folder if self._offloaded else None,
+            offload_dir=self._folder,
             offload_index=self._offloaded or None,
             offload_buffers=self.options.offload_buffers,
             preload_module_classes=sorted(_parts(model)),

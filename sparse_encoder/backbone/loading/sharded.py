@@ -63,11 +63,12 @@ def load_sharded_checkpoint(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is neither index.
+        ValueError: If there is neither index, or accelerate keeps values of the model elsewhere.
         CheckpointError: If the files are damaged, hostile or at odds with their index, a tensor has another shape, or
             names do not match in a strict load. The model is untouched, unless it is the values that are damaged, not
             finite, or two for one parameter.
     """
+    _refuse_offloaded(model)
     files = _open(Path(folder), prefer_safe=prefer_safe)
     source = PeekedSource(files)
     wanted = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, Tensor)}
@@ -98,6 +99,17 @@ def load_sharded_checkpoint(
             elif not torch.equal(values, cast):
                 raise CheckpointError(f"{first!r} and {name!r} are one parameter of the model and differ", path=folder)
     return ShardedLoad(missing, unexpected)
+
+
+def _refuse_offloaded(model: nn.Module) -> None:
+    """Refuse a model that fetches its values when it is called: what it is given here would not be what it uses."""
+    if any(hasattr(module, "_hf_hook") for module in model.modules()):
+        held = [name for name, tensor in model.state_dict(keep_vars=True).items() if getattr(tensor, "is_meta", False)]
+        if held:
+            raise ValueError(
+                f"values are not in the model but offloaded by accelerate: {listed(held)}; load the weights with"
+                " from_pretrained(folder, device_map=...) instead"
+            )
 
 
 def _open(folder: Path, *, prefer_safe: bool) -> WeightFiles:

@@ -21,6 +21,7 @@ _ROLES = {
     "qrels": ("qrels",),
 }
 _TOPIC_TAGS = re.compile(r"<(num|title|desc|narr)>", re.IGNORECASE)
+_TOPIC_EDGES = re.compile(r"(</?top>)", re.IGNORECASE)
 _TEXT_TAGS = ("title", "query", "text", "description")
 
 
@@ -122,11 +123,11 @@ def read_topics(path: Path) -> dict[str, str]:
         path: The file.
 
     Returns:
-        Texts by id.
+        Texts by id, at least one.
 
     Raises:
         FileNotFoundError: If there is none.
-        LoadError: If it is in none of these forms, or an id is there twice.
+        LoadError: If it is in none of these forms, a topic is not closed, an id is there twice, or there is no query.
     """
     if _form(path) in (".jsonl", ".json"):
         return _unique(json_texts(path), path)
@@ -140,6 +141,8 @@ def _unique(found: Iterator[tuple[int, str, str]], path: Path) -> dict[str, str]
     queries: dict[str, str] = {}
     for number, name, text in found:
         add_once(queries, name, text, path=path, number=number)
+    if not queries:
+        raise LoadError("holds no topics: lines of id and text, JSON lines, <top> or <topic>", path=path)
     return queries
 
 
@@ -150,26 +153,45 @@ def _tagged_topics(path: Path) -> Iterator[tuple[int, str, str]]:
         raise LoadError(f"topics must not be larger than {MAX_TOPIC_BYTES} bytes", path=path)
     text = "\n".join(line for _, line in lines)
     reader: Callable[[Path, list[tuple[int, str]], str], Iterator[tuple[int, str, str]]]
-    reader = _open_topics if re.search(r"<num>", text, re.IGNORECASE) else _xml_topics
+    reader = _open_topics if re.search(r"<top>", text, re.IGNORECASE) else _xml_topics
     return reader(path, lines, text)
 
 
 def _open_topics(path: Path, lines: list[tuple[int, str]], _: str) -> Iterator[tuple[int, str, str]]:
     """Yield topics of the form ``<top> <num> Number: 301 <title> ... <desc> Description: ... </top>``."""
-    start, block = 0, [""]
+    start, block = 0, [""]  # no line is number 0: outside of topics
     for number, line in lines:
-        if "<top>" in line.lower():
-            start, block = number, [""]
-        block.append(line)
-        if "</top>" not in line.lower():
-            continue
-        parts = _TOPIC_TAGS.split("\n".join(block))
-        found = {tag.lower(): re.sub(r"</?\w+>", " ", body) for tag, body in zip(parts[1::2], parts[2::2], strict=True)}
-        name = re.sub(r"^\s*number\s*:", "", found.get("num", ""), flags=re.IGNORECASE).strip()
-        title = re.sub(r"^\s*topic\s*:", "", found.get("title", ""), flags=re.IGNORECASE)
-        if not name or not title.strip():
-            raise line_error(path, start, "a topic must have <num> and <title>")
-        yield start, name, " ".join(title.split())
+        for piece in _TOPIC_EDGES.split(line):
+            edge = piece.lower()
+            if edge == "<top>":
+                if start:
+                    raise line_error(path, start, f"the topic must end with </top> before the next, on line {number}")
+                start, block = number, [""]
+            elif edge == "</top>":
+                yield (start or number, *_open_topic(path, start or number, "".join(block)))
+                start, block = 0, [""]
+            elif not start and _TOPIC_TAGS.search(piece):
+                raise line_error(path, number, "<num>, <title>, <desc> and <narr> must lie between <top> and </top>")
+            else:
+                block.append(piece)
+        block.append("\n")
+    if start:
+        raise line_error(path, start, "the topic must end with </top>, the file ends before")
+
+
+def _open_topic(path: Path, start: int, text: str) -> tuple[str, str]:
+    """Read id and title of what lies between ``<top>`` and ``</top>``."""
+    parts = _TOPIC_TAGS.split(text)
+    found: dict[str, str] = {}
+    for tag, body in zip(parts[1::2], parts[2::2], strict=True):
+        if tag.lower() in found:
+            raise line_error(path, start, f"a topic must have one <{tag.lower()}>, this has two")
+        found[tag.lower()] = re.sub(r"</?\w+>", " ", body)
+    name = re.sub(r"^\s*number\s*:", "", found.get("num", ""), flags=re.IGNORECASE).strip()
+    title = re.sub(r"^\s*topic\s*:", "", found.get("title", ""), flags=re.IGNORECASE)
+    if not name or not title.strip():
+        raise line_error(path, start, "a topic must have <num> and <title>")
+    return name, " ".join(title.split())
 
 
 def _xml_topics(path: Path, lines: list[tuple[int, str]], text: str) -> Iterator[tuple[int, str, str]]:
@@ -182,7 +204,7 @@ def _xml_topics(path: Path, lines: list[tuple[int, str]], text: str) -> Iterator
         place = min(reason.position[0], len(lines)) - 1
         raise line_error(path, lines[place][0], f"must be XML: {reason}") from reason
     for place, topic in enumerate(root.iter("topic"), start=1):
-        name = topic.get("number") or topic.get("id") or topic.get("num") or ""
+        name = topic.get("number") or topic.get("id") or topic.get("num") or (topic.findtext("num") or "").strip()
         bodies = ("".join(topic.itertext()) if not len(topic) else topic.findtext(tag) for tag in _TEXT_TAGS)
         body = next((" ".join(each.split()) for each in bodies if each and each.strip()), "")
         if not name or not body:

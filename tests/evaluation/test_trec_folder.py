@@ -39,11 +39,17 @@ XML = """<?xml version="1.0" encoding="UTF-8"?>
   <topic number="3">a 64-year-old man</topic>
 </topics>
 """
+ONE_LINE = """<TOP><num> 1 <title> one </TOP><top><num> 2
+<title> two </top> <top><num>3</num><title>three</title></top>
+"""
 
 
 @pytest.mark.parametrize(
     ("name", "content", "queries"),
     [
+        ("topics.txt", ONE_LINE, {"1": "one", "2": "two", "3": "three"}),
+        ("topics.txt", "<topics>\n" + ONE_LINE + "</topics>\n", {"1": "one", "2": "two", "3": "three"}),
+        ("topics.xml", "<topics><topic><num>7</num><title>x</title></topic></topics>", {"7": "x"}),
         ("topics.txt", OLD, {"301": "International Organized Crime", "MB02": "open"}),
         ("topics.xml", XML, {"1": "coronavirus & origin", "2": "response to weather", "3": "a 64-year-old man"}),
         ("queries.tsv", "1\twhat is x\n2\ta\tb\n", {"1": "what is x", "2": "a b"}),
@@ -64,6 +70,19 @@ def test_topics(tmp_path: Path, name: str, content: str, queries: dict[str, str]
             "<top>\n<num> 1\n</top>\n<top>\n<num>2\n<title> x\n</top>",
             "topics.txt:1: a topic must have <num> and <title>",
         ),
+        (
+            "<top>\n<num> 1\n<title> a\n<top>\n<num> 2\n<title> b\n</top>\n",
+            r"topics.txt:1: the topic must end with </top> before the next, on line 4",
+        ),
+        (
+            "<top>\n<num> 1\n<title> a\n</top>\n\n<top>\n<num> 2\n<title> b\n",
+            r"topics.txt:6: the topic must end with </top>, the file ends before",
+        ),
+        ("<top>\n<num> 1\n<title> a\n</top>\n<num> 2\n<title> b\n</top>\n", "topics.txt:5: <num>, .* must lie between"),
+        ("<top>\n<num> 1\n<title> a\n</top>\n</top>\n", "topics.txt:5: a topic must have <num> and <title>"),
+        ("<top>\n<num> 1\n<title> a\n<num> 2\n<title> b\n</top>\n", "topics.txt:1: a topic must have one <num>"),
+        ("<xml><query><number>1</number><text>abc</text></query></xml>", "topics.txt: holds no topics"),
+        ("\n", "topics.txt: holds no topics"),
         ("<topics>\n\n<topic number='1'>\n</topics>", "topics.txt:4: must be XML"),
         ("<topics><topic number='1'/></topics>", "topic 1 must have a number and one of"),
         ("<!DOCTYPE topics [<!ENTITY a 'x'>]><topics/>", "must not define a document type"),

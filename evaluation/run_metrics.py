@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
-
-import numpy as np
 
 from sparse_encoder.evaluation.judgements import check_grade
 from sparse_encoder.evaluation.metrics import (
@@ -21,7 +18,7 @@ from sparse_encoder.evaluation.metrics import (
     recall_at_k,
     reciprocal_rank_at_k,
 )
-from sparse_encoder.evaluation.trec_files import order_of
+from sparse_encoder.evaluation.trec_files import check_scores, order_of
 
 DEFAULT_METRICS = ("nDCG@10", "MRR@10", "Recall@100", "Recall@1000", "MAP", "R-precision")
 PerQuery = dict[str, dict[str, float]]
@@ -124,7 +121,7 @@ def measure_run(
             check_grade(query, document, grade)
         relevant = {document: grade for document, grade in grades.items() if grade > 0}
         scores = run.get(query, {})
-        _check_scores(query, scores)
+        check_scores(query, scores)
         orders = {False: order_of(scores), True: sorted(scores, key=lambda document: (-scores[document], document))}
         for name, measure in measures.items():
             ranked = orders[name.startswith(_TIES_RISE)]
@@ -135,18 +132,6 @@ def measure_run(
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Average the values of each metric over the queries."""
     return {name: sum(by_query.values()) / len(by_query) for name, by_query in values.items()}
-
-
-def _check_scores(query: str, scores: Mapping[str, float]) -> None:
-    """Refuse scores that cannot be ranked by."""
-    try:
-        finite = np.isfinite(np.fromiter(scores.values(), dtype=np.float64, count=len(scores)))
-    except (TypeError, ValueError) as error:
-        document, score = next(each for each in scores.items() if not isinstance(each[1], Real))
-        raise TypeError(f"scores must be numbers, query {query!r} gives document {document!r} {score!r}") from error
-    if not finite.all():
-        document = list(scores)[int(np.flatnonzero(~finite)[0])]
-        raise ValueError(f"scores must be finite, query {query!r} gives document {document!r} {scores[document]}")
 
 
 def _measure_of(name: str) -> Measure:

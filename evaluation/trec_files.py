@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 
@@ -23,6 +25,8 @@ Qrels = dict[str, dict[str, int]]
 """Grades by id of the document, by id of the query; 0 and below is not relevant."""
 
 _GAP = re.compile(r"\s")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""What every reader of these files takes for a number: no underscores, and no other digits than these ten."""
 
 
 def order_of(scores: Mapping[str, float]) -> list[str]:
@@ -69,6 +73,7 @@ def write_run(
         tag: Name of the run.
 
     Raises:
+        TypeError: If a score is no number, naming query and document.
         ValueError: If an id or the tag is empty or has blanks, tabs or newlines, which would read as something else,
             or a score is not finite.
     """
@@ -77,11 +82,9 @@ def write_run(
     for query, scores in run.items():
         check_names([query], "the id of a query")
         check_names(scores, "the id of a document")
+        check_scores(query, scores)
         for rank, document in enumerate(order_of(scores), start=1):
-            score = float(scores[document])
-            if not math.isfinite(score):
-                raise ValueError(f"scores must be finite, query {query!r} gives document {document!r} {score}")
-            lines.append(f"{query} Q0 {document} {rank} {score!r} {tag}\n")
+            lines.append(f"{query} Q0 {document} {rank} {float(scores[document])!r} {tag}\n")
     _write(Path(path), lines)
 
 
@@ -123,6 +126,24 @@ def write_qrels(path: str | PathLike[str], qrels: Mapping[str, Mapping[str, int]
     _write(Path(path), lines)
 
 
+def check_scores(query: str, scores: Mapping[str, float]) -> None:
+    """Refuse scores that cannot be ranked by.
+
+    Args:
+        query: Whose scores they are, for the error.
+        scores: By id of the document.
+
+    Raises:
+        TypeError: If one is no number, naming query and document.
+        ValueError: If one is not finite, likewise.
+    """
+    for document, score in scores.items():
+        if isinstance(score, bool) or not isinstance(score, Real):
+            raise TypeError(f"scores must be numbers, query {query!r} gives document {document!r} {score!r}")
+        if not -sys.float_info.max <= score <= sys.float_info.max:
+            raise ValueError(f"scores must be finite, query {query!r} gives document {document!r} {score}")
+
+
 def check_names(names: Mapping[str, object] | list[str], what: str) -> None:
     """Refuse names that a file with fields apart by blanks cannot hold.
 
@@ -152,7 +173,7 @@ def add_judgement(qrels: Qrels, query: str, document: str, grade: str, *, path: 
     Raises:
         LoadError: If the grade is no integer, or the document is judged twice for the query.
     """
-    if not re.fullmatch(r"[+-]?\d{1,9}", grade):
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", grade):
         raise line_error(path, number, f"the grade must be an integer, got {grade!r}")
     grades = qrels.setdefault(query, {})
     if document in grades:
@@ -169,10 +190,7 @@ def _fields(path: Path, count: int, form: str) -> Iterator[tuple[int, list[str]]
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return float(text) if _NUMBER.fullmatch(text) else math.nan
 
 
 def _write(path: Path, lines: list[str]) -> None:

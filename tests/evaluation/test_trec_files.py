@@ -42,8 +42,8 @@ def test_ties_fall_by_id_and_are_those_of_float32() -> None:
 
 
 def test_a_file_of_others_is_read(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "run", ["1 Q0\td7  9 -3.5e0 tag", "", "1 Q0 d8 1 4 tag"])
-    assert read_run(path) == {"1": {"d7": -3.5, "d8": 4.0}}
+    path = write_lines(tmp_path / "run", ["1 Q0\td7  9 -3.5e0 tag", "", "1 Q0 d8 1 4 tag", "2 Q0 d9 1 +.5E+1 tag"])
+    assert read_run(path) == {"1": {"d7": -3.5, "d8": 4.0}, "2": {"d9": 5.0}}
     path = write_lines(tmp_path / "qrels", ["1 0 d7 3", "2\t0\td7\t-1"])
     assert read_qrels(path) == {"1": {"d7": 3}, "2": {"d7": -1}}
     (tmp_path / "qrels.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -78,6 +78,11 @@ def test_ids_that_would_read_as_something_else_are_refused(tmp_path: Path, name:
 def test_scores_and_grades_that_are_no_numbers_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="query 'q' gives document 'd' nan"):
         write_run(tmp_path / "run", {"q": {"d": math.nan}})
+    with pytest.raises(ValueError, match="scores must be finite, query 'q' gives document 'd' 1000"):
+        write_run(tmp_path / "run", {"q": {"d": 10**400}})
+    for score in ("x", "1.5", None, True):
+        with pytest.raises(TypeError, match=f"scores must be numbers, query 'q' gives document 'd' {score!r}"):
+            write_run(tmp_path / "run", {"q": {"a": 1.0, "d": score}})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="grades must be integers, query 'q' gives document 'd' 1.5"):
         write_qrels(tmp_path / "qrels", {"q": {"d": 1.5}})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="without compression"):
@@ -92,6 +97,9 @@ def test_scores_and_grades_that_are_no_numbers_are_not_written(tmp_path: Path) -
         ("q Q0 d 1 high tag", "run:2: the score must be a finite number, got 'high'"),
         ("q Q0 d 1 nan tag", "run:2: the score must be a finite number"),
         ("q Q0 d 1 inf tag", "run:2: the score must be a finite number"),
+        ("q Q0 d 1 1e999 tag", "run:2: the score must be a finite number, got '1e999'"),
+        ("q Q0 d 1 1_000 tag", "run:2: the score must be a finite number, got '1_000'"),
+        ("q Q0 d 1 \u0663 tag", "run:2: the score must be a finite number, got '\u0663'"),
         ("q Q0 a 1 1 tag", "run:2: document 'a' is there twice for query 'q'"),
     ],
 )
@@ -106,6 +114,8 @@ def test_a_damaged_run_names_the_line(tmp_path: Path, line: str, reason: str) ->
     [
         ("q 0 d", "qrels:2: must have 4 fields"),
         ("q 0 d 1.0", "qrels:2: the grade must be an integer, got '1.0'"),
+        ("q 0 d \u0663", "qrels:2: the grade must be an integer, got '\u0663'"),
+        ("q 0 d 1_0", "qrels:2: the grade must be an integer, got '1_0'"),
         ("q 0 a 1", "qrels:2: document 'a' is judged twice for query 'q'"),
     ],
 )

@@ -16,6 +16,12 @@ from sparse_encoder.backbone.families.family import Family, Rows
 from sparse_encoder.checkpoint import CheckpointError, KeyTable, canonical_names
 
 _MOST_NAMES = 20
+_TASK_HEADS = (
+    r"(pre_)?classifier\.((dense|out_proj)\.)?(weight|bias)",
+    r"qa_outputs\.(weight|bias)",
+    r"sequence_summary\.summary\.(weight|bias)",
+)
+"""Names, of whatever family, of heads that a backbone was fine-tuned with: for classes, labels, answers, choices."""
 _BUFFERS = re.compile(r"(?:.*\.)?(?:position_ids|token_type_ids|inv_freq)")
 """Leftovers that no loader counts as unexpected."""
 
@@ -69,6 +75,8 @@ class Names(NamedTuple):
     """Of heads it does not have, which may be there."""
     has_second_bias: bool
     """Whether the family's second name of the decoder's bias means one of its tensors."""
+    may_be_ignored: re.Pattern[str]
+    """Other names that may be there; if the model has no head, those of heads for tasks among them."""
 
 
 def key_table(family: Family, config: TransformerConfig) -> KeyTable:
@@ -86,7 +94,8 @@ def names_of(family: Family, config: TransformerConfig, head_rows: Rows) -> Name
     """
     others = tuple(row for row in family.head_rows if row not in head_rows)
     own = KeyTable(family.backbone_rows(config) + head_rows)
-    return Names(family, own, KeyTable(others), head_rows == family.head_rows)
+    ignored = family.ignored if head_rows else (*family.ignored, *_TASK_HEADS)
+    return Names(family, own, KeyTable(others), head_rows == family.head_rows, re.compile("|".join(ignored) or r"(?!)"))
 
 
 @dataclass(slots=True)
@@ -124,7 +133,6 @@ def to_our_names(
         CheckpointError: If two tensors have the same place.
     """
     family = names.family
-    may_be_ignored = re.compile("|".join(family.ignored) or r"(?!)")
     naming = Naming(stored=_mapped(canonical_names({name: name for name in stored}), key_mapping, path))
     for name in naming.stored:
         candidates = family.spellings(name)
@@ -133,7 +141,7 @@ def to_our_names(
             naming.second_bias = name
         elif ours is None:
             known = name == family.decoder_bias_copy or any(names.left_aside.ours(each) for each in candidates)
-            allowed = known or any(may_be_ignored.fullmatch(candidate) for candidate in candidates)
+            allowed = known or any(names.may_be_ignored.fullmatch(candidate) for candidate in candidates)
             (naming.ignored if allowed else naming.unexpected).append(name)
         elif ours in naming.origins:
             raise CheckpointError(f"{naming.origins[ours]!r} and {name!r} are one parameter stored twice", path=path)

@@ -32,7 +32,8 @@ class SearchCost:
     avg_flops: float
     """Multiplications per query and document."""
     postings_per_query: float
-    """Postings that an exact search of one query goes through, on average."""
+    """Postings that an exact search of one query goes through, on average; those of a document with the query's own id
+    too, also where it is then left out of the ranking."""
     num_postings: int
     """Postings of the index."""
     index_megabytes: float

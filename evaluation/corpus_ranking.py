@@ -104,8 +104,9 @@ class CorpusRanking:
     def costs(self) -> dict[str, float]:
         """Return what a query costs: the postings of its terms, and the milliseconds of a search.
 
-        The time is that of this evaluation: all queries at once, under every score function, without encoding and
-        indexing.
+        Postings of a document with the query's own id are among them, also where it is then left out of the ranking:
+        an index goes through them to find it. The time is that of this evaluation: all queries at once, under every
+        score function, without encoding and indexing.
         """
         return {
             "postings_per_query": self.query_terms.flops(self.corpus_terms) * self.corpus_terms.num_rows,

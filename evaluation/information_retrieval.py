@@ -113,11 +113,14 @@ class SparseInformationRetrievalEvaluator(EncodingEvaluator, WithCutoffs):
         )
         check_dict("queries", queries)
         check_dict("corpus", corpus)
+        _check_sizes(len(queries), len(queries), len(corpus))
         self.relevant_docs = read_judgements(relevant_docs, queries, corpus, allow_unknown=allow_unknown)
         self.queries_ids = list(self.relevant_docs)
         self.queries = [queries[query] for query in self.queries_ids]
         self.corpus_ids, self.corpus = list(corpus), list(corpus.values())
-        self._check_texts(len(queries))
+        _check_sizes(len(self.queries), len(queries), len(corpus))
+        check_ids_and_texts("queries", self.queries_ids, self.queries)
+        check_ids_and_texts("corpus", self.corpus_ids, self.corpus)
         self.corpus_chunk_size = check_rank("corpus_chunk_size", corpus_chunk_size)
         self.cutoffs = Cutoffs.of(accuracy_at_k, precision_recall_at_k, mrr_at_k, ndcg_at_k, map_at_k)
         self.name, self.skip_own_id = name, skip_own_id
@@ -132,16 +135,6 @@ class SparseInformationRetrievalEvaluator(EncodingEvaluator, WithCutoffs):
         self.csv_file, self.predictions_file = f"{stem}_results.csv", f"{stem}_predictions.jsonl"
         self.active_terms: dict[str, ActiveTerms] = {}
         self.measured_functions: list[str] = []  # of the last call
-
-    def _check_texts(self, num_queries: int) -> None:
-        """Refuse to measure nothing, and what is no text."""
-        if not self.queries or not self.corpus:
-            raise ValueError(
-                f"there must be queries with judgements and a corpus, got {len(self.queries)} such queries of "
-                f"{num_queries} and {len(self.corpus)} documents"
-            )
-        check_ids_and_texts("queries", self.queries_ids, self.queries)
-        check_ids_and_texts("corpus", self.corpus_ids, self.corpus)
 
     @property
     def score_function_names(self) -> list[str]:
@@ -341,6 +334,15 @@ class SparseInformationRetrievalEvaluator(EncodingEvaluator, WithCutoffs):
         names = ("query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
         prompts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**prompts, **self.options.settings()}
+
+
+def _check_sizes(num_judged: int, num_queries: int, num_documents: int) -> None:
+    """Refuse to measure nothing; asked before judgements are read too, as those name nothing then."""
+    if not num_judged or not num_documents:
+        raise ValueError(
+            f"there must be queries with judgements and a corpus, got {num_judged} such queries of {num_queries} and "
+            f"{num_documents} documents"
+        )
 
 
 def _name_of(function: str | SimilarityFunction | None) -> str | None:

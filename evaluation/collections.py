@@ -21,9 +21,9 @@ class Collection:
     collection.qrels, skip_own_id=collection.skip_own_id, allow_unknown=collection.allow_unknown)``.
 
     Raises:
-        TypeError: If a text is no text, naming its id, or a grade no number, naming query and document.
-        ValueError: If there are no documents, no queries or no judgements, a judgement names a query or a document
-            that is not there, or a grade is not finite or above 2**53.
+        TypeError: If an id or a text is no text, naming the id, or a grade no number, naming query and document.
+        ValueError: If there are no documents, no queries or no judgements, an id is empty, a judgement names a query or
+            a document that is not there, or a grade is not finite or above 2**53.
     """
 
     name: str
@@ -49,6 +49,13 @@ class Collection:
                 raise ValueError(f"collection {self.name!r} has an empty {what}")
         for what, texts in (("corpus", self.corpus), ("queries", self.queries)):
             check_ids_and_texts(what, list(texts), list(texts.values()))
+            for key in texts:
+                if not isinstance(key, str):
+                    raise TypeError(f"collection {self.name!r}: ids must be texts, {what} has {key!r}")
+                if not key:
+                    raise ValueError(
+                        f"collection {self.name!r}: ids must not be empty, {what} has {texts[key]!r} under ''"
+                    )
         for query, grades in self.qrels.items():
             if query not in self.queries and not self.allow_unknown:
                 raise ValueError(

@@ -118,6 +118,12 @@ CASES: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: retrieval(None, CORPUS, ANSWERS), TypeError, "queries must be a dict of texts by id, got NoneType"),
     (lambda: retrieval(QUERIES, ["a"], ANSWERS), TypeError, "corpus must be a dict of texts by id, got list"),
     (
+        lambda: retrieval(QUERIES, {}, ANSWERS),
+        ValueError,
+        "must be queries with judgements and a corpus, .* 0 documents",
+    ),
+    (lambda: retrieval({}, CORPUS, ANSWERS), ValueError, "a corpus, got 0 such queries of 0 and"),
+    (
         lambda: retrieval(QUERIES, CORPUS, ANSWERS, ndcg_at_k=5),
         TypeError,
         "ndcg_at_k must be a list of integers, got 5",
@@ -142,6 +148,21 @@ CASES: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: run({}, {"q": {"d": 1}}, "MAP"), TypeError, "metrics must be a list of names, got 'MAP'"),
     (lambda: run({"q": {"d": "x"}}, {"q": {"d": 1}}), TypeError, "query 'q' gives document 'd' 'x'"),
     (lambda: run({}, {"q": ["d"]}), TypeError, r"qrels must hold grades by document, query 'q' has \['d'\]"),
+    (
+        lambda: make(name="x", corpus={"": "t"}, queries={"q": "a"}, qrels={"q": {"": 1}}),
+        ValueError,
+        "collection 'x': ids must not be empty, corpus has 't' under ''",
+    ),
+    (
+        lambda: make(name="x", corpus=CORPUS, queries={"": "a"}, qrels={"": {"d": 1}}),
+        ValueError,
+        "ids must not be empty, queries has 'a' under ''",
+    ),
+    (
+        lambda: make(name="x", corpus={1: "t"}, queries=QUERIES, qrels={"q": {1: 1}}),
+        TypeError,
+        "collection 'x': ids must be texts, corpus has 1",
+    ),
     (
         lambda: make(name="x", corpus={"d": None}, queries=QUERIES, qrels={"q": {"d": 1}}),
         TypeError,

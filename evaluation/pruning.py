@@ -13,6 +13,7 @@ from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.evaluation.collection_search import DEPTH, SearchCost, search_collection, search_cost
 from sparse_encoder.evaluation.encoded_collection import EncodedCollection, to_length_1
 from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, deepest, means, measure_run
+from sparse_encoder.evaluation.samples import check_rank
 from sparse_encoder.search import SparseIndex
 from sparse_encoder.search.pruning import Pruning
 
@@ -52,7 +53,7 @@ def sweep(
     metrics: Sequence[str] = DEFAULT_METRICS,
     top_k: int = DEPTH,
 ) -> Iterator[PrunedResult]:
-    """Prune, index, search and measure, once for each pruning.
+    """Prune, index, search and measure, once for each pruning; documents that are not pruned are indexed once.
 
     Args:
         encoded: The vectors.
@@ -61,20 +62,39 @@ def sweep(
         metrics: As for :func:`~sparse_encoder.evaluation.run_metrics.measure_run`.
         top_k: Length of rankings, or more if a metric looks deeper.
 
-    Yields:
-        The rows, in the order of the prunings.
+    Returns:
+        The rows, in the order of the prunings, each made when it is asked for; that of 8 bits is refused if a weight
+        is negative.
 
     Raises:
-        ValueError: If a metric or side is unknown, or a weight is negative.
+        TypeError: If the metrics are no list, or a pruning is none.
+        ValueError: If a metric or side is unknown, or ``top_k`` below 1.
     """
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics must be a list of names, got {metrics!r}")
     if side not in SIDES:
         raise ValueError(f"unknown side {side!r}; choose from {sorted(SIDES)}")
-    top_k = max(top_k, deepest(metrics))
+    top_k = max(check_rank("top_k", top_k), deepest(metrics))
+    chosen = list(prunings)
+    for place, pruning in enumerate(chosen):
+        if not isinstance(pruning, Pruning):
+            raise TypeError(
+                f"prunings must be of Pruning, as Pruning.parse() makes them, number {place} is {pruning!r}"
+            )
+    return _rows(encoded, chosen, side, metrics, top_k)
+
+
+def _rows(
+    encoded: EncodedCollection, prunings: Sequence[Pruning], side: str, metrics: Sequence[str], top_k: int
+) -> Iterator[PrunedResult]:
+    """Yield the rows of :func:`sweep`, whose arguments are judged."""
     ids = encoded.document_ids
+    index: SparseIndex | None = None
     for pruning in prunings:
         documents = encoded.documents if side == "queries" else _pruned(encoded.documents, pruning, encoded.cosine)
         queries = encoded.queries if side == "documents" else _pruned(encoded.queries, pruning, encoded.cosine)
-        index = SparseIndex.build(documents, ids)
+        if index is None or side != "queries":
+            index = SparseIndex.build(documents, ids)
         run = search_collection(index, queries, encoded, top_k=top_k)
         eight_bits = pruning.eight_bits and side != "queries"
         cost = search_cost(index, queries, documents, eight_bits=eight_bits, scaled=encoded.cosine)
@@ -118,7 +138,12 @@ def _rounded_down(number: float) -> float:
 
 
 def csv_table(rows: Sequence[PrunedResult]) -> str:
-    """Write the rows of a sweep as CSV with a line of names."""
+    """Write the rows of a sweep as CSV with a line of names.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    _check_rows(rows)
     text = io.StringIO()
     table = [row.as_dict() for row in rows]
     writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
@@ -128,7 +153,12 @@ def csv_table(rows: Sequence[PrunedResult]) -> str:
 
 
 def markdown_table(rows: Sequence[PrunedResult]) -> str:
-    """Write the rows of a sweep as a Markdown table that is also aligned as text."""
+    """Write the rows of a sweep as a Markdown table that is also aligned as text.
+
+    Raises:
+        ValueError: If there are no rows.
+    """
+    _check_rows(rows)
     lines = [["pruning", *rows[0].metrics, *(title for title, _ in _COST_TITLES.values())]]
     for row in rows:
         figures = [f"{value:.4f}" for value in row.metrics.values()]
@@ -144,3 +174,8 @@ def markdown_table(rows: Sequence[PrunedResult]) -> str:
         for line in lines
     ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (padded[0], rule, *padded[1:]))
+
+
+def _check_rows(rows: Sequence[PrunedResult]) -> None:
+    if not rows:
+        raise ValueError("rows must not be empty: the first one names the columns")

@@ -7,12 +7,14 @@ import io
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from evaluation_helpers import GivenModel, random_model
 
 from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.evaluation import pruning
 from sparse_encoder.evaluation.collections import Collection
 from sparse_encoder.evaluation.encoded_collection import (
     EncodedCollection,
@@ -23,6 +25,7 @@ from sparse_encoder.evaluation.encoded_collection import (
 )
 from sparse_encoder.evaluation.pruning import PrunedResult, csv_table, default_prunings, markdown_table, sweep
 from sparse_encoder.evaluation.pruning_plot import plot_sweep
+from sparse_encoder.search import SparseIndex
 from sparse_encoder.search.pruning import Pruning
 
 
@@ -81,10 +84,38 @@ def test_the_side_that_is_pruned() -> None:
         "queries": (1.0, whole.cost.document_terms),
         "both": (1.0, 1.0),
     }
+
+
+def test_arguments_are_judged_before_a_row_is_asked_for() -> None:
+    vectors = encoded()
     with pytest.raises(ValueError, match=r"unknown side 'left'; choose from \['both', 'documents', 'queries'\]"):
-        next(sweep(vectors, parsed("none"), side="left"))
+        sweep(vectors, parsed("none"), side="left")
     with pytest.raises(ValueError, match="unknown metric 'ndcg'"):
-        next(sweep(vectors, parsed("none"), metrics=["ndcg"]))
+        sweep(vectors, parsed("none"), metrics=["ndcg"])
+    with pytest.raises(TypeError, match="metrics must be a list of names, got 'MAP'"):
+        sweep(vectors, parsed("none"), metrics="MAP")
+    with pytest.raises(ValueError, match="top_k must be an integer from 1 up, got 0"):
+        sweep(vectors, parsed("none"), top_k=0)
+    with pytest.raises(TypeError, match="as Pruning.parse.. makes them, number 1 is 'top_k=3'"):
+        sweep(vectors, [Pruning(), "top_k=3"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(("side", "expected"), [("queries", 1), ("documents", 3), ("both", 3)])
+def test_documents_that_are_not_pruned_are_indexed_once(
+    side: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, built = encoded(), []
+
+    def build(documents: SparseEmbeddings, ids: list[str]) -> SparseIndex:
+        built.append(len(documents))
+        return SparseIndex.build(documents, ids)
+
+    monkeypatch.setattr(pruning, "SparseIndex", SimpleNamespace(build=build))
+    rows = list(sweep(vectors, parsed("none", "top_k=2", "top_k=1"), side=side))
+    assert built == [40] * expected
+    alone = [next(sweep(vectors, [row.pruning], side=side)) for row in rows]
+    assert [row.metrics for row in rows] == [row.metrics for row in alone]
+    assert len({tuple(row.metrics.values()) for row in rows}) > 1
 
 
 def test_8_bits_make_the_index_smaller_and_change_little() -> None:
@@ -173,6 +204,12 @@ def test_tables(rows: list[PrunedResult]) -> None:
     cells = [cell.strip() for cell in lines[2].strip("| ").split("|")]
     assert cells[:3] == ["none", f"{rows[0].metrics['nDCG@10']:.4f}", f"{rows[0].metrics['MAP']:.4f}"]
     assert lines[0].count("|") == lines[1].count("|") == 2 + len(table[0]) - 1
+
+
+def test_no_rows_make_no_table() -> None:
+    for table in (csv_table, markdown_table):
+        with pytest.raises(ValueError, match="rows must not be empty"):
+            table([])
 
 
 def test_the_plot_is_a_png_of_its_size(rows: list[PrunedResult]) -> None:

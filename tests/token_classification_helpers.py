@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import nn
 
 from sparse_encoder.backbone.families import read_config
 from sparse_encoder.token_classification import TokenClassificationModel
@@ -50,3 +51,69 @@ def tagger(*, class_weights: list[float] | None = None, use_crf: bool | None = N
     model = TokenClassificationModel(read_config(hf_config), hf_config, class_weights=class_weights, use_crf=use_crf)
     model.post_init()
     return model.eval()
+
+
+class IdTagger(nn.Module):
+    """Label tokens by their ids alone: what neither context nor windows can change.
+
+    Args:
+        names: Of the labels.
+        labels: Label of each id; the others have the first one.
+        vocab_size: How many ids there are.
+    """
+
+    def __init__(self, names: list[str], labels: dict[int, int], vocab_size: int) -> None:
+        super().__init__()
+        self.config = tagger().config
+        self.id2label = dict(enumerate(names))
+        self.num_labels = len(names)
+        self.device = torch.device("cpu")
+        self.head = nn.Module()
+        self.head.crf = None
+        self.table = nn.Embedding(vocab_size, len(names))
+        self.shapes: list[tuple[int, ...]] = []
+        with torch.no_grad():
+            self.table.weight.zero_()
+            for number in range(vocab_size):
+                self.table.weight[number, labels.get(number, 0)] = 9.0
+
+    def forward(self, input_ids: torch.Tensor, **others: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the scores, (B, T, L)."""
+        assert all(each.shape == input_ids.shape for each in others.values())
+        self.shapes.append(tuple(input_ids.shape))
+        return {"logits": self.table(input_ids)}
+
+
+UNIGRAMS = (
+    *("<pad>", "<unk>", "▁", "▁New", "▁York", "▁from", "▁to", "▁works", "▁at", "▁fa", "ç", "ade", "▁Zo", "ë"),
+    *("東", "京", "ह", "ि", "न", "्", "द", "ी"),
+)
+
+
+def splitting(kind: str, texts: list[str]) -> Tokenizer:
+    """Make a small tokenizer without special tokens around a text.
+
+    Args:
+        kind: ``"bytes"`` for byte-level BPE, ``"metaspace"`` for Unigram on words, ``"whole"`` for Unigram on texts.
+        texts: What byte-level BPE learns.
+    """
+    if kind == "bytes":
+        backend = Backend(models.BPE(unk_token="<unk>"))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<pad>", "<unk>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer=trainer)
+    else:
+        backend = Backend(models.Unigram([(piece, -1.0) for piece in UNIGRAMS], unk_id=1))
+        backend.decoder = decoders.Metaspace()
+        if kind == "whole":
+            backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        else:
+            backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    names = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    return Tokenizer(backend, TokenizerConfig(special_tokens=names, model_max_length=16))

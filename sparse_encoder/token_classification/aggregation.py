@@ -43,6 +43,10 @@ class Piece:
     """Whether it belongs to the word of the piece before."""
     lead: tuple[str, ...] = ()
     """Tokens of blanks between the piece before and this one."""
+    opening: tuple[Scores, ...] = ()
+    """Scores of those among them that begin its word."""
+    first_index: int = 0
+    """Place of the token that begins its word, if the piece does not go on; else its own."""
     is_link: bool = True
     """Whether its scores say something; a piece whose scores do not is labelled as the one before."""
 
@@ -150,7 +154,8 @@ def _word(
     group: Sequence[Piece], how: Aggregation, names: Sequence[str], join: Callable[[Sequence[str]], str]
 ) -> _Word:
     """Give one label to the pieces of a word."""
-    judges = [piece.scores for piece in group if piece.is_link] or [piece.scores for piece in group]
+    linked = [piece for piece in group if piece.is_link] or group
+    judges = [scores for piece in linked for scores in (*piece.opening, piece.scores)]
     scores = judges[0]
     if len(judges) > 1 and how.strategy == "max":
         scores = max(judges, key=np.max)
@@ -217,18 +222,20 @@ def checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """Move the borders of a token to where its letters begin, and behind the marks on its last one.
+    """Move the borders of a token to where its letters begin and end, and behind the marks on its last one.
 
     Marks are all of Unicode's category M, as the vowels of Devanagari and Thai, and what continues an emoji: its tone,
     and symbols behind a joiner (U+200D).
 
     Args:
         text: The text.
-        start: First character by the tokenizer, which may be a blank.
+        start: First character by the tokenizer, which may be a blank; so may be the last.
         end: Behind the last one by the tokenizer, which may leave out marks.
     """
     while start < end and text[start].isspace():
         start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
     if start == end or (end < len(text) and text[end].isascii()):
         return start, end
     while 0 < end < len(text) and _goes_on(text[end], text[end - 1]):

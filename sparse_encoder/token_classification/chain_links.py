@@ -20,7 +20,7 @@ class LinkRule:
     """Which tokens are links."""
 
     which: str
-    """``"first"`` for the first token of each word, ``"all"`` for all but special ones and blanks."""
+    """``"first"`` for the first token of each word, ``"all"`` for all but special ones and blanks between words."""
     stride: int
     """Tokens that a window has in common with the one before."""
     tokenizer: Tokenizer
@@ -42,7 +42,9 @@ def links_of_rows(batch: TokenBatch, texts: Sequence[Text], rule: LinkRule) -> l
         tokens = joined(windows, rule.stride, side)
         links = np.zeros(len(tokens.ids), dtype=np.bool_)
         for piece in pieces_of(text, tokens, rule.tokenizer.unk_token_id):
-            links[piece.index - tokens.first] = rule.which == "all" or not piece.goes_on
+            first = piece.first_index - tokens.first
+            last = piece.index - tokens.first if rule.which == "all" else first
+            links[first : last + 1] = rule.which == "all" or not piece.goes_on
         lengths = [len(window.ids) for window in windows]
         for begin, length in zip(begins_of(lengths, rule.stride, side), lengths, strict=True):
             content = ~np.array(next(encodings).special_tokens_mask, dtype=np.bool_)

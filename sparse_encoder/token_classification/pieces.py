@@ -14,8 +14,8 @@ def pieces_of(text: Text, tokens: Tokens, unknown: int | None) -> list[Piece]:
     """Put together what is known of each token.
 
     A token goes on with the word of the one before if the tokenizer says so and the text has no blank in between: a
-    tokenizer that does not split texts calls all of one a word. A token of nothing but blanks is none of its own; it
-    leads the next one.
+    tokenizer that does not split texts calls all of one a word. A token of nothing but blanks is no piece: it leads the
+    next one, and if it begins that one's word its scores count for the word, as they do in training.
 
     Args:
         text: The text.
@@ -23,31 +23,37 @@ def pieces_of(text: Text, tokens: Tokens, unknown: int | None) -> list[Piece]:
         unknown: Number of the token for what is not in the vocabulary; it is shown as the text has it.
     """
     pieces: list[Piece] = []
-    lead: list[str] = []
+    behind = 0  # the token behind the last piece
     word: int | None = None
+    words, blanks_split = tokens.word_ids, text.word_starts is None
     for place, (begin, end) in enumerate(text.places(tokens)):
         start, stop = trimmed(text.text, begin, end)
         if start == stop:
-            lead.append(tokens.texts[place])
             continue
-        goes_on = bool(pieces) and tokens.word_ids[place] == word
-        if goes_on and text.word_starts is None:
-            between = text.text[pieces[-1].end : start]
-            goes_on = not any(map(str.isspace, between))
-        word = tokens.word_ids[place]
+        goes_on = bool(pieces) and words[place] == word
+        if goes_on and blanks_split:
+            goes_on = not any(map(str.isspace, text.text[pieces[-1].end : start]))
+        word = words[place]
+        first = place
+        while not goes_on and first > behind and words[first - 1] == word:
+            first -= 1
+        counted = [each for each in range(first, place + 1) if tokens.links is None or tokens.links[each]]
+        own = not counted or counted[-1] == place
         pieces.append(
             Piece(
                 token=text.text[start:stop] if tokens.ids[place] == unknown else tokens.texts[place],
-                scores=tokens.scores[place],
+                scores=tokens.scores[place if own else counted[0]],
                 start=start,
                 end=stop,
                 index=tokens.first + place,
                 goes_on=goes_on,
-                lead=tuple(lead),
-                is_link=tokens.links is None or bool(tokens.links[place]),
+                lead=tuple(tokens.texts[behind:place]),
+                opening=tuple(tokens.scores[each] for each in counted[:-1]) if own else (),
+                is_link=bool(counted),
+                first_index=tokens.first + first,
             )
         )
-        lead.clear()
+        behind = place + 1
     return pieces
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from sparse_encoder.backbone.adapters.bases import base_to_open, check_base
 from sparse_encoder.backbone.adapters.files import has_adapter, read_adapter_config
 from sparse_encoder.backbone.families import architecture_is_masked_language
 from sparse_encoder.checkpoint import LoadError, fetch_model_folder, read_json_object, read_limited, resolve_inside
@@ -55,7 +56,7 @@ class LoadOptions(NamedTuple):
     """How the backbone is opened."""
 
     model_kwargs: Mapping[str, Any]
-    """``dtype`` or ``torch_dtype``, ``attn_implementation``."""
+    """``dtype`` or ``torch_dtype``, ``attn_implementation``, ``base_model``."""
     processor_kwargs: Mapping[str, Any]
     """Options of the tokenizer."""
     config_kwargs: Mapping[str, Any]
@@ -144,11 +145,18 @@ def _default_modules(folder: Path, options: LoadOptions) -> list[nn.Module]:
 
 def _base_of(folder: Path, hub_options: Mapping[str, Any]) -> Path:  # Any: options of the hub among others
     """Return the folder of the model that an adapter stands on; of any other folder itself."""
-    adapter = read_adapter_config(folder) if has_adapter(folder) else None
-    if adapter is None or adapter.base_model_name_or_path is None:
+    named = (
+        base_to_open(folder, read_adapter_config(folder), hub_options.get("base_model"))
+        if has_adapter(folder)
+        else None
+    )
+    if named is None:
         return folder
     options = {HUB_OPTIONS[name]: value for name, value in hub_options.items() if name in HUB_OPTIONS}
-    return fetch_model_folder(adapter.base_model_name_or_path, **{**options, "revision": adapter.revision})
+    options |= {"revision": named.revision, "repository_only": named.is_repository}
+    base = fetch_model_folder(named.name, **options)
+    check_base(folder, base)
+    return base
 
 
 def _auto_encoder_for(modules: list[nn.Module]) -> SparseAutoEncoder:

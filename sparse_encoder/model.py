@@ -61,7 +61,8 @@ class SparseEncoder(ModuleSequence):
         revision: Branch, tag or commit on the hub.
         local_files_only: Download nothing.
         token: Access token for the hub.
-        model_kwargs: ``dtype`` (or ``torch_dtype``) and ``attn_implementation`` of the backbone.
+        model_kwargs: ``dtype`` (or ``torch_dtype``) and ``attn_implementation`` of the backbone; ``base_model`` for the
+            base of an adapter whose file names a folder outside its own, or another base.
         processor_kwargs: Options of the tokenizer; ``tokenizer_kwargs`` is its older name.
         config_kwargs: Values that replace those of the backbone's ``config.json``.
         model_card_data: What the author says in the README.

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from sparse_encoder.backbone.adapters.book import base_tensors
+from sparse_encoder.backbone.adapters.book import adapter_tensors, base_tensors
 from sparse_encoder.backbone.adapters.files import write_adapter
 from sparse_encoder.backbone.adapters.holder import AdapterHolder
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
 from sparse_encoder.backbone.families.family import HEAD_BIAS, Family, Rows
 from sparse_encoder.backbone.families.reader import DANGEROUS
+from sparse_encoder.backbone.loading.unchanged import is_as_stored
 from sparse_encoder.backbone.weights import names_of
 from sparse_encoder.checkpoint import (
     MAX_SHARD_SIZE,
@@ -57,6 +58,26 @@ class Format:
         """Check what could only be found out when half is written."""
         size_in_bytes(self.max_shard_size)
         WeightNames(variant=self.variant)
+
+    def check_adapter(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse what the one file of an adapter cannot follow.
+
+        Args:
+            tensors: Of the adapter.
+
+        Raises:
+            ValueError: If a variant, a pickle, or several files are asked for.
+        """
+        if self.variant is not None:
+            raise ValueError(f"variant must be None for an adapter, whose file has one name, got {self.variant!r}")
+        if not self.safe_serialization:
+            raise ValueError("safe_serialization must stay True for an adapter, which is written as safetensors only")
+        size = sum(each.numel() * each.element_size() for each in tensors.values())
+        if size_in_bytes(self.max_shard_size) < size:
+            raise ValueError(
+                f"max_shard_size must be at least {size} bytes, the size of the adapter, which is one file; got "
+                f"{self.max_shard_size!r}"
+            )
 
     def write(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write named tensors into a folder."""
@@ -112,8 +133,8 @@ class ModelSaving(AdapterHolder):
         """Write configuration and weights so that transformers and :meth:`from_pretrained` load them.
 
         All appears whole or not at all; the weights of an earlier save of the same variant go, other files stay. Of a
-        model with adapters the active one is written, as PEFT does, and the base only if it came from nowhere;
-        :meth:`merge_and_unload` makes one model of both.
+        model with adapters the active one is written, as PEFT does, and the base beside it unless it is still what its
+        name leads to, of whichever dtype; :meth:`merge_and_unload` makes one model of both.
 
         Args:
             save_directory: The folder.
@@ -176,7 +197,9 @@ class ModelSaving(AdapterHolder):
 
     def _write(self, folder: Path, state_dict: Mapping[str, Tensor], form: Format) -> None:
         tensors, adapter = self._tensors_to_save(state_dict), self.adapter_to_save()
-        is_adapter_alone = adapter is not None and adapter.config.base_model_name_or_path is not None
+        if adapter is not None:
+            form.check_adapter(adapter_tensors(self, adapter.name))
+        is_adapter_alone = adapter is not None and self._is_base_as_stored(state_dict)
         if not form.safe_serialization and not is_adapter_alone:
             warnings.warn(
                 "pytorch_model.bin is a pickle, which others will not like to open; safe_serialization=True writes"
@@ -190,7 +213,13 @@ class ModelSaving(AdapterHolder):
                     write_json(stage / name, values, sort_keys=True)
                 form.write(stage, tensors)
             if adapter is not None:
+                if not is_adapter_alone:  # and which is not found by its name
+                    beside = replace(adapter.config, base_model_name_or_path=None, revision=None)
+                    adapter = adapter._replace(config=beside)
                 write_adapter(adapter, unwrapped(state_dict), stage)
+
+    def _is_base_as_stored(self, state_dict: Mapping[str, Tensor]) -> bool:
+        return is_as_stored(self._model(), base_tensors(self, unwrapped(state_dict)))
 
     def _tensors_to_save(self, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Name tensors as the family does: tied ones once, no base prefix without a head."""

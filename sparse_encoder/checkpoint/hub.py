@@ -35,6 +35,9 @@ class _Selection(NamedTuple):
     subfolder: str
     """Nothing outside it is; empty for everything."""
     variant: str | None
+    use_safetensors: bool | None
+    """True for no pickles, False for no safetensors in their place at the top."""
+    descriptions_only: bool
 
     @property
     def safetensors(self) -> WeightNames:
@@ -44,9 +47,22 @@ class _Selection(NamedTuple):
     def pickles(self) -> WeightNames:
         return WeightNames("bin", self.variant)
 
+    @property
+    def sets(self) -> tuple[WeightNames, ...]:
+        """Those of which all shards must be there."""
+        if self.descriptions_only:
+            return ()
+        if self.use_safetensors is None:
+            return (self.safetensors, self.pickles)
+        return (self.safetensors,) if self.use_safetensors else (self.pickles,)
+
     def wanted(self) -> list[str]:
-        names = (self.safetensors.single, self.safetensors.pattern.format(suffix="-*-of-*"))
-        return self._inside([*_WANTED, *names, *(f"*/{name}" for name in names)])
+        if self.descriptions_only:
+            return self._inside(_DESCRIPTIONS)
+        top = self.pickles if self.use_safetensors is False else self.safetensors
+        below = {top, self.safetensors, WeightNames()}  # other modules have no variants, and are asked nothing
+        inside = [f"*/{name}" for names in sorted(below, key=repr) for name in _patterns(names)]
+        return self._inside([*_WANTED, *_patterns(top), *inside])
 
     def unwanted(self) -> list[str]:
         return self._inside(_UNWANTED)
@@ -57,11 +73,18 @@ class _Selection(NamedTuple):
 
     def pickles_instead(self, root: Path) -> list[str]:
         """Return the patterns of the pickles that may stand in for safetensors, where there are none."""
+        if self.use_safetensors is not None or self.descriptions_only:
+            return []
         folders = {path.parent for path in root.rglob("*.json")}
         bare = (each for each in folders if not any(set_of(path.name) == self.safetensors for path in each.iterdir()))
         pattern = self.pickles.pattern.format(suffix="*")
         inside = sorted(folder.relative_to(root).as_posix() for folder in bare)
         return [pattern if folder == "." else f"{glob.escape(folder)}/{pattern}" for folder in inside]
+
+
+def _patterns(names: WeightNames) -> tuple[str, str]:
+    """Return what finds the files of a set, but for the index."""
+    return names.single, names.pattern.format(suffix="-*-of-*")
 
 
 def fetch_model_folder(  # house: peer signature
@@ -75,6 +98,9 @@ def fetch_model_folder(  # house: peer signature
     force_download: bool = False,
     subfolder: str = "",
     variant: str | None = None,
+    use_safetensors: bool | None = None,
+    descriptions_only: bool = False,
+    repository_only: bool = False,
 ) -> Path:
     """Return the folder of a model, downloaded first if it is on the hub.
 
@@ -90,6 +116,9 @@ def fetch_model_folder(  # house: peer signature
         force_download: Download again what is in the cache.
         subfolder: Fetch only this folder of the repository.
         variant: Fetch ``model.VARIANT.safetensors`` and its like in place of the plain weights.
+        use_safetensors: True fetches no pickles, False those of the model in place of its safetensors.
+        descriptions_only: Fetch ``config.json`` and its like, and no weights.
+        repository_only: Take the name for one of the hub even if there is a folder that is called so.
 
     Returns:
         The folder, which a subfolder is a part of. Pickles are fetched only for folders that have no safetensors.
@@ -101,9 +130,9 @@ def fetch_model_folder(  # house: peer signature
         LoadError: If the files cannot be had, are not all there, or are not what their hashes say.
     """
     name = os.fspath(name_or_path)
-    if name and Path(name).expanduser().is_dir():
+    if name and not repository_only and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
-    repository, selection = repository_of(name), _Selection(subfolder, variant)
+    repository, selection = repository_of(name), _Selection(subfolder, variant, use_safetensors, descriptions_only)
     if subfolder:
         resolve_inside(Path(repository), subfolder)
     from huggingface_hub import constants, snapshot_download
@@ -208,7 +237,7 @@ def _check_complete(root: Path, selection: _Selection, command: str) -> None:
     folder = root / selection.subfolder
     if not any((folder / name).exists() for name in _DESCRIPTIONS):
         missing.add((Path(selection.subfolder) / "config.json").as_posix() + " or modules.json")
-    for names in (selection.safetensors, selection.pickles):
+    for names in selection.sets:
         for index in root.rglob(names.index):
             missing |= {(index.parent / shard).relative_to(root).as_posix() for shard in _missing_shards(index, names)}
     if missing:

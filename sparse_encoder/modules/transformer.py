@@ -45,7 +45,8 @@ class Transformer(InputModule):
         model_name_or_path: A folder, or a repository on the hub.
         transformer_task: ``"feature-extraction"`` or ``"fill-mask"``.
         model_kwargs: ``dtype`` (or ``torch_dtype``) and ``attn_implementation``; for the hub ``cache_dir``,
-            ``revision``, ``token`` and ``local_files_only``.
+            ``revision``, ``token`` and ``local_files_only``; ``base_model`` for the base of an adapter whose file
+            names a folder outside its own, or another base.
         processor_kwargs: ``model_max_length``, ``padding_side``, ``truncation_side``, or special tokens by their names.
         config_kwargs: Values that replace those of ``config.json``.
         processing_kwargs: ``{"text": {...}}`` (or ``"common"``) with ``max_length`` or ``add_special_tokens``, which

@@ -184,9 +184,11 @@ def open_backbone(
     options.pop(_NEVER, None)
     dtypes = [options.pop(name) for name in _DTYPES if name in options]
     attention = options.pop("attn_implementation", None) or "sdpa"
+    base_model = options.pop("base_model", None)
     if options:
         raise ValueError(
-            f"unknown model_kwargs {sorted(options)}; choose from {[*_DTYPES, 'attn_implementation', *HUB_OPTIONS]}"
+            f"unknown model_kwargs {sorted(options)}; choose from "
+            f"{[*_DTYPES, 'attn_implementation', 'base_model', *HUB_OPTIONS]}"
         )
     if wrong := sorted(set(config_kwargs) & set(HUB_OPTIONS)):
         raise ValueError(f"config_kwargs must not hold {wrong}: give them in model_kwargs")
@@ -199,6 +201,7 @@ def open_backbone(
             hub=HubOptions(**hub),
             dtype=dtypes[0] if dtypes else None,
             attn_implementation=attention,
+            base_model=base_model,
             others=overrides,
             any_config_value=True,
             warn_of_short_dtypes=False,

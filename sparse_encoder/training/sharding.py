@@ -210,7 +210,7 @@ def load_whole(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def shared_out(tensor: Tensor, like: Tensor | None) -> Tensor:
     """Return this process's part of a tensor, shared out like another one by the first process; all must call this."""
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor) or tensor.shape != like.shape:
         return tensor
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
 

@@ -38,6 +38,11 @@ def encoder(folder: Path, **options: Any) -> SparseEncoder:  # noqa: ANN401
     return model
 
 
+def on_base(adapter: Path, folder: Path) -> SparseEncoder:
+    """Load an adapter on the base that :func:`encoder` has."""
+    return SparseEncoder(str(adapter), device="cpu", model_kwargs={"base_model": str(folder / "base")})
+
+
 def vectors(model: SparseEncoder) -> Tensor:
     dense: Tensor = model.encode(TEXTS, convert_to_tensor=True, convert_to_sparse_tensor=False)
     return dense
@@ -81,7 +86,7 @@ def test_a_saved_model_is_its_adapter_and_loads_with_its_base(tmp_path: Path) ->
     files = {path.name for path in (tmp_path / "saved").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "modules.json"} <= files
     assert not {"config.json", "model.safetensors"} & files
-    loaded = SparseEncoder(str(tmp_path / "saved"), device="cpu")
+    loaded = on_base(tmp_path / "saved", tmp_path)
     assert torch.equal(vectors(loaded), vectors(model)) and loaded.fingerprint == model.fingerprint
     backbone(loaded).merge_and_unload()
     loaded.save_pretrained(str(tmp_path / "saved"))
@@ -101,7 +106,7 @@ def test_a_folder_with_nothing_but_an_adapter_becomes_splade(tmp_path: Path) -> 
     model = encoder(tmp_path)
     randomise_adapters(model)
     backbone(model).save_adapter(tmp_path / "adapter")
-    loaded = SparseEncoder(str(tmp_path / "adapter"), device="cpu")
+    loaded = on_base(tmp_path / "adapter", tmp_path)
     assert [type(module).__name__ for module in loaded] == ["Transformer", "SpladePooling"]
     assert torch.equal(vectors(loaded), vectors(model))
 
@@ -180,7 +185,7 @@ def test_training_moves_the_adapter_alone_and_is_resumed_to_the_bit(options: dic
     ours, theirs = state(other), state(model)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert rows_of(resumed)[:-1] == rows_of(straight)[:-1]
-    last = SparseEncoder(str(tmp_path / "straight" / "checkpoint-4"), device="cpu")
+    last = on_base(tmp_path / "straight" / "checkpoint-4", tmp_path)
     assert torch.equal(vectors(last), vectors(model.eval()))
 
 
@@ -229,5 +234,11 @@ def test_weights_of_a_saved_adapter_go_to_the_active_one(tmp_path: Path) -> None
         load_weights(model, tmp_path / "plain")
     fewer = adapted(target_modules=["query"])
     fewer.save_pretrained(tmp_path / "fewer")
-    with pytest.raises(CheckpointError, match="of another kind: it lacks backbone.layers.0.attention"):
+    with pytest.raises(CheckpointError, match="of another kind: bias was 'none' and is 'lora_only' now"):
         load_weights(model, tmp_path / "fewer")
+    for layers, message in ((["query", "value", "key"], "it lacks backbone"), (["query"], "it also has backbone")):
+        other_layers = model_named()
+        other_layers.add_adapter(LoraConfig(r=2, lora_alpha=6, target_modules=layers))
+        adapted().save_pretrained(tmp_path / "two")
+        with pytest.raises(CheckpointError, match=f"of another kind: {message}"):
+            load_weights(other_layers, tmp_path / "two")

@@ -35,6 +35,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "modernbert, modules": ("modernbert", {"target_modules": ["Wo"], "modules_to_save": ["head"]}),
     "roberta": ("roberta", {"target_modules": ["query", "value"]}),
     "albert": ("albert", {"target_modules": ["query", "ffn"]}),
+    "mpnet": ("mpnet", {"target_modules": ["attn.q", "attn.v", "o"], "alpha_pattern": {r"layer\.[01]\..*": 5}}),
+    "deberta-v2": ("deberta-v2", {"target_modules": ["query_proj", "key_proj"], "rank_pattern": {r"layer\.0\..*": 4}}),
+    "bert, what is left out": ("bert", {"target_modules": "all-linear", "exclude_modules": r".*transform.*"}),
+    "bert, an expression": ("bert", {"target_modules": r".*layer\.\d+\.attention\.self\.(query|key)"}),
     "electra": ("electra", {"target_modules": ["query", "value"], "exclude_modules": ["layer.0.attention.self.query"]}),
 }
 
@@ -125,9 +129,9 @@ def test_a_saved_model_with_an_adapter_is_what_transformers_saves(name: str, tmp
     theirs = peer.get_adapter_state_dict()
     assert state.keys() == theirs.keys() and all(torch.equal(state[key], theirs[key]) for key in state)
     peer.save_pretrained(tmp_path / "theirs")
-    back = MaskedLanguageModel.from_pretrained(tmp_path / "theirs")
+    back = MaskedLanguageModel.from_pretrained(tmp_path / "theirs", base_model=base)
     assert torch.equal(logits(back), logits(ours)) and back.active_adapters() == ["default"]
-    assert_same(MaskedLanguageModel.from_pretrained(tmp_path / "ours"), ours)
+    assert_same(MaskedLanguageModel.from_pretrained(tmp_path / "ours", base_model=base), ours)
 
 
 def test_a_base_model_takes_the_adapter_of_a_model_with_a_head_and_the_reverse(tmp_path: Path) -> None:
@@ -152,6 +156,15 @@ def test_a_base_model_takes_the_adapter_of_a_model_with_a_head_and_the_reverse(t
     masked.load_adapter(tmp_path / "query")
     with torch.no_grad():
         assert torch.equal(masked.backbone(**inputs), with_query(**inputs))
+
+
+@pytest.mark.parametrize("name", ["bert", "deberta-v2", "distilbert", "modernbert", "roberta"])
+def test_the_default_layers_are_written_as_the_peer_does(name: str) -> None:
+    ours = model_named(name)
+    ours.add_adapter(LoraConfig())
+    config = transformers.AutoConfig.for_model(**TINY_CONFIGS[name])
+    peer = peft.get_peft_model(transformers.AutoModelForMaskedLM.from_config(config), peft.LoraConfig())
+    assert set(ours.peft_config["default"].target_modules) == set(peer.peft_config["default"].target_modules)
 
 
 def test_names_and_defaults_are_those_of_the_peer() -> None:
@@ -217,7 +230,7 @@ def test_encoders_with_adapters_are_those_of_sentence_transformers(tmp_path: Pat
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    back = SparseEncoder(str(tmp_path / "theirs"), device="cpu")
+    back = SparseEncoder(str(tmp_path / "theirs"), device="cpu", model_kwargs={"base_model": str(base)})
     assert torch.equal(back.encode(texts).to_dense(), got)
 
 

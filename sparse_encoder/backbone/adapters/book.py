@@ -38,7 +38,9 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     return {name: part for name, part in model.named_modules() if isinstance(part, LoraLinear)}
 
 
-def attach(model: nn.Module, name: str, config: LoraConfig, layers: Mapping[str, str], copied: Sequence[str]) -> None:
+def attach(
+    model: nn.Module, name: str, *, config: LoraConfig, layers: Mapping[str, str], copied: Sequence[str]
+) -> None:
     """Put an adapter on a model; it is not active yet, and the numbers of its layers are not set.
 
     Args:
@@ -138,6 +140,17 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
         layer.active = tuple(name for name in names if name in layer.lora_A)
 
 
+def unmerge(model: nn.Module) -> None:
+    """Give weights the bits back that they had before they took adapters in."""
+    for layer in lora_layers(model).values():
+        layer.unmerge()
+
+
+def is_merged(model: nn.Module) -> bool:
+    """Say whether any weight has taken adapters in."""
+    return any(layer.is_merged for layer in lora_layers(model).values())
+
+
 def set_trainable(model: nn.Module, names: Sequence[str]) -> None:
     """Let gradients reach some adapters, and nothing else of a model."""
     model.requires_grad_(False)
@@ -178,17 +191,20 @@ def adapter_tensors(model: nn.Module, name: str, state_dict: Mapping[str, Tensor
         state_dict: The model's tensors; by default as they are now.
 
     Raises:
-        KeyError: If ``state_dict`` lacks one.
+        ValueError: If ``state_dict`` lacks one.
     """
     state = model.state_dict() if state_dict is None else state_dict
-    tensors = {}
+    places: dict[str, str] = {}
     for ours, layer in lora_layers(model).items():
         if name in layer.lora_A:
-            for part in ("lora_A", "lora_B"):
-                tensors[f"{ours}.{part}"] = state[f"{ours}.{part}.{name}"]
-    for ours in copies_by_name(model, name):
-        tensors[ours] = state[f"{COPIES}.{name}.{_key(ours)}"]
-    return tensors
+            places |= {f"{ours}.{part}": f"{ours}.{part}.{name}" for part in ("lora_A", "lora_B")}
+    places |= {ours: f"{COPIES}.{name}.{_key(ours)}" for ours in copies_by_name(model, name)}
+    if missing := [key for key in places.values() if key not in state]:
+        raise ValueError(
+            f"state_dict must have all tensors of the adapter {name!r} by the names of model.state_dict(), and lacks "
+            f"{len(missing)}: {missing[:3]}"
+        )
+    return {ours: state[key] for ours, key in places.items()}
 
 
 @torch.no_grad()
@@ -198,19 +214,18 @@ def fill(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
         tensor.copy_(tensors[ours])
 
 
-def state_of_saved(model: nn.Module, name: str, saved: nn.Module, saved_name: str) -> dict[str, Tensor]:
+def state_of_saved(
+    model: nn.Module, name: str, own: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
     """Return the tensors that a model has once one of its adapters is as it was saved; its other ones stay.
 
     Args:
         model: The model, its adapter active.
         name: Of that adapter.
-        saved: A model with the same base and an adapter of the same kind.
-        saved_name: Of the adapter there.
-
-    Raises:
-        KeyError: If the saved adapter lacks a tensor.
+        own: The saved adapter's tensors, as :func:`adapter_tensors` names them.
+        base: The base that was saved with it; by default the model's own.
     """
-    base, own, state = base_tensors(saved), adapter_tensors(saved, saved_name), dict(model.state_dict())
+    base, state = base_tensors(model) if base is None else base, dict(model.state_dict())
     for key in state:
         if key.startswith(f"{COPIES}.{BASE}."):
             state[key] = base[_ours(key.removeprefix(f"{COPIES}.{BASE}."))]

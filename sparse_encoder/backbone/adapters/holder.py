@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.adapters import book as books
+from sparse_encoder.backbone.adapters.bases import BaseSource
 from sparse_encoder.backbone.adapters.book import AdapterBook, lora_layers
 from sparse_encoder.backbone.adapters.config import LoraConfig
 from sparse_encoder.backbone.adapters.files import ModelAdapter, StoredAdapter
@@ -20,14 +23,39 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "default"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _TAKEN = frozenset(dir(nn.ModuleDict())) | frozenset(dir(nn.ParameterDict()))
+_OF_RUNS = ("r", "lora_alpha", "use_rslora", "lora_dropout", "bias", "rank_pattern", "alpha_pattern")
+"""What must be the same where an adapter takes the weights of a saved one; layers and modules its tensors tell."""
+
+
+def new_name(adapter_name: str | None, taken: Collection[str]) -> str:
+    """Return the name of a new adapter.
+
+    Args:
+        adapter_name: As a caller gives it.
+        taken: Names that there are.
+
+    Raises:
+        ValueError: If it is taken, or can be no name of a module.
+    """
+    name = DEFAULT_NAME if adapter_name is None else adapter_name
+    if not _NAME.fullmatch(name) or name in _TAKEN:
+        raise ValueError(f"an adapter's name must be letters, digits, _ and -, and no word of torch's, got {name!r}")
+    if name in taken:
+        raise ValueError(f"there is an adapter {name!r} already; delete it, or give another adapter_name")
+    return name
 
 
 class AdapterHolder(nn.Module):
     """Hold the adapters of a model."""
 
-    name_or_path: str | None = None
-    """Folder or repository that the model came from, which its adapters name as their base."""
+    source: BaseSource | None = None
+    """Where the model came from; None for one that was made here, or came with an adapter beside it."""
     _book: AdapterBook | None = None
+
+    @property
+    def name_or_path(self) -> str | None:
+        """Folder or repository that the model came from, which its adapters name as their base."""
+        return None if self.source is None else self.source.name
 
     @property
     def has_adapters(self) -> bool:
@@ -53,6 +81,8 @@ class AdapterHolder(nn.Module):
     def state_of_saved(self, saved: AdapterHolder) -> dict[str, Tensor]:
         """Return the tensors this model has once its active adapter is that of a saved model; its others stay.
 
+        The base is replaced only if it was saved with the adapter.
+
         Raises:
             ValueError: If several adapters of this model are active.
             CheckpointError: If the saved model has no adapter, or one of another kind.
@@ -60,26 +90,41 @@ class AdapterHolder(nn.Module):
         own = self.adapter_named()
         if not saved.has_adapters:
             raise CheckpointError("the saved model has no adapter, and the one that takes its weights has")
-        try:
-            return books.state_of_saved(self, own.name, saved, saved.adapter_named().name)
-        except KeyError as reason:
-            raise CheckpointError(f"the saved adapter is of another kind: it lacks {reason.args[0]}") from None
+        other = saved.adapter_named()
+        for name in _OF_RUNS:
+            before, now = getattr(other.config, name), getattr(own.config, name)
+            if before != now:
+                raise CheckpointError(f"the saved adapter is of another kind: {name} was {before!r} and is {now!r} now")
+        tensors = books.adapter_tensors(other.model, other.name)
+        here = books.adapter_tensors(own.model, own.name)
+        for names, what in ((here.keys() - tensors.keys(), "lacks"), (tensors.keys() - here.keys(), "also has")):
+            if names:
+                raise CheckpointError(f"the saved adapter is of another kind: it {what} {min(names)}")
+        return books.state_of_saved(
+            self, own.name, tensors, books.base_tensors(saved) if saved.source is None else None
+        )
 
     def _attach(self, name: str, adapter: StoredAdapter) -> None:
         """Put an adapter on the model and let it alone be active."""
         self._refuse_merged("another adapter")
         trained = tuple(each for each, parameter in self.named_parameters() if parameter.requires_grad)
         book = self._book or AdapterBook(trained=trained)
-        books.attach(self, name, adapter.config, adapter.layers, adapter.copied)
+        books.attach(self, name, config=adapter.config, layers=adapter.layers, copied=adapter.copied)
         self._book = book
         book.configs[name], book.active, book.enabled = adapter.config, (name,), True
         books.activate(self, (name,))
         self._set_trainable()
 
+    def _on_this_base(self, config: LoraConfig) -> LoraConfig:
+        """Return a config that names this model as its base, if it has a name."""
+        if self.source is None or self.source.name is None:
+            return config
+        return replace(config, base_model_name_or_path=self.source.name, revision=self.source.commit)
+
     def _switch(self, *, on: bool) -> None:
         book = self._known()
         if not on:
-            self._unmerge()
+            books.unmerge(self)
         books.activate(self, book.active if on else ())
         book.enabled = on
         self._set_trainable()
@@ -96,15 +141,8 @@ class AdapterHolder(nn.Module):
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in before)
 
-    def _unmerge(self) -> None:
-        for layer in lora_layers(self).values():
-            layer.unmerge()
-
-    def _is_merged(self) -> bool:
-        return any(layer.is_merged for layer in lora_layers(self).values())
-
     def _refuse_merged(self, what: str) -> None:
-        if self._is_merged():
+        if books.is_merged(self):
             raise ValueError(f"{what}: the weights have taken adapters in; call unmerge_adapter() first")
 
     def _known(self) -> AdapterBook:
@@ -131,19 +169,21 @@ class AdapterHolder(nn.Module):
         """Return the active adapter; None for a model without.
 
         Raises:
-            ValueError: If several are active, which one folder cannot hold.
+            ValueError: If several are active, which one folder cannot hold, or they are disabled, which no file says.
         """
-        return self.adapter_named() if self.has_adapters else None
-
-    def _new_name(self, adapter_name: str | None) -> str:
-        name = DEFAULT_NAME if adapter_name is None else adapter_name
-        if not _NAME.fullmatch(name) or name in _TAKEN:
+        if self._book is None:
+            return None
+        names = list(self._book.active)
+        if len(names) != 1:
             raise ValueError(
-                f"an adapter's name must be letters, digits, _ and -, and no word of torch's, got {name!r}"
+                f"one adapter can be saved, and {names} are active: call set_adapter() with one, or merge_and_unload()"
             )
-        if name in self.peft_config:
-            raise ValueError(f"there is an adapter {name!r} already; delete it, or give another adapter_name")
-        return name
+        if not self._book.enabled:
+            raise ValueError(
+                "the adapters are disabled, and would be active once loaded: call enable_adapters(), or "
+                "delete_adapter() to save the model without them; save_adapter() saves one in any case"
+            )
+        return self.adapter_named()
 
     def _model(self) -> PretrainedModel:
         return cast("PretrainedModel", self)

@@ -21,9 +21,9 @@ from sparse_encoder.backbone.adapters.files import (
     tensors_for_file,
     write_adapter,
 )
-from sparse_encoder.backbone.adapters.holder import AdapterHolder
+from sparse_encoder.backbone.adapters.holder import AdapterHolder, new_name
 from sparse_encoder.backbone.adapters.names import copied_parameters, resolve
-from sparse_encoder.checkpoint import fetch_model_folder, staged_folder
+from sparse_encoder.checkpoint import fetch_model_folder, resolve_inside, staged_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,9 +49,9 @@ class ModelAdapters(AdapterHolder):
             ValueError: If the name is taken, or the config finds no layer or asks for what is not supported.
         """
         model, config = self._model(), LoraConfig.of(adapter_config)
-        name = self._new_name(adapter_name)
+        name = new_name(adapter_name, self.peft_config)
         if config.base_model_name_or_path is None:
-            config = replace(config, base_model_name_or_path=self.name_or_path)
+            config = self._on_this_base(config)
         config, layers = resolve(config, model)
         self._attach(name, StoredAdapter(config, layers, tuple(copied_parameters(config, model, layers)), {}))
         for layer in lora_layers(self).values():
@@ -84,7 +84,7 @@ class ModelAdapters(AdapterHolder):
             LoadError: If the files are not what they claim to be, or do not fit the model; it is as it was then.
             ValueError: If the name is taken, or neither files nor both others are given.
         """
-        name = self._new_name(adapter_name)
+        name = new_name(adapter_name, self.peft_config)
         if peft_model_id is None and (peft_config is None or adapter_state_dict is None):
             raise ValueError("give peft_model_id, or both peft_config and adapter_state_dict")
         folder = None
@@ -98,7 +98,7 @@ class ModelAdapters(AdapterHolder):
         if adapter_state_dict is None:
             assert folder is not None
             adapter_state_dict = read_adapter_tensors(folder)
-        config = replace(config, inference_mode=not is_trainable)
+        config = self._on_this_base(replace(config, inference_mode=not is_trainable))
         stored = fit_to_model(config, adapter_state_dict, self._model(), folder)
         self._attach(name, stored)
         books.fill(self, name, stored.tensors)
@@ -209,11 +209,11 @@ class ModelAdapters(AdapterHolder):
     def unmerge_adapter(self) -> None:
         """Give the weights the very bits back that they had before :meth:`merge_adapter`; they are kept for that."""
         self._known()
-        self._unmerge()
+        books.unmerge(self)
 
     def merge_and_unload(self) -> Self:
         """Let the weights take the active adapters in for good, and take all adapters off; returns the model."""
-        if not self._is_merged():
+        if not books.is_merged(self):
             self.merge_adapter()
         for name, layer in lora_layers(self).items():
             self.set_submodule(name, layer.plain())
@@ -227,6 +227,6 @@ def _folder(peft_model_id: str | Path, options: Mapping[str, Any]) -> Path:  # A
     known = {**_HUB_OPTIONS, "local_files_only": "local_files_only"}
     if unknown := sorted(set(options) - known.keys()):
         raise ValueError(f"unknown adapter_kwargs {unknown}; choose from {sorted(_HUB_OPTIONS)}")
-    root = fetch_model_folder(peft_model_id, **{known[name]: value for name, value in options.items()})
-    subfolder = options.get("subfolder") or ""
-    return root / subfolder if subfolder else root
+    given = {known[name]: value for name, value in options.items() if name != "subfolder" or value}
+    root = fetch_model_folder(peft_model_id, **given)
+    return resolve_inside(root, given["subfolder"]) if "subfolder" in given else root

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from sparse_encoder.backbone.adapters.bases import BaseSource, NamedBase, base_to_open, check_base
 from sparse_encoder.backbone.adapters.files import has_adapter, read_adapter_config
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import chosen_dtype
@@ -19,7 +20,7 @@ from sparse_encoder.backbone.families.family import Family
 from sparse_encoder.backbone.loading.devices import place
 from sparse_encoder.backbone.loading.matching import Match, check, match, report, settle_bias, settle_tie, tell
 from sparse_encoder.backbone.loading.options import LoadOptions
-from sparse_encoder.backbone.loading.origin import Origin, find_config, locate
+from sparse_encoder.backbone.loading.origin import Origin, find_config, judge_others, locate
 from sparse_encoder.backbone.loading.placing import check_filled, fill, start_anew
 from sparse_encoder.backbone.loading.sources import GivenTensors, PeekedSource, TensorSource
 from sparse_encoder.backbone.weights import Names, Naming, names_of, to_our_names
@@ -79,14 +80,19 @@ def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options:
         ConfigError: If the configuration is not one of ours or has a value out of range.
         CheckpointError: If the weights are damaged or do not fit.
     """
+    options = judge_others(kind, name_or_path, options)
     origin = locate(name_or_path, options)
     adapter = None if origin.folder is None or not has_adapter(origin.folder) else read_adapter_config(origin.folder)
     base, base_name, base_options = origin, name_or_path, options
-    if adapter is not None and adapter.base_model_name_or_path is not None:
-        logger.info("%s is an adapter for %s", origin.folder, adapter.base_model_name_or_path)
-        base_name = adapter.base_model_name_or_path
-        base_options = replace(options, hub=replace(options.hub, revision=adapter.revision, subfolder=""))
-        base = locate(base_name, base_options)
+    if adapter is not None and origin.folder is not None:
+        found = base_to_open(origin.folder, adapter, options.base_model)
+        if found is not None:
+            base_name, base_options = found.name, _options_of_base(options, found)
+            base = locate(base_name, base_options)
+            _check_base(origin.folder, base, options)
+            logger.info("%s is an adapter for %s", origin.folder, base_name)
+    elif isinstance(options.base_model, (str, Path)):
+        raise ValueError(f"base_model is for adapters, and {name_or_path!r} holds none; leave it out")
     if base.folder is None:
         model = _load(kind, base, base_options)
     else:
@@ -94,18 +100,49 @@ def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options:
     assert model.load_report is not None  # it has just been loaded
     tell(model.load_report, what=model.architecture, path=base.folder)
     _warn_of_short(model, options)
-    if base_name is not None and (adapter is None or base is not origin):
-        model.name_or_path = _lasting_name(base_name)
+    if base.folder is not None and (adapter is None or base is not origin):
+        model.source = _source_of(base_name, base, base_options)
     if adapter is not None:
         assert origin.folder is not None  # it was found there
         model.load_adapter(origin.folder)
     return Loaded(model.eval(), origin.commit)
 
 
-def _lasting_name(name_or_path: str | Path) -> str:
-    """Return a name of a model that holds wherever this process goes."""
-    folder = Path(name_or_path).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else str(name_or_path)
+def load_plainly(kind: type[Model], folder: Path) -> Model:
+    """Load the model of a folder as a name alone says it: strictly, without options, and without an adapter beside it.
+
+    Args:
+        kind: The class of the model.
+        folder: Where it is.
+
+    Raises:
+        TypeError: If the model's constructor needs more.
+        FileNotFoundError: If there is no configuration.
+        ConfigError: If the configuration is not one of ours or has a value out of range.
+        CheckpointError: If the weights are damaged or do not fit.
+    """
+    return read_settled(folder, lambda: _load(kind, Origin(folder), LoadOptions(strict=True)))
+
+
+def _options_of_base(options: LoadOptions, base: NamedBase) -> LoadOptions:
+    """Return how the base of an adapter is loaded: as the adapter, but by its own name."""
+    hub = replace(options.hub, revision=base.revision, subfolder="", repository_only=base.is_repository)
+    return replace(options, hub=hub)
+
+
+def _check_base(folder: Path, base: Origin, options: LoadOptions) -> None:
+    """Refuse an adapter on an adapter, unless the caller has that base and knows how it came about."""
+    if base.folder is not None and not isinstance(options.base_model, Mapping):
+        check_base(folder, base.folder)
+
+
+def _source_of(name_or_path: str | Path | None, origin: Origin, options: LoadOptions) -> BaseSource:
+    """Return where a model came from, by names that hold wherever this process goes."""
+    assert origin.folder is not None  # there is nothing to name otherwise
+    folder = origin.folder.absolute()
+    if origin.commit is None:
+        return BaseSource(str(folder), folder)
+    return BaseSource(None if options.hub.subfolder else str(name_or_path), folder, origin.commit)
 
 
 def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:

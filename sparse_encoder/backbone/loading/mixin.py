@@ -102,8 +102,10 @@ class ModelLoading(nn.Module):
                 ``strict`` (False tells instead of refusing); ``subfolder``; ``variant`` (``"fp16"`` reads
                 ``model.fp16.safetensors``); ``key_mapping`` (patterns in the files' names to what they become);
                 ``device_map`` (one device, devices by module, ``"auto"``, ``"balanced"``, ``"balanced_low_0"``,
-                ``"sequential"``), ``max_memory``, ``offload_folder``, ``offload_buffers``. Keys of the configuration
-                replace its values, unless ``config`` is its content; all others go to the model's constructor.
+                ``"sequential"``), ``max_memory``, ``offload_folder``, ``offload_buffers``; ``base_model`` (the base of
+                an adapter, in the place of the one that its file names, which must be a repository or lie in its
+                folder). Keys of the configuration replace its values, unless ``config`` is its content; all others go
+                to the model's constructor.
 
         Returns:
             The model; with ``output_loading_info``, the model and the four lists of :class:`LoadingInfo`.

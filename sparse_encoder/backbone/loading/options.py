@@ -11,9 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_encoder.backbone.attention import ATTENTIONS
+from sparse_encoder.backbone.dtypes import chosen_dtype
+from sparse_encoder.backbone.weights import compiled
+from sparse_encoder.checkpoint import WeightNames
+
+from sparse_encoder.backbone.adapters.bases import Vouched
+
 logger = logging.getLogger(__name__)
 
-DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | None
+Device = str | int | torch.device
+DeviceMap = Device | Mapping[str, Device] | None
+
+PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
+DISK = "disk"
 
 _REFUSED = {
     "from_tf": "TensorFlow weights are not read; let transformers 4 save them with save_pretrained",
@@ -35,6 +46,7 @@ _WITHOUT_EFFECT = (
     "offload_state_dict",
     "from_pt",
     "trust_remote_code",
+    "add_pooling_layer",
 )
 """Arguments of other libraries that are the only way here, or the safe one."""
 
@@ -50,6 +62,8 @@ class HubOptions:
     revision: str | None = None
     subfolder: str = ""
     """The model's folder in the folder or repository."""
+    repository_only: bool = False
+    """Whether the name is one of the hub even if there is a folder that is called so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,14 +74,15 @@ class DeviceOptions:
     """One device, devices by module, or ``"auto"``, ``"balanced"``, ``"balanced_low_0"``, ``"sequential"``."""
     max_memory: Mapping[int | str, int | str] | None = None
     offload_folder: str | Path | None = None
-    """Where parameters are kept whose device is ``"disk"``."""
+    """Where parameters are kept whose device is ``"disk"``: each load makes a folder of its own in it, which stays."""
     offload_buffers: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse options that only a map of several devices gives a meaning.
+        """Check the map, and refuse options that only some maps give a meaning.
 
         Raises:
-            ValueError: If one is there without ``device_map``.
+            TypeError: If ``device_map`` is none.
+            ValueError: If there is no such device, or another option does not fit the map.
         """
         if self.device_map is None:
             given = {"max_memory": self.max_memory, "offload_folder": self.offload_folder}
@@ -75,6 +90,42 @@ class DeviceOptions:
             names += ["offload_buffers"] if self.offload_buffers else []
             if names:
                 raise ValueError(f"{' and '.join(names)} need a device_map, for example 'auto'")
+        elif not self.is_planned:
+            self._check_devices()
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether devices are chosen by the memory there is."""
+        return isinstance(self.device_map, str) and self.device_map in PLANS
+
+    def _check_devices(self) -> None:
+        asked = self.device_map
+        if isinstance(asked, bool) or not isinstance(asked, (str, int, torch.device, Mapping)):
+            raise TypeError(f"device_map must be a device, a mapping or one of {list(PLANS)}, got {asked!r:.100}")
+        kinds = {plain_device(each) for each in (asked.values() if isinstance(asked, Mapping) else (asked,))}
+        if self.max_memory is not None:
+            raise ValueError(f"max_memory needs a device_map that is to be planned: one of {list(PLANS)}")
+        if DISK in kinds and self.offload_folder is None:
+            raise ValueError("device_map puts modules on the disk: give an offload_folder to keep them in")
+        if DISK not in kinds and self.offload_folder is not None:
+            raise ValueError("offload_folder is given, and device_map puts nothing on the disk")
+
+
+def plain_device(device: Device) -> Device:
+    """Return a device as torch spells it.
+
+    Raises:
+        ValueError: If there is none of this name, or it holds no values.
+    """
+    if device == DISK:
+        return DISK
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as reason:
+        raise ValueError(f"unknown device {device!r} in device_map: {str(reason).splitlines()[0]}") from reason
+    if found.type == "meta":
+        raise ValueError("device_map must name devices that hold values, got 'meta'; use 'disk' and an offload_folder")
+    return "cpu" if found.type == "cpu" else device
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +137,8 @@ class LoadOptions:
     """The content of a ``config.json``, or where one is."""
     state_dict: Mapping[str, Tensor] | None = None
     """Tensors in place of files."""
+    base_model: Vouched = None
+    """Of an adapter: the base that is taken for the one that its file names, or several that files may name."""
     hub: HubOptions = field(default_factory=HubOptions)
     devices: DeviceOptions = field(default_factory=DeviceOptions)
     dtype: torch.dtype | str | None = None
@@ -108,13 +161,20 @@ class LoadOptions:
 
         Raises:
             TypeError: If a flag is none.
-            ValueError: If there are weights from nowhere.
+            ValueError: If a dtype, an attention, a variant or a pattern is none.
         """
         flags = {"ignore_mismatched_sizes": (False, True), "output_loading_info": (False, True)}
         for name, allowed in {**flags, "strict": (None, False, True), "use_safetensors": (None, False, True)}.items():
             value = getattr(self, name)
             if not any(value is each for each in allowed):
                 raise TypeError(f"{name} must be one of {list(allowed)}, got {value!r:.100}")
+        if self.attn_implementation not in ATTENTIONS:
+            raise ValueError(f"unknown attention {self.attn_implementation!r}; choose from {sorted(ATTENTIONS)}")
+        chosen_dtype(self.dtype, {})
+        compiled(self.key_mapping or {})
+        WeightNames(variant=self.variant)
+        if not isinstance(self.base_model, (str, Path, Mapping, type(None))):
+            raise TypeError(f"base_model must be a name or a path, got {type(self.base_model).__name__}")
 
     @property
     def is_lenient(self) -> bool:
@@ -150,7 +210,7 @@ def load_options(
     if unused := [name for name in _WITHOUT_EFFECT if rest.pop(name, None) not in (None, False)]:
         logger.warning("%s have no effect here and can be left out", unused)
     alias, asked = rest.pop("torch_dtype", None), rest.pop("dtype", None)
-    hub = {name: rest.pop(name) for name in HubOptions.__slots__ if name in rest}
+    hub = {name: rest.pop(name) for name in HubOptions.__slots__ if name in rest and name != "repository_only"}
     hub = {name: value for name, value in hub.items() if not (name == "subfolder" and value is None)}
     devices = {name: rest.pop(name) for name in DeviceOptions.__slots__ if name in rest}
     own = set(LoadOptions.__slots__) - {"any_config_value", "warn_of_short_dtypes", "others", "hub", "devices"}

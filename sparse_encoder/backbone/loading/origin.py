@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparse_encoder.backbone.families import family_of
+from torch import nn
+
+from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.reader import DANGEROUS
 from sparse_encoder.backbone.label_maps import label_maps
 from sparse_encoder.backbone.loading.options import LoadOptions
@@ -60,7 +64,8 @@ def locate(name_or_path: str | Path | None, options: LoadOptions) -> Origin:
     if not isinstance(name_or_path, (str, Path)):
         raise TypeError(f"the name of a model must be a text or a path, got {type(name_or_path).__name__}")
     root = _fetch(name_or_path, options)
-    commit = None if Path(name_or_path).expanduser().is_dir() else root.name
+    is_folder = not options.hub.repository_only and Path(name_or_path).expanduser().is_dir()
+    commit = None if is_folder else root.name
     if not options.hub.subfolder:
         return Origin(root, commit)
     folder = resolve_inside(root, options.hub.subfolder)
@@ -69,7 +74,39 @@ def locate(name_or_path: str | Path | None, options: LoadOptions) -> Origin:
     return Origin(folder, commit)
 
 
-def _fetch(name_or_path: str | Path, options: LoadOptions) -> Path:
+def judge_others(kind: type[nn.Module], name_or_path: str | Path | None, options: LoadOptions) -> LoadOptions:
+    """Check the arguments that mean something only to a configuration or a constructor before weights are fetched.
+
+    Args:
+        kind: The class of the model.
+        name_or_path: Of the model; nothing is done for a folder, whose weights are there already.
+        options: With the arguments.
+
+    Returns:
+        The options, with the commit whose configuration has been read for the revision.
+
+    Raises:
+        TypeError: If neither knows one.
+        LoadError: If the configuration cannot be had or used.
+    """
+    is_near = not isinstance(name_or_path, (str, Path)) or Path(name_or_path).expanduser().is_dir()
+    if is_near or not options.others:
+        return options
+    root = _fetch(name_or_path, options, descriptions_only=True)
+    pinned = replace(options, hub=replace(options.hub, revision=root.name))
+    folder = resolve_inside(root, options.hub.subfolder) if options.hub.subfolder else root
+    if options.config is None and not (folder / CONFIG_NAME).exists():
+        return pinned  # an adapter's, whose base has it
+    found = find_config(Origin(folder, root.name), options)
+    read_config(found.values, found.path)
+    signature = inspect.signature(kind)
+    if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values()):
+        if unknown := sorted(set(found.init_arguments) - set(signature.parameters)):
+            raise TypeError(f"{kind.__name__} has no arguments {unknown}, and they are no keys of its configuration")
+    return pinned
+
+
+def _fetch(name_or_path: str | Path, options: LoadOptions, *, descriptions_only: bool = False) -> Path:
     hub = options.hub
     return fetch_model_folder(
         name_or_path,
@@ -80,6 +117,9 @@ def _fetch(name_or_path: str | Path, options: LoadOptions) -> Path:
         force_download=hub.force_download,
         subfolder=hub.subfolder,
         variant=options.variant,
+        use_safetensors=options.use_safetensors,
+        descriptions_only=descriptions_only,
+        repository_only=hub.repository_only,
     )
 
 

@@ -285,13 +285,14 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         LoadError: If the folder does not hold such a model.
         RuntimeError: If tensors have other names or shapes.
     """
+    bases = _bases_of(model)
     if isinstance(model, PretrainedModel):  # its files have the names of other libraries
-        load_whole(model, _state_of(model, type(model).from_pretrained(folder)))
+        load_whole(model, _state_of(model, type(model).from_pretrained(folder, base_model=bases)))
         return
     if not isinstance(model, nn.Sequential) or not hasattr(model, "save_pretrained"):
         load_whole(model, with_other_names(model, read_tensors(folder)))
         return
-    saved = load_modules(folder)
+    saved = load_modules(folder, model_kwargs={"base_model": bases})
     if len(saved) != len(model):
         raise CheckpointError(f"the model has {len(model)} modules, the saved one {len(saved)}", path=folder)
     names = list(model._modules)  # children() leaves out a module's second place
@@ -301,6 +302,13 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         for key, each in _state_of(model.get_submodule(name), part).items()
     }
     load_whole(model, tensors)
+
+
+def _bases_of(model: nn.Module) -> dict[str, Path]:
+    """Return where the bases of a model's adapters are, by name: what is open already may be opened again."""
+    parts = [part for part in model.modules() if isinstance(part, PretrainedModel) and part.has_adapters]
+    sources = [part.source for part in parts if part.source is not None]
+    return {source.name or str(source.folder): source.folder for source in sources}
 
 
 def _state_of(module: nn.Module, saved: nn.Module) -> dict[str, Tensor]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from adapters_helpers import adapted, logits, model_named, randomise_adapters
-from backbone_helpers import D
+from adapters_helpers import adapted, inputs_of, logits, model_named, randomise_adapters
+from backbone_helpers import TINY_CONFIGS, D
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -81,11 +81,11 @@ def test_a_model_that_came_from_a_folder_is_saved_as_its_adapter(tmp_path: Path)
     randomise_adapters(model)
     model.save_pretrained(tmp_path / "adapter")
     assert {path.name for path in (tmp_path / "adapter").iterdir()} == {CONFIG, WEIGHTS}
-    loaded = MaskedLanguageModel.from_pretrained(tmp_path / "adapter")
+    loaded = MaskedLanguageModel.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "base")
     assert torch.equal(logits(loaded), logits(model)) and not loaded.training
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == (tmp_path / "adapter" / WEIGHTS).read_bytes()
-    encoder = EncoderModel.from_pretrained(tmp_path / "adapter")
+    encoder = EncoderModel.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "base")
     assert encoder.has_adapters
 
 
@@ -187,7 +187,10 @@ def test_weights_that_do_not_fit_are_refused(
         ({"use_rslora": "yes"}, "use_rslora must be true or false"),
         ({"layers_to_transform": 1.5}, "layers_to_transform must hold numbers"),
         ({"base_model_name_or_path": "a\nb"}, "can be printed"),
-        ({"rank_pattern": {"(a+)+$": 2}}, "expressions are not run"),
+        ({"alpha_pattern": {"(a+)+$": 2}}, "expressions are not run"),
+        ({"rank_pattern": {"(": 2}}, "is no regular expression"),
+        ({"target_modules": "(" * 5000}, "is no regular expression"),
+        ({"target_modules": "a" * 10_001}, "texts of up to 10000 characters"),
         ({"layers_to_transform": [0], "layers_pattern": "(a+)+$"}, "expressions are not run"),
         ({"base_model_name_or_path": 5}, "must be a text that can be printed, or null"),
         ({"modules_to_save": 3}, "modules_to_save must be"),
@@ -217,7 +220,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_config_is_loaded_or_refused(data: st.DataObject, stored: Path) -> None:
     values = json.loads((stored / CONFIG).read_text())
@@ -238,28 +241,149 @@ def test_any_config_is_loaded_or_refused(data: st.DataObject, stored: Path) -> N
 
 def test_a_hundred_thousand_names_take_no_time(stored: Path) -> None:
     config = LoraConfig(r=2, target_modules=[f"a{number}.b" for number in range(100_000)])
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(CheckpointError, match="unexpected"):
         fit_to_model(config, load_file(stored / WEIGHTS), FUZZED, None)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_no_expression_of_a_file_is_run(tmp_path: Path) -> None:
     model = written(tmp_path)
     change_config(tmp_path, target_modules="(x+x+)+y" * 20, exclude_modules="(a|a)+$", base_model_name_or_path=None)
-    started = time.perf_counter()
+    started = time.process_time()
     other = model_named()
     other.load_adapter(tmp_path)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert torch.equal(logits(other), logits(model))  # the tensors say where they belong
+
+
+def test_expressions_are_written_as_what_they_find(tmp_path: Path) -> None:
+    options = {
+        "target_modules": ["query", "value"],
+        "rank_pattern": {r"layer\.0\..*query": 4, "value": 3},
+        "alpha_pattern": {r"layer\.[12]\..*(query|value)": 9, r"backbone\.layers\.0\..*": 5},
+    }
+    model = written(tmp_path, adapted(**options))
+    about = json.loads((tmp_path / CONFIG).read_text())
+    stem = "bert.encoder.layer"
+    assert about["rank_pattern"] == {f"{stem}.0.attention.self.query": 4, "value": 3}
+    assert about["alpha_pattern"] == {
+        f"{stem}.{layer}.attention.self.{part}": 9 if layer else 5 for layer in range(3) for part in ("query", "value")
+    }
+    other = model_named()
+    other.load_adapter(tmp_path)
+    assert torch.equal(logits(other), logits(model))
+
+
+def test_expressions_of_others_are_read_off_the_tensors_or_matched_in_bounded_time(tmp_path: Path) -> None:
+    names = {f"bert.encoder.layer.{layer}.attention.self.query": layer for layer in range(3)}
+    model = written(
+        tmp_path,
+        adapted(
+            target_modules=["query"],
+            rank_pattern={name: 5 for name, layer in names.items() if layer},
+            alpha_pattern={name: 7 for name, layer in names.items() if layer == 2},
+        ),
+    )
+    change_config(tmp_path, rank_pattern={"(?=b).*r.[12].*": 5}, alpha_pattern={r"layer\.(2|3)\..*": 7})
+    other = model_named()
+    other.load_adapter(tmp_path)
+    assert torch.equal(logits(other), logits(model))
+    assert other.peft_config["default"].rank_pattern == {name: 5 for name, layer in names.items() if layer}
+    assert other.peft_config["default"].alpha_pattern == {name: 7 for name, layer in names.items() if layer == 2}
+    change_config(tmp_path, rank_pattern={"(?=b).*r.[12].*": 6})
+    with pytest.raises(CheckpointError, match=r"tensors have ranks \[5\], which r and rank_pattern do not"):
+        model_named().load_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["(layer|h)", "layer|h", r"laye\w"])
+def test_a_pattern_of_layers_may_have_groups(pattern: str, tmp_path: Path) -> None:
+    model = adapted(target_modules=["query"], layers_to_transform=[1], layers_pattern=pattern)
+    written(tmp_path, model)
+    tensors = load_file(tmp_path / WEIGHTS)
+    assert len(tensors) == 2 and all(".layer.1." in name for name in tensors)
+    other = model_named()
+    other.load_adapter(tmp_path)
+    assert torch.equal(logits(other), logits(model))
+
+
+def of_layer(number: int) -> Callable[[dict[str, Tensor]], object]:
+    return lambda tensors: [tensors.pop(key) for key in list(tensors) if f".{number}." in key]
+
+
+@pytest.mark.parametrize(
+    ("targets", "is_whole_without_a_layer"),
+    [(r".*\.(query|value)", False), (r"(?=b).*\.(query|value)", False), (r".*\.[02]\..*(query|value)", True)],
+)
+def test_half_a_file_is_no_adapter(targets: str, is_whole_without_a_layer: bool, tmp_path: Path) -> None:
+    written(tmp_path)
+    change_config(tmp_path, target_modules=targets)
+    change_weights(tmp_path, of_layer(1))
+    model = model_named()
+    if is_whole_without_a_layer:
+        model.load_adapter(tmp_path)
+        change_weights(tmp_path, of_layer(2))
+        model = model_named()
+    with pytest.raises(CheckpointError, match=r"2 tensors or layers are missing, bert\.encoder\.layer\.[12]\."):
+        model.load_adapter(tmp_path)
+
+
+def test_what_an_expression_leaves_out_is_left_out(tmp_path: Path) -> None:
+    model = written(tmp_path, adapted(target_modules="all-linear", exclude_modules=r".*(transform|key).*"))
+    for excluded in (r".*(transform|key).*", r"(?=.).*(transform|key).*"):
+        change_config(tmp_path, exclude_modules=excluded, target_modules="all-linear")
+        other = model_named()
+        other.load_adapter(tmp_path)
+        assert torch.equal(logits(other), logits(model))
+    change_config(tmp_path, exclude_modules=r".*(transform|key|value).*")
+    with pytest.raises(CheckpointError, match="3 tensors or layers are unexpected, .*value"):
+        model_named().load_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": ["dense"]},
+        {"target_modules": ["query"], "bias": "all"},
+        {"target_modules": ["query"], "modules_to_save": ["LayerNorm"]},
+        {"target_modules": r".*dense"},
+    ],
+)
+def test_adapters_go_from_models_with_a_head_to_those_without_and_back(
+    options: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    masked = written(tmp_path / "masked", adapted(**options))
+    encoder = EncoderModel.from_config(TINY_CONFIGS["bert"]).eval()
+    plain = model_named()
+    encoder.backbone.load_state_dict(plain.backbone.state_dict())
+    inputs = inputs_of(plain)
+    encoder.load_adapter(tmp_path / "masked")
+    assert ("BertModel has no head" in caplog.text) == ("query" not in options["target_modules"] or len(options) > 1)
+    with torch.no_grad():
+        assert torch.equal(encoder(**inputs), masked.backbone(**inputs))
+    encoder.save_adapter(tmp_path / "encoder")
+    plain.load_adapter(tmp_path / "encoder")  # its head is left alone
+    with torch.no_grad():
+        assert torch.equal(plain.backbone(**inputs), encoder(**inputs))
+        assert torch.equal(plain.head(encoder(**inputs)), plain(**inputs))
+    plain.disable_adapters()
+    assert torch.equal(logits(plain), logits(model_named()))
+
+
+def test_families_that_transformers_names_otherwise_are_told(tmp_path: Path) -> None:
+    written(tmp_path, adapted("gte"))
+    change_weights(tmp_path, adding("base_model.model.gte.layers.0.mlp.down_proj.lora_A.weight", torch.ones(2, D)))
+    with pytest.raises(CheckpointError, match="transformers gives the modules of gte models other names"):
+        model_named("gte").load_adapter(tmp_path)
 
 
 def test_hostile_files_are_refused(tmp_path: Path) -> None:
     def refused(folder: Path, kind: type[Exception] = LoadError) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(kind):
             model_named().load_adapter(folder)
-        assert time.perf_counter() - started < 1
+        assert time.process_time() - started < 1
 
     for name in ("link", "fifo", "short", "none", "twice", "big"):
         written(tmp_path / name)

@@ -38,7 +38,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mpnet": ("mpnet", {"target_modules": ["attn.q", "attn.v", "o"], "alpha_pattern": {r"layer\.[01]\..*": 5}}),
     "deberta-v2": ("deberta-v2", {"target_modules": ["query_proj", "key_proj"], "rank_pattern": {r"layer\.0\..*": 4}}),
     "bert, what is left out": ("bert", {"target_modules": "all-linear", "exclude_modules": r".*transform.*"}),
-    "bert, an expression": ("bert", {"target_modules": r".*layer\.\d+\.attention\.self\.(query|key)"}),
     "electra": ("electra", {"target_modules": ["query", "value"], "exclude_modules": ["layer.0.attention.self.query"]}),
 }
 
@@ -158,7 +157,7 @@ def test_a_base_model_takes_the_adapter_of_a_model_with_a_head_and_the_reverse(t
         assert torch.equal(masked.backbone(**inputs), with_query(**inputs))
 
 
-@pytest.mark.parametrize("name", ["bert", "deberta-v2", "distilbert", "modernbert", "roberta"])
+@pytest.mark.parametrize("name", ["bert", "deberta-v2", "roberta"])
 def test_the_default_layers_are_written_as_the_peer_does(name: str) -> None:
     ours = model_named(name)
     ours.add_adapter(LoraConfig())

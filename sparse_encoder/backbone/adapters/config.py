@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields
 from math import sqrt
@@ -10,6 +12,7 @@ from typing import Any
 BIASES = ("all", "lora_only", "none")
 ALL_LINEAR = "all-linear"
 INITIALIZATIONS = (True, False, "gaussian")
+LONGEST_EXPRESSION = 10_000
 LARGEST_ALPHA = 1e6
 """Beyond any that is of use: a file with a larger one is damaged."""
 _INFORMATION = ("auto_mapping", "megatron_core", "peft_version", "qalora_group_size", "runtime_config")
@@ -27,6 +30,9 @@ class LoraConfig:
     .. math:: W x + s \, B A \, d(x), \qquad s = \alpha / r \; \text{or, with use\_rslora,} \; \alpha / \sqrt r
 
     where d is dropout, A is (r, in) and B is (out, r).
+
+    Adapters of all families but GTE and Nomic BERT can be exchanged with PEFT: for those two, transformers gives
+    modules other names and shapes than the files of the models have, which are the names here.
 
     Sources: Hu et al., 2021, https://arxiv.org/abs/2106.09685; Kalajdzievski, 2023, https://arxiv.org/abs/2312.03732.
 
@@ -48,7 +54,9 @@ class LoraConfig:
     Unlike in PEFT the base keeps its own, and has them again when the adapter is disabled."""
     use_rslora: bool = False
     modules_to_save: Sequence[str] | None = None
-    """Modules whose parameters the adapter has copies of, to train; named as above."""
+    """Modules whose parameters the adapter has copies of, to train; named as above. Unlike in PEFT none may hold a
+    table that is tied to another, as a decoder (``"cls"``, ``"decoder"``) that shares the word embeddings does: name
+    the parts beside it (``"transform"``), or untie it before, by ``set_output_embeddings`` with a table of its own."""
     init_lora_weights: bool | str = True
     """B starts at zero, so that nothing changes at first, and A uniform, or normal for ``"gaussian"``. False: both are
     uniform."""
@@ -91,6 +99,8 @@ class LoraConfig:
             raise ValueError(f"layers_to_transform must hold numbers of layers, got {self.layers_to_transform!r:.80}")
         if layers and isinstance(self.target_modules, str):
             raise ValueError("layers_to_transform needs target_modules as a list of names, not a regular expression")
+        for name in ("target_modules", "exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern"):
+            self._check_expressions(name)
         if self.layers_pattern and not layers:
             raise ValueError("layers_pattern says where the numbers of layers_to_transform are; give both or neither")
 
@@ -115,6 +125,20 @@ class LoraConfig:
             return
         if not isinstance(value, (Sequence, Set)) or not all(isinstance(each, str) and each for each in value):
             raise ValueError(f"{name} must be a text or a list of names, got {value!r:.80}")
+
+    def _check_expressions(self, name: str) -> None:
+        value = getattr(self, name) or ()
+        if not isinstance(value, (str, Mapping)) and name != "layers_pattern":
+            return  # names
+        for expression in (value,) if isinstance(value, str) else value:
+            if not isinstance(expression, str) or len(expression) > LONGEST_EXPRESSION:
+                raise ValueError(f"{name} must have texts of up to {LONGEST_EXPRESSION} characters")
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)
+                    re.compile(expression)
+            except (re.error, RecursionError, OverflowError) as reason:
+                raise ValueError(f"{name} {expression!r:.80} is no regular expression: {reason}") from reason
 
     def scaling(self, rank: int, alpha: float) -> float:
         """Return s for a layer of this rank and alpha."""

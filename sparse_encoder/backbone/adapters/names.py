@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", int, float)
 _MOST_NAMES = 20
+_PLAIN = re.compile(r"\^?[A-Za-z0-9_.]+\$?")
 COPIES = "adapter_copies"
 """Module of a model with the parameters that adapters have copies of, and the base's own."""
 _OWN = frozenset({COPIES, "lora_A", "lora_B", "lora_dropout"})
@@ -77,6 +78,7 @@ def resolve(config: LoraConfig, model: PretrainedModel) -> tuple[LoraConfig, dic
     found = {ours: theirs for ours, theirs in found.items() if in_layers(config, theirs)}
     if not found:
         raise ValueError("the adapter finds no linear layer: target_modules, less what is left out, must name some")
+    config = _resolved_layers(config, found)
     ranks = _resolved_pattern(config.rank_pattern, found, "rank_pattern")
     alphas = _resolved_pattern(config.alpha_pattern, found, "alpha_pattern")
     return replace(config, rank_pattern=ranks, alpha_pattern=alphas), found
@@ -99,6 +101,14 @@ def _resolved_targets(
     if by_file:
         return replace(config, target_modules=targets if isinstance(targets, str) else list(targets)), found
     return replace(config, target_modules=shortened(found, names)), found
+
+
+def _resolved_layers(config: LoraConfig, found: Mapping[str, str]) -> LoraConfig:
+    """Name the layers themselves where ``layers_pattern`` is an expression: none of a file is run."""
+    patterns = config.layers_pattern or ()
+    if all(is_plain(each) for each in ((patterns,) if isinstance(patterns, str) else patterns)):
+        return config
+    return replace(config, target_modules=sorted(found.values()), layers_to_transform=None, layers_pattern=None)
 
 
 def shortened(found: Mapping[str, str], names: Mapping[str, str]) -> list[str]:
@@ -138,7 +148,7 @@ def default_targets(model: PretrainedModel) -> list[str]:
     attentions = {name: part for name, part in model.named_modules() if isinstance(part, Attention)}
     parts = ("qkv",) if any(part.qkv is not None for part in attentions.values()) else ("q", "v")
     known = linear_names(model)
-    return sorted({known[f"{name}.{part}"] for name in attentions for part in parts})
+    return shortened({ours: known[ours] for ours in (f"{name}.{part}" for name in attentions for part in parts)}, known)
 
 
 def _matching(targets: str | Sequence[str], names: Mapping[str, str], field: str) -> dict[str, str]:
@@ -183,9 +193,9 @@ def in_layers(config: LoraConfig, theirs: str) -> bool:
     patterns = config.layers_pattern or (r"[^.]*",)
     for pattern in (patterns,) if isinstance(patterns, str) else patterns:
         start = r".*?\." if not config.layers_pattern else r"(?:^|.*?\.)"
-        match = re.match(rf"{start}{pattern}\.(\d+)\.", theirs)
+        match = re.match(rf"{start}(?:{pattern})\.(?P<number_of_the_layer>\d+)\.", theirs)
         if match:
-            return int(match.group(1)) in wanted
+            return int(match.group("number_of_the_layer")) in wanted
     return False
 
 
@@ -251,14 +261,21 @@ def _end(expression: str) -> re.Pattern[str]:
 
 
 def _resolved_pattern(patterns: Mapping[str, Number], found: Mapping[str, str], field: str) -> dict[str, Number]:
-    """Spell patterns that find only our names in those of the files."""
+    """Spell patterns as the files do, and expressions as the names they find: no expression of a file is run."""
     resolved: dict[str, Number] = {}
     for key, value in patterns.items():
-        if any(_end(key).match(theirs) for theirs in found.values()):
-            resolved[key] = value
+        hits = [theirs for theirs in found.values() if _end(key).match(theirs)]
+        if hits and is_plain(key):
+            resolved.setdefault(key, value)
             continue
-        hits = [theirs for ours, theirs in found.items() if _end(key).match(ours)]
+        hits = hits or [theirs for ours, theirs in found.items() if _end(key).match(ours)]
         if not hits:
             raise ValueError(f"{field} {key!r} finds none of the adapter's layers: {sorted(found.values())[:5]}, ...")
-        resolved.update(dict.fromkeys(hits, value))
+        for theirs in hits:
+            resolved.setdefault(theirs, value)  # the first that finds a layer holds
     return resolved
+
+
+def is_plain(pattern: str) -> bool:
+    """Say whether an expression is but a name, or the end of one."""
+    return _PLAIN.fullmatch(pattern) is not None

@@ -25,6 +25,7 @@ from sparse_encoder.token_classification import (
 )
 from sparse_encoder.token_classification.aggregation import STRATEGIES
 from sparse_encoder.token_classification.metrics import MODES
+from sparse_encoder.token_classification.tags import has_prefix
 
 CHUNK_LINES = 256
 """Lines that are tagged together; one by one where somebody types them."""
@@ -123,6 +124,8 @@ def evaluate(options: argparse.Namespace) -> None:
     known = set(tagger.model.id2label.values())
     tags = sentences.tags
     if sentences.entities:
+        if not any(map(has_prefix, known)):
+            raise ValueError(f"{options.data} has tags of entities, and {options.model} has labels of words")
         target = options.scheme or scheme_of_labels(known)
         tags = [convert_tags(row, target) for row in tags]
     found = tagger.label_words(sentences.words, show_progress_bar=sys.stderr.isatty())

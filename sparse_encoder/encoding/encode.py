@@ -5,14 +5,14 @@ One call sees one device. Prompts are resolved and inputs are checked before; wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.modes import evaluating
 from sparse_encoder.csr import NotFiniteError
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
@@ -79,18 +79,6 @@ def encode_texts(
             with torch.inference_mode():
                 parts.append(_Chunk(model, chunk, settings, first_text=start).encode(on_done))
     return SparseEmbeddings.concatenate(parts)  # outside inference mode, so that the rows may enter a gradient
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode; afterwards each of its modules is as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class _Chunk:

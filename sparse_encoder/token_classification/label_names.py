@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from sparse_encoder.token_classification.tags import OUTSIDE
@@ -24,8 +24,11 @@ def get_label_names(dataset: Dataset, column: str = "ner_tags") -> list[str]:
         column: The column.
 
     Raises:
+        TypeError: If it is several datasets.
         ValueError: If there is no such column, or its labels are numbers without names.
     """
+    if isinstance(dataset, Mapping):
+        raise TypeError(f"there must be one dataset, got {sorted(dataset)}; choose a split, as dataset['train']")
     if column not in dataset.column_names:
         raise ValueError(f"there is no column {column!r}; choose from {sorted(dataset.column_names)}")
     inner = getattr(dataset.features[column], "feature", None)

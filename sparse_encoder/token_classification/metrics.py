@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_encoder.token_classification.alignment import IGNORED
-from sparse_encoder.token_classification.tags import OUTSIDE, SCHEMES, scheme_named, split_tag
+from sparse_encoder.token_classification.tags import OUTSIDE, SCHEMES, has_prefix, scheme_named, split_tag
 
 MODES = ("default", "strict")
 _PARTS = {"precision": "precision", "recall": "recall", "f1": "f1-score", "number": "support"}
@@ -47,11 +47,15 @@ def entity_scores(
 
     Raises:
         ImportError: If seqeval is not installed.
-        ValueError: If sentences are not as many or as long, naming the first, an option has another value, or the
-            scheme cannot be guessed.
+        TypeError: If a sentence is a text.
+        ValueError: If sentences are not as many or as long, naming the first, a tag is none of entities, an option has
+            another value, or the scheme cannot be guessed.
     """
     _check_options(mode, scheme, zero_division)
     _check_lengths(references, predictions)
+    for what, side in (("reference", references), ("prediction", predictions)):
+        for number, tags in enumerate(side):
+            _check_entities(tags, f"{what} {number}")
     seqeval = _seqeval()
     options: dict[str, Any] = {"output_dict": True, "zero_division": zero_division}
     if mode == "strict":
@@ -81,6 +85,18 @@ def _check_options(mode: str, scheme: str | None, zero_division: int) -> None:
         scheme_named(scheme)
         if mode != "strict":
             raise ValueError("scheme needs mode='strict'; the default mode reads all schemes")
+
+
+def _check_entities(tags: Sequence[str], what: str) -> None:
+    """Check that tags are those of entities, of which seqeval makes others without a word."""
+    if isinstance(tags, str):
+        raise TypeError(f"{what} must be a list of tags, got {tags!r:.80}")
+    wrong = next((tag for tag in tags if tag != OUTSIDE and not has_prefix(tag)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{what} must have tags of entities, {OUTSIDE} or with a prefix as B-PER, got {wrong!r}; for tags of words "
+            "there are word_accuracy and WordMetrics"
+        )
 
 
 def _found(seqeval: Any, rows: list[list[str]], guesses: list[list[str]], options: dict[str, Any]) -> Report:  # noqa: ANN401 - a module without types
@@ -207,7 +223,7 @@ class EntityMetrics:
     Raises:
         ImportError: If seqeval is not installed.
         TypeError: If the names are one text.
-        ValueError: If an option has another value.
+        ValueError: If they are not those of entities, or an option has another value.
     """
 
     label_names: Sequence[str]
@@ -220,6 +236,7 @@ class EntityMetrics:
     def __post_init__(self) -> None:
         """Check everything before a training starts."""
         _check_names(self.label_names)
+        _check_entities(self.label_names, "label_names")
         _check_options(self.mode, self.scheme, self.zero_division)
         _seqeval()
 

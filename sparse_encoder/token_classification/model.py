@@ -15,6 +15,7 @@ from sparse_encoder.backbone.families.family import Family, Rows
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS
 from sparse_encoder.backbone.label_maps import label_maps
+from sparse_encoder.backbone.modes import evaluating
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.token_classification.alignment import IGNORED, Strategy
 from sparse_encoder.token_classification.linear_chain import LinearChain
@@ -100,7 +101,9 @@ class TokenClassificationModel(PretrainedModel):
             ``"all"``. A pipeline uses the chain accordingly.
 
     Raises:
-        ConfigError: If the labels of ``hf_config`` contradict each other, or its ``crf_links`` is unknown.
+        ConfigError: If the labels of ``hf_config`` contradict each other, or its ``use_crf`` or ``crf_links`` is
+            unknown.
+        TypeError: If ``use_crf`` is no bool.
         ValueError: If the given labels do, there is not a positive weight for each, there are weights and a chain, or
             ``crf_links`` is unknown.
     """
@@ -128,7 +131,10 @@ class TokenClassificationModel(PretrainedModel):
         )
         self.config = TaggerConfig.of(config, self.id2label, self.label2id)
         names = {str(number): name for number, name in self.id2label.items()}
-        chain = bool(self.hf_config.get(USE_CRF, False)) if use_crf is None else use_crf
+        chain = self.hf_config.get(USE_CRF, False) if use_crf is None else use_crf
+        if not isinstance(chain, bool):
+            told = f"{USE_CRF} must be true or false, got {chain!r:.80}"
+            raise ConfigError(told, field=USE_CRF) if use_crf is None else TypeError(told)
         self.crf_links = _links(self.hf_config, crf_links)
         replaced = ("num_labels", USE_CRF, CRF_LINKS)
         self.hf_config = {key: value for key, value in self.hf_config.items() if key not in replaced}
@@ -276,11 +282,11 @@ class TokenClassificationModel(PretrainedModel):
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
-        chain_mask: Tensor | None = None,
         *,
+        chain_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> list[list[int]]:
-        """Return the likeliest labels of the tokens: as a sequence with a linear chain, else each alone.
+        """Return the likeliest labels of the tokens, without dropout: as a sequence with a chain, else each alone.
 
         Args:
             input_ids: Token ids, (B, T).
@@ -289,7 +295,7 @@ class TokenClassificationModel(PretrainedModel):
             token_type_ids: As :meth:`Transformer.forward`.
         """
         links = (attention_mask if chain_mask is None else chain_mask).bool()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self):
             scores: Tensor = self.head(self.backbone(input_ids, attention_mask, token_type_ids))
         if self.head.crf is not None:
             return self.head.crf.decode(scores, links)
@@ -308,6 +314,8 @@ class TokenClassificationModel(PretrainedModel):
             raise ValueError(
                 f"labels must be (texts, tokens) as input_ids {tuple(input_ids.shape)}, got {tuple(labels.shape)}"
             )
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise ValueError(f"labels must be whole numbers, got {labels.dtype}")
         if labels.device.type == "cpu" and labels.numel():
             wrong = (labels != IGNORED) & ((labels < 0) | (labels >= self.num_labels))
             if bool(wrong.any()):

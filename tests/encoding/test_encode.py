@@ -10,9 +10,10 @@ from model_helpers import VOCABULARY, mixed_texts, write_masked_language_model
 from torch import nn
 
 from sparse_encoder import SparseEncoder
+from sparse_encoder.backbone.modes import evaluating
 from sparse_encoder.encoding import encode
 from sparse_encoder.encoding.batches import TOKEN_BUDGET
-from sparse_encoder.encoding.encode import EncodeSettings, encode_texts, evaluating, is_out_of_memory
+from sparse_encoder.encoding.encode import EncodeSettings, encode_texts, is_out_of_memory
 
 TEXTS = mixed_texts(41, longest=60)
 

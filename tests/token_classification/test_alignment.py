@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from token_classification_helpers import LABELS, tokenizer
 
 from sparse_encoder.token_classification import (
@@ -124,8 +125,7 @@ def test_words_end_on_their_last_token_in_schemes_with_ends(names: tuple[str, ..
     label_names = ["O", *(f"{prefix}-X" for prefix in names)]
     b, i, e, s = 1, 2, 3, 4
 
-    def aligned(labels: list[int], words: list[int | None], **cut: bool) -> list[int]:
-        return align_labels_with_tokens(labels, words, label_names=label_names, **cut)  # type: ignore[arg-type]
+    aligned = partial(align_labels_with_tokens, label_names=label_names)
 
     assert aligned([s, s], [0, 0, 0, 1]) == [b, i, e, s]
     assert aligned([b, i, e], [None, 0, 0, 1, 1, 2, 2, None]) == [-100, b, i, i, i, i, e, -100]
@@ -181,6 +181,11 @@ def test_names_of_labels_out_of_a_dataset() -> None:
         get_label_names(Dataset.from_dict({"tags": [[0]]}), "tags")
     with pytest.raises(ValueError, match="no column 'ner_tags'; choose from"):
         get_label_names(Dataset.from_dict({"tags": [[0]]}))
+
+
+def test_names_of_labels_are_those_of_one_dataset() -> None:
+    with pytest.raises(TypeError, match=r"got \['test', 'train'\]; choose a split"):
+        get_label_names(DatasetDict(train=Dataset.from_dict({}), test=Dataset.from_dict({})))  # type: ignore[arg-type]
 
 
 def test_label_maps_have_one_form() -> None:

@@ -51,7 +51,7 @@ def test_words_have_the_likeliest_sequence_over_the_links(links: str) -> None:
         content = [word is not None for word in words]
         mask = torch.tensor([begins if links == "first" else content])
         ids = torch.tensor([batch.input_ids[row]])
-        path = iter(model.decode(ids, torch.ones_like(ids), mask)[0])
+        path = iter(model.decode(ids, torch.ones_like(ids), chain_mask=mask)[0])
         labels = [LABELS[next(path)] if link else None for link in mask[0].tolist()]
         expected = [label for label, begin in zip(labels, begins, strict=True) if begin]
         assert found[row] == expected

@@ -154,6 +154,15 @@ def test_what_a_class_without_entities_scores_is_chosen() -> None:
     assert EntityMetrics(NAMES, zero_division=1)((scores, labels))["precision"] == 1.0
 
 
+def test_tags_of_words_are_no_entities() -> None:
+    with pytest.raises(ValueError, match="prediction 1 must have tags of entities.* got 'NN'; .* word_accuracy"):
+        entity_scores([["O"], ["B-X"]], [["O"], ["NN"]])
+    with pytest.raises(ValueError, match="label_names must have tags of entities.* got 'NN'.* WordMetrics"):
+        EntityMetrics(["O", "NN"])
+    with pytest.raises(TypeError, match="reference 0 must be a list of tags, got 'O O'"):
+        entity_scores(["O O"], ["O O"])
+
+
 def test_words_of_tokens_must_be_there() -> None:
     with pytest.raises(ValueError, match="between 0 and 2, got 5"):
         labels_of_words(["O", "B"], [0, 5], num_words=3)

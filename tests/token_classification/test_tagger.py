@@ -146,7 +146,7 @@ def test_the_chain_learns_and_its_scores_are_probabilities(tmp_path: Path) -> No
         logits = model(IDS, MASK, labels=TRUTH).logits
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(2, 5))
     assert logits.argmax(-1)[TRUTH != -100].tolist() == [1, 2, 3]
-    assert model.decode(IDS, MASK, TRUTH != -100) == [[1, 2], [3]]
+    assert model.decode(IDS, MASK, chain_mask=TRUTH != -100) == [[1, 2], [3]]
     model.save_pretrained(tmp_path)
     again = TokenClassificationModel.from_pretrained(tmp_path)
     torch.testing.assert_close(again(IDS, MASK, chain_mask=TRUTH != -100).logits, logits)

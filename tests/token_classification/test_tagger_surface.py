@@ -11,6 +11,8 @@ import pytest
 import torch
 from token_classification_helpers import LABELS, config, tagger
 
+from sparse_encoder.backbone.dropout import Dropout
+from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.token_classification import TokenClassificationModel
 from sparse_encoder.training import Trainer, TrainingArguments
 
@@ -86,3 +88,27 @@ def test_labels_are_not_smoothed_where_the_loss_would_be_another(
         Trainer(model=tagger(**options), args=arguments)
     with pytest.raises(ValueError, match=f"label_smoothing_factor does not go with {part}"):
         Trainer(model_init=lambda: tagger(**options), args=arguments).train()
+
+
+@pytest.mark.parametrize("use_crf", [False, True])
+def test_decoding_knows_no_dropout_and_leaves_the_mode(use_crf: bool) -> None:
+    model = tagger(use_crf=use_crf)
+    mask = torch.ones_like(IDS)
+    wanted = model.decode(IDS, mask)
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.p = 0.9
+    model.train()
+    model.head.eval()
+    assert all(model.decode(IDS, mask) == wanted for _ in range(5))
+    assert model.training
+    assert not model.head.training
+
+
+def test_labels_and_switches_are_what_they_must_be() -> None:
+    with pytest.raises(ValueError, match="labels must be whole numbers, got torch.float32"):
+        tagger()(IDS, torch.ones_like(IDS), labels=TRUTH.float())
+    with pytest.raises(TypeError, match="use_crf must be true or false, got 'yes'"):
+        tagger(use_crf="yes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="use_crf must be true or false, got 'yes'"):
+        TokenClassificationModel.from_config({**config(), "use_crf": "yes"})

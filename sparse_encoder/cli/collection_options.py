@@ -12,6 +12,7 @@ import torch
 from sparse_encoder import __version__
 from sparse_encoder.cli.places import check_folder
 from sparse_encoder.cli.processes import device_of_process
+from sparse_encoder.evaluation.collection_search import DEPTH
 from sparse_encoder.evaluation.collections import Collection, load_collection
 from sparse_encoder.evaluation.encoded_collection import (
     EncodedCollection,
@@ -21,6 +22,7 @@ from sparse_encoder.evaluation.encoded_collection import (
     load_encoded,
     save_encoded,
 )
+from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, check_metric
 from sparse_encoder.model import SparseEncoder
 from sparse_encoder.search import BM25
 
@@ -72,13 +74,49 @@ def add_collection_options(parser: argparse.ArgumentParser) -> None:
         "--allow-unknown", action="store_true", help="judgements may name unknown documents, which are never found"
     )
     encoding = parser.add_argument_group("encoding")
-    encoding.add_argument("--batch-size", type=int, default=32, metavar="N")
+    encoding.add_argument("--batch-size", type=_positive, default=32, metavar="N")
     encoding.add_argument("--dtype", choices=DTYPES, help="of the model's weights")
     encoding.add_argument("--device", help="such as cpu or cuda:1; default: an accelerator if there is one")
-    encoding.add_argument("--max-active-dims", type=int, metavar="N", help="most active terms of a text")
+    encoding.add_argument("--max-active-dims", type=_positive, metavar="N", help="most active terms of a text")
     encoding.add_argument(
         "--embeddings", type=Path, metavar="DIR", help="keep the vectors here, and take them from here if they fit"
     )
+
+
+def add_metrics_option(parser: argparse._ArgumentGroup | argparse.ArgumentParser) -> None:
+    """Let a user choose the metrics; read them by :func:`chosen_metrics`."""
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="METRIC",
+        default=list(DEFAULT_METRICS),
+        help="nDCG@k, MRR@k, Recall@k, P@k, Success@k for any k, MAP and R-precision, or RR@k, R@k, AP, Rprec as "
+        f"ir_measures calls them (default: {' '.join(DEFAULT_METRICS)}); {DEPTH} documents are ranked, or as many as "
+        "the largest k",
+    )
+
+
+def chosen_metrics(options: argparse.Namespace) -> list[str]:
+    """Return the metrics that a user chose, each once.
+
+    Raises:
+        ValueError: If one is no metric, naming those there are.
+    """
+    metrics = list(dict.fromkeys(options.metrics))
+    for name in metrics:
+        check_metric(name)
+    return metrics
+
+
+def _positive(text: str) -> int:
+    """Read a positive integer for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 up, got {text}")
+    return number
 
 
 def open_both(options: argparse.Namespace, opened: SparseEncoder | None = None) -> Evaluated:
@@ -141,7 +179,7 @@ def encode(evaluated: Evaluated, options: argparse.Namespace) -> EncodedCollecti
     """Encode the collection with a progress bar, or take the vectors that were kept.
 
     Raises:
-        ValueError: If a number is out of range, or kept vectors are of something else.
+        ValueError: If kept vectors are of something else.
     """
     settings = Encoding(batch_size=options.batch_size, max_active_dims=options.max_active_dims, show_progress_bar=True)
     if options.embeddings is None:

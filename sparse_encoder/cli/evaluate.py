@@ -16,6 +16,8 @@ from sparse_encoder.cli.collection_options import (
     BM25_NAME,
     Evaluated,
     add_collection_options,
+    add_metrics_option,
+    chosen_metrics,
     encode,
     new_output,
     open_both,
@@ -26,7 +28,7 @@ from sparse_encoder.cli.measuring import milliseconds_per_query
 from sparse_encoder.cli.processes import made_by_all, num_processes, process_group
 from sparse_encoder.evaluation.collection_search import DEPTH, SearchCost, search_collection, search_cost
 from sparse_encoder.evaluation.collections import Collection
-from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS, PerQuery, deepest, means, measure_run
+from sparse_encoder.evaluation.run_metrics import PerQuery, deepest, means, measure_run
 from sparse_encoder.evaluation.significance import Comparison, compare
 from sparse_encoder.evaluation.trec_files import Run, check_names, read_run, write_run
 from sparse_encoder.model import SparseEncoder
@@ -41,15 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help=f"write {RESULTS} and {RUN}, the rankings in TREC's form, into DIR"
     )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        metavar="METRIC",
-        default=list(DEFAULT_METRICS),
-        help="nDCG@k, MRR@k, Recall@k, P@k, Success@k for any k, MAP and R-precision, or RR@k, R@k, AP, Rprec as "
-        f"ir_measures calls them (default: {' '.join(DEFAULT_METRICS)}); {DEPTH} documents are ranked, or as many as "
-        "the largest k",
-    )
+    add_metrics_option(parser)
     parser.add_argument(
         "--baseline", type=Path, metavar="RUN", help="run file in TREC's form to compare with, by two paired tests"
     )
@@ -78,7 +72,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace, opened: SparseEncoder | None) -> None:
     """Do all of it, with the model that is open already, if any."""
-    top_k = max(DEPTH, deepest(options.metrics))
+    metrics = chosen_metrics(options)
+    top_k = max(DEPTH, deepest(metrics))
     output = new_output(options.output, (RESULTS, RUN))
     baseline = None if options.baseline is None else read_run(options.baseline)
     evaluated = open_both(options, opened)
@@ -90,11 +85,11 @@ def _evaluate(options: argparse.Namespace, opened: SparseEncoder | None) -> None
     encoded = encode(evaluated, options)
     index = SparseIndex.build(encoded.documents, encoded.document_ids)
     found = search_collection(index, encoded.queries, encoded, top_k=top_k)
-    values = measure_run(found, encoded.collection.qrels, options.metrics)
+    values = measure_run(found, encoded.collection.qrels, metrics)
     cost = search_cost(index, encoded.queries, encoded.documents)
     both = milliseconds_per_query(evaluated.model, index, list(encoded.collection.judged_queries.values()))
     qrels = encoded.collection.qrels
-    compared = {} if baseline is None else compare(measure_run(baseline, qrels, options.metrics), values)
+    compared = {} if baseline is None else compare(measure_run(baseline, qrels, metrics), values)
     print(f"\n{evaluated.title}\n")
     print(figures_table(means(values), cost, both))
     if compared:

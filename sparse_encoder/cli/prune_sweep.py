@@ -8,10 +8,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from sparse_encoder.checkpoint import write_bytes, write_json, write_text
-from sparse_encoder.cli.collection_options import add_collection_options, encode, new_output, open_both
+from sparse_encoder.cli.collection_options import (
+    add_collection_options,
+    add_metrics_option,
+    chosen_metrics,
+    encode,
+    new_output,
+    open_both,
+)
 from sparse_encoder.evaluation.pruning import SIDES, csv_table, default_prunings, markdown_table, sweep
 from sparse_encoder.evaluation.pruning_plot import figure_class, plot_sweep
-from sparse_encoder.evaluation.run_metrics import DEFAULT_METRICS
 from sparse_encoder.search.pruning import Pruning
 
 JSON, CSV, MARKDOWN, PLOT = "sweep.json", "sweep.csv", "sweep.md", "sweep.png"
@@ -31,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pruning.add_argument("--side", choices=SIDES, default=SIDES[0], help="what is pruned (default: %(default)s)")
     results = parser.add_argument_group("results")
     results.add_argument("--output", type=Path, metavar="DIR", help=f"write {JSON}, {CSV}, {MARKDOWN} and {PLOT}")
-    results.add_argument("--metric", choices=DEFAULT_METRICS, default=DEFAULT_METRICS[0], help="of the plot")
+    add_metrics_option(results)
+    results.add_argument("--metric", help="of the plot, one of --metrics (default: the first of them)")
     results.add_argument("--no-plot", action="store_true", help="draw no plot, which needs matplotlib")
 
 
@@ -47,7 +54,11 @@ def run(options: argparse.Namespace) -> None:
         ImportError: If matplotlib is needed and not installed.
     """
     output = new_output(options.output, (JSON, CSV, MARKDOWN, PLOT))
-    chosen = None if options.prunings is None else [Pruning.parse(text) for text in options.prunings]
+    chosen = None if options.prunings is None else list(dict.fromkeys(map(Pruning.parse, options.prunings)))
+    metrics = chosen_metrics(options)
+    plotted = metrics[0] if options.metric is None else options.metric
+    if plotted not in metrics:
+        raise ValueError(f"--metric must be one of --metrics {metrics}, got {plotted!r}")
     with_plot = output is not None and not options.no_plot
     if with_plot:
         figure_class()  # that it is missing should be known before the work
@@ -55,7 +66,9 @@ def run(options: argparse.Namespace) -> None:
     encoded = encode(evaluated, options)
     pruned = encoded.queries if options.side == "queries" else encoded.documents
     prunings = default_prunings(pruned) if chosen is None else chosen
-    rows = list(tqdm(sweep(encoded, prunings, side=options.side), desc="prunings", total=len(prunings)))
+    rows = list(
+        tqdm(sweep(encoded, prunings, side=options.side, metrics=metrics), desc="prunings", total=len(prunings))
+    )
     print(f"\n{evaluated.title}\n\n{markdown_table(rows)}")
     if output is None:
         return
@@ -65,5 +78,5 @@ def run(options: argparse.Namespace) -> None:
     write_text(output / MARKDOWN, f"{evaluated.title}; pruned: {options.side}\n\n{markdown_table(rows)}")
     (output / PLOT).unlink(missing_ok=True)  # an earlier sweep's
     if with_plot:
-        write_bytes(output / PLOT, plot_sweep(rows, options.metric, title=evaluated.title))
+        write_bytes(output / PLOT, plot_sweep(rows, plotted, title=evaluated.title))
     print(f"written to {output}")

@@ -123,6 +123,23 @@ def test_metrics_that_are_asked_for(place: Path, tmp_path: Path, capsys: pytest.
     assert list(json.loads((tmp_path / "out" / "results.json").read_text())["baseline"]) == ["P@1"]
 
 
+def test_metrics_that_are_asked_for_twice_are_told_once(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(place, "--output", str(tmp_path), "--metrics", "P@1", "MAP", "P@1") == 0
+    assert list(json.loads((tmp_path / "results.json").read_text())["metrics"]) == ["P@1", "MAP"]
+    assert capsys.readouterr().out.count("P@1") == 1
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--max-active-dims"])
+@pytest.mark.parametrize("command", ["evaluate", "prune-sweep"])
+def test_numbers_are_judged_before_anything_is_read(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "no/model", "no/collection", option, "0"]) == 2
+    assert f"argument {option}: must be an integer from 1 up, got 0" in capsys.readouterr().err
+
+
 def test_rankings_are_as_long_as_the_deepest_metric(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,8 +201,9 @@ def test_vectors_that_are_kept_are_not_made_again(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-        (["--max-active-dims", "0"], "max_active_dims must be at least 1, got 0"),
+        (["--batch-size", "0"], "argument --batch-size: must be an integer from 1 up, got 0"),
+        (["--batch-size", "many"], "argument --batch-size: must be an integer from 1 up, got many"),
+        (["--max-active-dims", "0"], "argument --max-active-dims: must be an integer from 1 up, got 0"),
         (["--split", "dev"], "there is no split 'dev'; there are ['test']"),
         (["--baseline", "nothing.trec"], "nothing.trec"),
         (["--metrics", "nDCG@10", "ndcg@10"], "unknown metric 'ndcg@10'; choose from ['AP', 'MAP', 'MRR@k', 'P@k', "),

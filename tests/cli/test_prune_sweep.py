@@ -65,6 +65,14 @@ def test_the_default_prunings_and_a_plot(place: Path, tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "out" / "sweep.json").read_text())["rows"]) == 24
 
 
+def test_metrics_and_prunings_that_are_asked_for_each_once(place: Path, tmp_path: Path) -> None:
+    asked = ["--metrics", "P@1", "MAP", "P@1", "--prunings", "none", "top_k=3", "none", "top_k=3.0", "--no-plot"]
+    assert prune_sweep(place, *asked, "--output", str(tmp_path)) == 0
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert [row["pruning"] for row in rows] == ["none", "top_k=3"]
+    assert list(rows[0])[:4] == ["pruning", "P@1", "MAP", "query_terms"]
+
+
 def test_mistakes_are_told_before_the_work(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,4 +85,9 @@ def test_mistakes_are_told_before_the_work(
     assert prune_sweep(place, "--prunings", "half") == 2
     assert "a pruning is none, uint8 or NAME=NUMBER" in capsys.readouterr().err
     assert prune_sweep(place, "--side", "left") == 2
+    capsys.readouterr()
+    assert prune_sweep(place, "--metrics", "nDCG@10", "ndcg@10") == 2
+    assert "unknown metric 'ndcg@10'" in capsys.readouterr().err
+    assert prune_sweep(place, "--metrics", "P@1", "MAP", "--metric", "nDCG@10") == 2
+    assert "--metric must be one of --metrics ['P@1', 'MAP'], got 'nDCG@10'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -155,6 +156,7 @@ class Pruning:
     ``top_k=64+uint8``.
 
     Raises:
+        TypeError: If the value is not a number.
         ValueError: If the name is unknown or the value is out of range.
     """
 
@@ -168,10 +170,14 @@ class Pruning:
     def __post_init__(self) -> None:
         """Refuse what the function would refuse."""
         if self.name is None:
+            if self.value != 0:
+                raise ValueError(f"a value needs the name of what it prunes by, {sorted(_BY_NAME)}, got {self.value}")
             return
         if self.name not in _BY_NAME:
             raise ValueError(f"unknown pruning {self.name!r}; choose from {sorted(_BY_NAME)}")
-        if self.name == "top_k" and self.value != int(self.value):
+        if not isinstance(self.value, Real) or isinstance(self.value, bool):
+            raise TypeError(f"the value of {self.name} must be a number, got {self.value!r}")
+        if self.name == "top_k" and not float(self.value).is_integer():
             raise ValueError(f"top_k must be an integer, got {self.value}")
         _BY_NAME[self.name](SparseEmbeddings.empty(1), self.value)
 
@@ -202,8 +208,9 @@ class Pruning:
         return cls(name, number, bool(plus))
 
     def __str__(self) -> str:
-        """Write the pruning."""
-        parts = [f"{self.name}={self.value:.12g}"] if self.name is not None else []
+        """Write the pruning; :meth:`parse` reads the same one, to the bit."""
+        value = repr(float(self.value)).removesuffix(".0")
+        parts = [f"{self.name}={value}"] if self.name is not None else []
         return "+".join([*parts, *([UINT8] if self.eight_bits else [])]) or "none"
 
     def __call__(self, embeddings: SparseEmbeddings) -> SparseEmbeddings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ PRUNINGS = st.one_of(
     st.builds(Pruning, st.just("ratio"), st.floats(0, 1), st.booleans()),
     st.builds(Pruning, st.just("mass"), st.floats(0.01, 1), st.booleans()),
     st.builds(Pruning, st.just("threshold"), st.floats(0, 70), st.booleans()),
-    st.just(Pruning(eight_bits=True)),
+    st.builds(Pruning, eight_bits=st.booleans()),
 )
 
 
@@ -126,9 +128,33 @@ def test_rows_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_pruning_reads_as_it_is_written(prune: Pruning) -> None:
     written = str(prune)
     again = Pruning.parse(written)
+    assert again == prune
     assert str(again) == written
-    assert (again.name, again.eight_bits) == (prune.name, prune.eight_bits)
-    assert again.value == pytest.approx(prune.value, rel=1e-5, abs=1e-300)
+
+
+def test_prunings_are_written_as_short_as_they_can_be() -> None:
+    texts = [
+        "none",
+        "uint8",
+        "top_k=64",
+        "ratio=0.1",
+        "mass=1",
+        "threshold=1e-05+uint8",
+        "threshold=0.12345678901234566",
+    ]
+    assert [str(Pruning.parse(text)) for text in texts] == texts
+    assert str(Pruning("top_k", 64)) == "top_k=64"
+    assert str(Pruning("ratio", np.float32(0.5))) == "ratio=0.5"  # type: ignore[arg-type]
+
+
+def test_values_that_no_text_could_hold_are_refused() -> None:
+    for value in (math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"top_k must be an integer, got {value}"):
+            Pruning("top_k", value)
+    with pytest.raises(TypeError, match="the value of ratio must be a number, got '0.5'"):
+        Pruning("ratio", "0.5")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a value needs the name of what it prunes by, .* got 3"):
+        Pruning(None, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +178,18 @@ def test_a_pruning_reads_as_it_is_written(prune: Pruning) -> None:
 def test_what_is_no_pruning(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Pruning.parse(text)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 2.5])
+def test_a_count_of_terms_is_an_integer(value: float) -> None:
+    with pytest.raises(ValueError, match=f"^top_k must be an integer, got {value}$"):
+        Pruning("top_k", value)
+
+
+@pytest.mark.parametrize("value", ["3", True, None])
+def test_a_value_is_a_number(value: float) -> None:
+    with pytest.raises(TypeError, match=f"^the value of top_k must be a number, got {value!r}$"):
+        Pruning("top_k", value)
 
 
 def test_a_maximum_that_is_none() -> None:

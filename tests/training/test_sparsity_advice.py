@@ -58,6 +58,8 @@ def test_advice_by_kind_of_text_and_by_what_weighs() -> None:
     assert advice_for("documents", TARGETS).stronger == "Lower target_document_dims, which is 5.5"
     both = "target_query_dims, which is 3 and target_document_dims, which is 5.5"
     assert both in advice_for("texts", TARGETS).too_few
+    assert advice_for("queries", {}).dead.startswith("Lower query_regularizer_weight, or add AntiZeroLoss")
+    assert advice_for("queries", TARGETS).dead.startswith("Raise target_query_dims, which is 3, or add AntiZeroLoss")
 
 
 def test_targets_of_losses_by_dataset() -> None:

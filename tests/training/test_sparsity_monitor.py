@@ -15,7 +15,7 @@ from training_helpers import TinyEncoder, pairs, tiny_encoder, trainer
 
 from sparse_encoder.losses import CachedSpladeLoss, EmbeddingLoss, SparseMultipleNegativesRankingLoss
 from sparse_encoder.modules import SparseAutoEncoder
-from sparse_encoder.training import SparsityMonitorCallback
+from sparse_encoder.training import SparsityMonitorCallback, TrainerCallback
 from sparse_encoder.training.events import sparsity
 
 Anything = Any  # a setting or a context
@@ -62,9 +62,74 @@ def test_terms_are_counted_by_text(tmp_path: Path, caplog: pytest.LogCaptureFixt
     documents = [each for each in monitor.history if each.texts == "documents"]
     assert {each.active for each in documents} == {5.0}
     assert documents[0].dense == pytest.approx(5 / 17)
-    rows = [row for row in given.state.log_history if "loss" in row]
-    assert "query_active_terms" not in rows[0]  # callbacks get a copy
     assert warnings_of(caplog) == []
+
+
+class Listener(TrainerCallback):
+    """Keeps the rows that it is told."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_log(self, *_: object, logs: dict[str, float] | None = None, **context: object) -> None:
+        self.rows.append(dict(logs or {}))
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_log_rows_have_the_active_terms_for_callbacks_and_in_the_history(tmp_path: Path, log: bool) -> None:
+    listener = Listener()
+    given = run(tmp_path, Scripted(3, 5), SparsityMonitorCallback(log=log), logging_steps=2)
+    given.add_callback(listener)
+    given.train()
+    names = ("query_active_terms", "document_active_terms")
+    for kept in (listener.rows, given.state.log_history):
+        found = [tuple(row.get(name) for name in names) for row in kept if "loss" in row]
+        assert found == [(3.0, 5.0) if log else (None, None)] * 3
+        assert not [row for row in kept if "loss" not in row and set(names) & set(row)]  # the row at the end of the run
+
+
+class Dead(TinyEncoder):
+    """An encoder that finds no term in the first texts of one column, and 3 in all others."""
+
+    def __init__(self, column: int, rows: int) -> None:
+        super().__init__()
+        self.column, self.rows, self.passes = column, rows, 0
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        weights: Tensor = super().forward(features)["sentence_embedding"] + 1.0
+        is_dead = (torch.arange(len(weights)) < self.rows) & (self.passes % 2 == self.column)
+        self.passes += 1
+        weights = weights * (torch.arange(weights.shape[1]) < 3) * ~is_dead.unsqueeze(1)
+        return {**features, "sentence_embedding": weights}
+
+
+def test_dead_queries_are_told_with_a_remedy_of_their_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = SparsityMonitorCallback(stop=True)
+    assert run(tmp_path, Dead(0, 2), monitor, max_steps=3).train().global_step == 3  # it is no collapse
+    (message,) = warnings_of(caplog)
+    assert message.startswith("step 1: 50.0% of the queries are dead: without an active term they find nothing")
+    assert "Lower query_regularizer_weight, or add AntiZeroLoss" in message
+    assert monitor.history[0].empty == 0.5
+    assert SparsityMonitorCallback.from_state(json.loads(json.dumps(monitor.state()))).state() == monitor.state()
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "most_dead_queries", "told"),
+    [(0, 1, 0.05, "dead"), (0, 1, 0.25, None), (0, 0, 0.0, None), (1, 2, 0.05, None), (0, 4, 0.05, "collapsed")],
+)
+def test_when_queries_are_dead(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    column: int,
+    rows: int,
+    most_dead_queries: float,
+    told: str | None,
+) -> None:
+    monitor = SparsityMonitorCallback(most_dead_queries=most_dead_queries)
+    run(tmp_path, Dead(column, rows), monitor, max_steps=2).train()
+    messages = warnings_of(caplog)
+    assert len(messages) == (told is not None)
+    assert all(str(told) in message for message in messages)
 
 
 def test_a_collapse_to_zero_is_told_once_with_step_and_remedy(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -199,7 +264,7 @@ def test_the_run_is_the_same_without_it(tmp_path: Path) -> None:
         assert torch.equal(tensor, right.model.state_dict()[name])
 
 
-@pytest.mark.parametrize("name", ["most_empty", "most_dense", "most_stop_words", "patience"])
+@pytest.mark.parametrize("name", ["most_empty", "most_dense", "most_stop_words", "patience", "most_dead_queries"])
 def test_parts_are_between_0_and_1(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be between 0 and 1, got 2"):
         SparsityMonitorCallback(**{name: 2})

@@ -34,7 +34,7 @@ _NAMES = {QUERIES: "query", DOCUMENTS: "document"}
 
 
 class SparsityMonitorCallback(TrainerCallback, ExportableState):
-    """Warn when term weights are not finite, all zero, dense, or on stop words; each once, with step and remedy.
+    """Warn when term weights are not finite, zero, dense, or on stop words; each once, with step and remedy.
 
     The first column that a loss gets is taken for queries and the others for documents, each text once per batch,
     however the loss cuts and repeats them; what a loss makes the model read instead counts as plain texts. Texts are
@@ -45,15 +45,17 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
     infinite is told, and left out of everything else.
 
     Args:
-        most_empty: Part of the texts without an active term from which on they count as collapsed.
+        most_empty: Part of the texts without an active term above which they count as collapsed.
         most_dense: Part of the vocabulary from which on texts count as dense.
         most_stop_words: Part of the weight on stop words from which on it is told.
         patience: Part of the run in which dense texts are let be.
         stop_words: Words, or the name of a list; they need a model with a ``tokenizer`` whose
             vocabulary is that of the embeddings. None tells nothing of them.
         stop: End the run at a collapse to zero, or when as great a part of the texts is not finite.
-        log: Add active terms of queries and documents to every log row of training: means over the texts that were
-            not judged before.
+        log: Add active terms of queries and documents to every log row of training, in the history too: means over
+            the texts that were not judged before. Callbacks behind this one see them.
+        most_dead_queries: Part of the queries without an active term above which it is told that these can find
+            nothing, where they have not collapsed.
 
     Raises:
         ValueError: If a part is not between 0 and 1.
@@ -68,12 +70,15 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
         stop_words: str | list[str] | None = "english",
         stop: bool = False,
         log: bool = False,
+        *,
+        most_dead_queries: float = 0.05,
     ) -> None:
         parts = {"most_empty": most_empty, "most_dense": most_dense, "most_stop_words": most_stop_words}
-        for name, value in {**parts, "patience": patience}.items():
+        for name, value in {**parts, "patience": patience, "most_dead_queries": most_dead_queries}.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         self.most_empty, self.most_dense, self.most_stop_words = most_empty, most_dense, most_stop_words
+        self.most_dead_queries = most_dead_queries
         self.patience, self.stop, self.log = patience, stop, log
         self._given_stop_words = stop_words if stop_words is None or isinstance(stop_words, str) else list(stop_words)
         self.stop_words = stop_words_of(self._given_stop_words)
@@ -88,7 +93,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:  # values that JSON can hold
         """Return the settings, what was told, and the history."""
-        settings = ("most_empty", "most_dense", "most_stop_words", "patience", "stop", "log")
+        settings = ("most_empty", "most_dense", "most_stop_words", "patience", "stop", "log", "most_dead_queries")
         return {
             "args": {name: getattr(self, name) for name in settings} | {"stop_words": self._given_stop_words},
             "attributes": {
@@ -159,7 +164,9 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
             return
         for found in self._judge_all(state, control):
             if self.log and found.rows:
-                logs[f"{_NAMES.get(found.texts, 'text')}_active_terms"] = found.active
+                figure = {f"{_NAMES.get(found.texts, 'text')}_active_terms": found.active}
+                logs.update(figure)
+                state.log_history[-1].update(figure)  # the kept row is another dict
 
     def on_train_end(self, args: Arguments, state: TrainerState, control: TrainerControl, **context: Context) -> None:
         """Judge the texts that were not judged yet, and leave the model alone."""
@@ -213,6 +220,14 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
             )
             if self.stop:
                 control.should_training_stop = True
+        elif found.texts == QUERIES and found.empty > self.most_dead_queries:
+            self._tell(
+                "dead queries",
+                found,
+                state,
+                f"{found.empty:.1%} of the queries are dead: without an active term they find nothing, and rankings "
+                f"give them no gradient. {advice.dead}",
+            )
         if found.dense > self.most_dense and state.global_step > self.patience * state.max_steps:
             self._tell(
                 "dense",

@@ -10,6 +10,7 @@ from sparse_encoder.losses import SpladeLoss
 from sparse_encoder.training.events.active_terms import DOCUMENTS, QUERIES
 
 _NAMES = {QUERIES: "query", DOCUMENTS: "document"}
+_REVIVE = "add AntiZeroLoss, and look for texts that are empty or of unknown words only"
 
 
 class Advice(NamedTuple):
@@ -21,6 +22,8 @@ class Advice(NamedTuple):
     """Where they are dense."""
     stronger: str
     """Beginning of a sentence, where a stronger penalty would help."""
+    dead: str
+    """Where some have no term, while others have."""
 
 
 def advice_for(texts: str, targets: dict[str, float]) -> Advice:
@@ -39,6 +42,7 @@ def advice_for(texts: str, targets: dict[str, float]) -> Advice:
             "learning_rate",
             f"Lower {target}, or train longer, as a weight takes its time to reach a target",
             f"Lower {target}",
+            f"Raise {target}, or {_REVIVE}",
         )
     weight = f"{_NAMES[texts]}_regularizer_weight" if texts in _NAMES else "the regularizers' weights"
     return Advice(
@@ -46,6 +50,7 @@ def advice_for(texts: str, targets: dict[str, float]) -> Advice:
         "the warmup_ratio of its schedule, or lower learning_rate",
         f"Raise {weight}, or train longer after its warm-up",
         f"Raise {weight}",
+        f"Lower {weight}, or {_REVIVE}",
     )
 
 

@@ -24,7 +24,7 @@ class Checkpointing:
     """Say which layers are computed again, and how.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a value is out of range.
     """
 
     every_n_layers: int = 1
@@ -37,10 +37,13 @@ class Checkpointing:
     """``"default"`` compares shapes and types of the second time with the first; ``"none"`` does not."""
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check every value."""
         number = self.every_n_layers
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"every_n_layers must be an integer from 1 on, got {number!r}")
+        for name in ("offload", "preserve_rng_state"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r:.80}")
         if self.determinism_check not in ("default", "none"):
             raise ValueError(f"determinism_check must be 'default' or 'none', got {self.determinism_check!r}")
 

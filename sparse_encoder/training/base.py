@@ -197,7 +197,8 @@ class TrainerBase(TrainerFacts, TrainerFiles, TrainerSteps, TrainerTuning):
             FileNotFoundError: If there is no such checkpoint.
             CheckpointError: If the checkpoint is damaged, incomplete or of another kind of run, or another run uses
                 the folder or has left checkpoints in it.
-            ValueError: If there is nothing to train on, or nothing to resume from.
+            ValueError: If there is nothing to train on, no parameter to train or nothing to resume from; or if several
+                adapters are active, of which no checkpoint can be written.
             FloatingPointError: If the gradient was not finite in many updates in a row.
         """
         return launch(self, resume_from_checkpoint or model_path, trial, ignore_keys_for_eval)

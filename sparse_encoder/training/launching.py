@@ -22,6 +22,7 @@ from sparse_encoder.training.devices import deterministic_algorithms, place_mode
 from sparse_encoder.training.loop import TrainingRun
 from sparse_encoder.training.sharding import is_sharded, read_sharding
 from sparse_encoder.training.state import TrainOutput
+from sparse_encoder.training.trained_parts import check_trained_parts
 from sparse_encoder.training.tuning.trials import applied_trial
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _launch(
     if is_sharded(trainer.model) and not was_sharded:
         trainer.optimizer = None  # one that was made before has parameters that are gone
     trainer.objective.to(trainer.accelerator.device)
+    check_trained_parts(trainer)
     output_dir = Path(str(args.output_dir)).absolute()
     folder = opened_folder(
         Path(str(args.output_dir)),

@@ -223,7 +223,10 @@ def test_options_that_the_file_of_an_adapter_cannot_follow_are_refused(tmp_path:
         ({"variant": "fp16"}, "variant must be None for an adapter"),
         ({"safe_serialization": False}, "safe_serialization must stay True for an adapter"),
         ({"max_shard_size": size - 1}, f"max_shard_size must be at least {size} bytes"),
-        ({"state_dict": model_named().state_dict()}, "state_dict must have all tensors of the adapter 'default'.*lacks 12"),
+        (
+            {"state_dict": model_named().state_dict()},
+            "state_dict must have all tensors of the adapter 'default'.*lacks 12",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             model.save_pretrained(tmp_path / "saved", **options)

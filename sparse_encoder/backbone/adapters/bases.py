@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
@@ -47,6 +47,13 @@ class NamedBase(NamedTuple):
     revision: str | None = None
     is_repository: bool = False
     """Whether it is no folder, even if one of this name is there."""
+
+
+def on_base(config: LoraConfig, source: BaseSource | None) -> LoraConfig:
+    """Return a config that names as its base where a model came from, if that has a name."""
+    if source is None or source.name is None:
+        return config
+    return replace(config, base_model_name_or_path=source.name, revision=source.commit)
 
 
 def base_to_open(folder: Path, config: LoraConfig, vouched: Vouched = None) -> NamedBase | None:

@@ -60,10 +60,10 @@ def attach(
         alpha = pattern_value(config.alpha_pattern, theirs, config.lora_alpha)
         layer.add(name, rank, scaling=config.scaling(rank, alpha), dropout=config.lora_dropout)
     if copied:
-        _copy_parameters(model, name, copied)
+        _copy_parameters(model, name, copied=copied)
 
 
-def _copy_parameters(model: nn.Module, name: str, copied: Sequence[str]) -> None:
+def _copy_parameters(model: nn.Module, name: str, *, copied: Sequence[str]) -> None:
     copies = copies_of(model)
     if copies is None:
         copies = {BASE: nn.ParameterDict()}
@@ -151,6 +151,20 @@ def is_merged(model: nn.Module) -> bool:
     return any(layer.is_merged for layer in lora_layers(model).values())
 
 
+def refuse_merged(model: nn.Module, what: str) -> None:
+    """Refuse what merged weights do not allow.
+
+    Args:
+        model: The model.
+        what: That, in words.
+
+    Raises:
+        ValueError: If a weight has taken adapters in.
+    """
+    if is_merged(model):
+        raise ValueError(f"{what}: the weights have taken adapters in; call unmerge_adapter() first")
+
+
 def set_trainable(model: nn.Module, names: Sequence[str]) -> None:
     """Let gradients reach some adapters, and nothing else of a model."""
     model.requires_grad_(False)
@@ -208,14 +222,14 @@ def adapter_tensors(model: nn.Module, name: str, state_dict: Mapping[str, Tensor
 
 
 @torch.no_grad()
-def fill(model: nn.Module, name: str, tensors: Mapping[str, Tensor]) -> None:
+def fill(model: nn.Module, name: str, *, tensors: Mapping[str, Tensor]) -> None:
     """Give an adapter its numbers; names as :func:`adapter_tensors` has them, shapes as they are."""
     for ours, tensor in adapter_tensors(model, name).items():
         tensor.copy_(tensors[ours])
 
 
 def state_of_saved(
-    model: nn.Module, name: str, own: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None
+    model: nn.Module, name: str, *, own: Mapping[str, Tensor], base: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """Return the tensors that a model has once one of its adapters is as it was saved; its other ones stay.
 

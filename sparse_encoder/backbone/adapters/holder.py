@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -45,6 +44,19 @@ def new_name(adapter_name: str | None, taken: Collection[str]) -> str:
     return name
 
 
+def refuse_several(active: Collection[str]) -> None:
+    """Refuse to save several active adapters, which one folder cannot hold.
+
+    Raises:
+        ValueError: If there is not one.
+    """
+    if len(active) != 1:
+        raise ValueError(
+            f"one adapter can be saved, and {list(active)} are active: call set_adapter() with one, or "
+            "merge_and_unload()"
+        )
+
+
 class AdapterHolder(nn.Module):
     """Hold the adapters of a model."""
 
@@ -61,6 +73,11 @@ class AdapterHolder(nn.Module):
     def has_adapters(self) -> bool:
         """Whether any adapter is on the model, active or not."""
         return self._book is not None
+
+    @property
+    def are_adapters_enabled(self) -> bool:
+        """Whether the active adapters act."""
+        return self._book is not None and self._book.enabled
 
     @property
     def peft_config(self) -> dict[str, LoraConfig]:
@@ -101,12 +118,12 @@ class AdapterHolder(nn.Module):
             if names:
                 raise CheckpointError(f"the saved adapter is of another kind: it {what} {min(names)}")
         return books.state_of_saved(
-            self, own.name, tensors, books.base_tensors(saved) if saved.source is None else None
+            self, own.name, own=tensors, base=books.base_tensors(saved) if saved.source is None else None
         )
 
     def _attach(self, name: str, adapter: StoredAdapter) -> None:
         """Put an adapter on the model and let it alone be active."""
-        self._refuse_merged("another adapter")
+        books.refuse_merged(self, "another adapter")
         trained = tuple(each for each, parameter in self.named_parameters() if parameter.requires_grad)
         book = self._book or AdapterBook(trained=trained)
         books.attach(self, name, config=adapter.config, layers=adapter.layers, copied=adapter.copied)
@@ -114,12 +131,6 @@ class AdapterHolder(nn.Module):
         book.configs[name], book.active, book.enabled = adapter.config, (name,), True
         books.activate(self, (name,))
         self._set_trainable()
-
-    def _on_this_base(self, config: LoraConfig) -> LoraConfig:
-        """Return a config that names this model as its base, if it has a name."""
-        if self.source is None or self.source.name is None:
-            return config
-        return replace(config, base_model_name_or_path=self.source.name, revision=self.source.commit)
 
     def _switch(self, *, on: bool) -> None:
         book = self._known()
@@ -140,10 +151,6 @@ class AdapterHolder(nn.Module):
         self._book = None
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in before)
-
-    def _refuse_merged(self, what: str) -> None:
-        if books.is_merged(self):
-            raise ValueError(f"{what}: the weights have taken adapters in; call unmerge_adapter() first")
 
     def _known(self) -> AdapterBook:
         if self._book is None:
@@ -173,17 +180,26 @@ class AdapterHolder(nn.Module):
         """
         if self._book is None:
             return None
-        names = list(self._book.active)
-        if len(names) != 1:
-            raise ValueError(
-                f"one adapter can be saved, and {names} are active: call set_adapter() with one, or merge_and_unload()"
-            )
+        refuse_several(self._book.active)
         if not self._book.enabled:
             raise ValueError(
                 "the adapters are disabled, and would be active once loaded: call enable_adapters(), or "
                 "delete_adapter() to save the model without them; save_adapter() saves one in any case"
             )
         return self.adapter_named()
+
+    def check_trainable(self, *, is_saved: bool) -> None:
+        """Refuse adapters that could not be trained.
+
+        Args:
+            is_saved: Whether the model is to be saved on the way.
+
+        Raises:
+            ValueError: If weights have taken adapters in, or several are active and the model is to be saved.
+        """
+        books.refuse_merged(self, "training")
+        if self._book is not None and is_saved:
+            refuse_several(self._book.active)
 
     def _model(self) -> PretrainedModel:
         return cast("PretrainedModel", self)

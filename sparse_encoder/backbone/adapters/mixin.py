@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from sparse_encoder.backbone.adapters import book as books
+from sparse_encoder.backbone.adapters.bases import on_base
 from sparse_encoder.backbone.adapters.book import lora_layers
 from sparse_encoder.backbone.adapters.config import LoraConfig
 from sparse_encoder.backbone.adapters.files import (
@@ -22,11 +23,13 @@ from sparse_encoder.backbone.adapters.files import (
     write_adapter,
 )
 from sparse_encoder.backbone.adapters.holder import AdapterHolder, new_name
-from sparse_encoder.backbone.adapters.names import copied_parameters, resolve
+from sparse_encoder.backbone.adapters.names import copied_parameters, in_layers, linear_names, resolve
 from sparse_encoder.checkpoint import fetch_model_folder, resolve_inside, staged_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from sparse_encoder.backbone.pretrained import PretrainedModel
 
 _HUB_OPTIONS = {"cache_dir": "cache_folder", "revision": "revision", "token": "token", "subfolder": "subfolder"}
 
@@ -51,7 +54,8 @@ class ModelAdapters(AdapterHolder):
         model, config = self._model(), LoraConfig.of(adapter_config)
         name = new_name(adapter_name, self.peft_config)
         if config.base_model_name_or_path is None:
-            config = self._on_this_base(config)
+            config = on_base(config, self.source)
+        _check_layers(config, model)
         config, layers = resolve(config, model)
         self._attach(name, StoredAdapter(config, layers, tuple(copied_parameters(config, model, layers)), {}))
         for layer in lora_layers(self).values():
@@ -98,10 +102,10 @@ class ModelAdapters(AdapterHolder):
         if adapter_state_dict is None:
             assert folder is not None
             adapter_state_dict = read_adapter_tensors(folder)
-        config = self._on_this_base(replace(config, inference_mode=not is_trainable))
+        config = on_base(replace(config, inference_mode=not is_trainable), self.source)
         stored = fit_to_model(config, adapter_state_dict, self._model(), folder)
         self._attach(name, stored)
-        books.fill(self, name, stored.tensors)
+        books.fill(self, name, tensors=stored.tensors)
 
     def save_adapter(self, save_directory: str | Path, adapter_name: str | None = None) -> None:
         """Write one adapter as PEFT does: ``adapter_config.json`` and ``adapter_model.safetensors``.
@@ -129,7 +133,7 @@ class ModelAdapters(AdapterHolder):
             raise ValueError(f"no adapters {unknown}; choose from {sorted(book.configs)}")
         if not names or len(set(names)) != len(names):
             raise ValueError(f"adapter_name must name one adapter or several different ones, got {list(names)}")
-        self._refuse_merged("set_adapter")
+        books.refuse_merged(self, "set_adapter")
         if book.enabled:
             books.activate(self, names)
         book.active = names
@@ -155,7 +159,7 @@ class ModelAdapters(AdapterHolder):
         names = (adapter_names,) if isinstance(adapter_names, str) else tuple(adapter_names)
         if unknown := sorted(set(names) - book.configs.keys()):
             raise ValueError(f"no adapters {unknown}; choose from {sorted(book.configs)}")
-        self._refuse_merged("delete_adapter")
+        books.refuse_merged(self, "delete_adapter")
         left = tuple(name for name in book.active if name not in names)
         books.activate(self, left if book.enabled else ())
         for name in names:
@@ -197,7 +201,7 @@ class ModelAdapters(AdapterHolder):
             ValueError: If one is not there, or weights are merged already.
         """
         book = self._known()
-        self._refuse_merged("merge_adapter")
+        books.refuse_merged(self, "merge_adapter")
         names = book.active if adapter_names is None else tuple(adapter_names)
         if unknown := sorted(set(names) - book.configs.keys()):
             raise ValueError(f"no adapters {unknown}; choose from {sorted(book.configs)}")
@@ -220,6 +224,16 @@ class ModelAdapters(AdapterHolder):
         books.forget_copies(self)
         self._forget()
         return self
+
+
+def _check_layers(config: LoraConfig, model: PretrainedModel) -> None:
+    """Refuse numbers of layers that there are not."""
+    wanted = config.layers_to_transform
+    names = linear_names(model).values() if wanted is not None else ()
+    numbers = (wanted,) if isinstance(wanted, int) else wanted or ()
+    alone = {number: replace(config, layers_to_transform=[number]) for number in numbers}
+    if missing := [number for number in numbers if not any(in_layers(alone[number], name) for name in names)]:
+        raise ValueError(f"layers_to_transform must hold numbers of layers that the model has; {missing} are not there")
 
 
 def _folder(peft_model_id: str | Path, options: Mapping[str, Any]) -> Path:  # Any: options of the hub

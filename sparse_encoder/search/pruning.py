@@ -175,8 +175,7 @@ class Pruning:
             return
         if self.name not in _BY_NAME:
             raise ValueError(f"unknown pruning {self.name!r}; choose from {sorted(_BY_NAME)}")
-        if not isinstance(self.value, Real) or isinstance(self.value, bool):
-            raise TypeError(f"the value of {self.name} must be a number, got {self.value!r}")
+        _check_number(f"the value of {self.name}", self.value)
         if self.name == "top_k" and not float(self.value).is_integer():
             raise ValueError(f"top_k must be an integer, got {self.value}")
         _BY_NAME[self.name](SparseEmbeddings.empty(1), self.value)
@@ -231,3 +230,8 @@ def _made(csr: Csr, like: SparseEmbeddings) -> SparseEmbeddings:
 def _check(value: float, name: str, most: float) -> None:
     if not 0 <= value <= most or value == math.inf:
         raise ValueError(f"{name} must lie in [0, {most:g}], got {value}")
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch.utils.data import BatchSampler, Sampler
 
-from sparse_encoder.samplers.randomness import new_generator, shuffled
+from sparse_encoder.samplers.randomness import check_epoch, new_generator, shuffled
 
 
 class DefaultBatchSampler(BatchSampler):
@@ -59,8 +59,8 @@ class DefaultBatchSampler(BatchSampler):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass; those that have begun keep theirs."""
-        self.epoch = epoch
+        """Choose the order of the next pass, by an integer; those that have begun keep theirs."""
+        self.epoch = check_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the row numbers of each batch of the current epoch."""

@@ -30,8 +30,8 @@ class GroupByLabelBatchSampler(DefaultBatchSampler):
 
     Raises:
         TypeError: If ``seed`` is not an integer, a label is not hashable, or a sampler takes the dataset's place.
-        ValueError: If ``batch_size`` is odd or less than 4, there is no label column, or less than two labels have two
-            rows.
+        ValueError: If ``batch_size`` is odd or less than 4, there is no label column, a label is None or NaN, or less
+            than two labels have two rows.
     """
 
     def __init__(
@@ -97,5 +97,7 @@ def _rows_by_label(dataset: RowsByNumber, valid_label_columns: list[str]) -> dic
     for row, label in enumerate(read_column(dataset, column)):
         if not isinstance(label, Hashable):
             raise TypeError(f"labels must be hashable to group by them, row {row} has {label!r} in {column!r}")
+        if label is None or label != label:
+            raise ValueError(f"every row needs a label to group by, row {row} has {label!r} in {column!r}")
         groups[label].append(row)
     return groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -86,11 +87,9 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
             labels = self.valid_label_columns or ()
             rows = (dataset[number] for number in range(len(dataset)))
             lengths = [lengths({name: value for name, value in row.items() if name not in labels}) for row in rows]
-        counted = np.asarray(lengths).reshape(-1)
+        counted = _whole_numbers(lengths)
         if len(counted) != len(dataset):
             raise ValueError(f"every row needs a length, got {len(counted)} lengths for {len(dataset)} rows")
-        if len(counted) and not np.issubdtype(counted.dtype, np.integer):
-            raise ValueError(f"lengths must be whole numbers, got {counted.dtype}")
         for row in np.flatnonzero((counted < 0) | (counted > self.max_tokens))[:1].tolist():
             raise ValueError(
                 f"row {row} has {counted[row]} tokens; it must be between 0 and max_tokens={self.max_tokens}"
@@ -110,3 +109,12 @@ class LengthBucketBatchSampler(DefaultBatchSampler):
                 stops.append(stop)
             start = stop
         return stops
+
+
+def _whole_numbers(lengths: Sequence[object]) -> NDArray[np.int64]:
+    """Return lengths as (N,), and refuse the first that is no whole number, as a row of a table is none."""
+    values: list[object] = lengths.tolist() if hasattr(lengths, "tolist") else list(lengths)
+    for row, value in enumerate(values):
+        if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise ValueError(f"lengths must be whole numbers, one for each row; row {row} has {value!r}")
+    return np.array(values, dtype=np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from numbers import Real
 
 import torch
 from torch.utils.data import BatchSampler
@@ -43,7 +44,7 @@ class TemperatureBatchSampler(MultiDatasetDefaultBatchSampler):
         num_batches: Batches of an epoch; ``None`` takes as many as all datasets have together.
 
     Raises:
-        TypeError: If ``seed`` is not an integer, or ``dataset`` has no ``datasets``.
+        TypeError: If ``seed`` is not an integer, ``temperature`` not a number, or ``dataset`` has no ``datasets``.
         ValueError: If there are no datasets, or not as many samplers; if ``temperature``, ``max_rows_per_dataset`` or
             ``num_batches`` is not positive; or if no dataset has a batch.
     """
@@ -60,7 +61,8 @@ class TemperatureBatchSampler(MultiDatasetDefaultBatchSampler):
         num_batches: int | None = None,
     ) -> None:
         super().__init__(dataset, batch_samplers, generator, seed)
-        if not (temperature > 0 and math.isfinite(temperature)):
+        _check_number("temperature", temperature)
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be a positive number, got {temperature!r}")
         _check_positive("max_rows_per_dataset", max_rows_per_dataset)
         _check_positive("num_batches", num_batches)
@@ -166,6 +168,11 @@ def _pass_of(sampler: BatchSampler, epoch: int, seed: int) -> Iterator[list[int]
 def _most_rows(sampler: BatchSampler) -> int:
     """Return the size of the largest batch that a sampler can give."""
     return sampler.max_rows if isinstance(sampler, LengthBucketBatchSampler) else sampler.batch_size
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
 
 def _check_positive(name: str, value: int | None) -> None:

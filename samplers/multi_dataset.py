@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import BatchSampler
 
 from sparse_encoder.samplers.default import DefaultBatchSampler, draws_with_others
-from sparse_encoder.samplers.randomness import new_generator, shuffled
+from sparse_encoder.samplers.randomness import check_epoch, new_generator, shuffled
 
 
 class ConcatenatedDatasets(Protocol):
@@ -82,8 +82,8 @@ class MultiDatasetDefaultBatchSampler(BatchSampler, ABC):
         self._counted: tuple[tuple[int, ...], int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass, here and in the samplers of the datasets."""
-        self.epoch = epoch
+        """Choose the order of the next pass, by an integer, here and in the samplers of the datasets."""
+        self.epoch = check_epoch(epoch)
         for sampler in self.batch_samplers:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)

@@ -49,8 +49,8 @@ class NoDuplicatesBatchSampler(DefaultBatchSampler):
         generator: Tells the device to draw on; ``None`` is the CPU. Its state is neither read nor changed.
         seed: Of epoch 0.
         precompute_hashes: Hash the rows now, not before the first pass. The batches are the same.
-        precompute_num_proc: Processes that hash, by ``datasets.Dataset.map``; ``None`` is one, which needs about a
-            second for a million rows of three columns. A pass after that takes 1 to 2 s of one core.
+        precompute_num_proc: Processes that hash, by ``datasets.Dataset.map``; ``None`` is one. What hashing and a
+            pass cost: ``python examples/benchmarks/samplers.py --rows 1000000 --passes``.
         precompute_batch_size: Rows that are read at a time.
 
     Raises:

@@ -4,9 +4,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import SequentialSampler
+from torch.utils.data import ConcatDataset, SequentialSampler
 
-from sparse_encoder.samplers import BatchSamplers, DefaultBatchSampler, MultiDatasetBatchSamplers
+from sparse_encoder.samplers import (
+    BatchSamplers,
+    DefaultBatchSampler,
+    MultiDatasetBatchSamplers,
+    ProportionalBatchSampler,
+)
 
 
 def test_the_peers_order() -> None:
@@ -70,6 +75,16 @@ def test_every_row_once_and_the_length_is_true(rows: int, batch_size: int, drop_
     assert len(set(seen)) == len(seen)
     assert len(seen) == (rows // batch_size * batch_size if drop_last else rows)
     assert all(len(batch) == batch_size for batch in batches[:-1])
+
+
+@pytest.mark.parametrize("epoch", ["x", 0.5, True, None])
+def test_a_bad_epoch_is_refused(epoch: int) -> None:
+    sampler = DefaultBatchSampler(range(10), batch_size=4, drop_last=False)
+    several = ProportionalBatchSampler(ConcatDataset([range(10)]), [sampler])  # type: ignore[list-item]
+    for each in (sampler, several):
+        with pytest.raises(TypeError, match=f"epoch must be an integer, got {epoch!r}"):
+            each.set_epoch(epoch)
+        assert each.epoch == 0
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])

@@ -99,6 +99,15 @@ def test_too_few_labels_are_named() -> None:
         GroupByLabelBatchSampler(data(list("aaabc")), 4, False, NAMES)
 
 
+@pytest.mark.parametrize("form", ["rows", None, "numpy"])
+def test_a_row_without_a_label_is_named(form: str | None) -> None:
+    for missing in (float("nan"), None):
+        labels = [1.0, 1.0, 2.0, missing, 2.0, missing]
+        table = Dataset.from_dict({"text": ["t"] * 6, "label": labels}).with_format(None if form == "rows" else form)
+        with pytest.raises(ValueError, match=r"needs a label to group by, row 3 has (nan|None) in 'label'"):
+            GroupByLabelBatchSampler(data(labels) if form == "rows" else table, 4, False, NAMES)
+
+
 def test_a_label_that_cannot_be_compared_is_named() -> None:
     with pytest.raises(TypeError, match=r"row 1 has \[2\] in 'label'"):
         GroupByLabelBatchSampler(data([1, [2], 3, 4]), 4, False, NAMES)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -100,12 +102,25 @@ def test_batches_differ_in_size_and_accelerate_is_told() -> None:
     [
         ([3, 65], "row 1 has 65 tokens; it must be between 0 and max_tokens=64"),
         ([-1, 3], "row 0 has -1 tokens"),
-        ([1.5, 2.0], "whole numbers, got float64"),
+        ([1, 2.0], "whole numbers, one for each row; row 1 has 2.0"),
+        ([True, 2], "row 0 has True"),
+        ([1, "3"], "row 1 has '3'"),
+        ([1, None], "row 1 has None"),
+        ([[1, 1], [2, 2]], r"row 0 has \[1, 1\]"),
+        ([1, [2, 3]], r"row 1 has \[2, 3\]"),
     ],
 )
 def test_bad_lengths_are_named(lengths: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(lengths)
+
+
+def test_arrays_of_lengths() -> None:
+    plain = list(build([3, 9, 17]))
+    assert list(build(np.array([3, 9, 17], dtype=np.uint8))) == plain
+    assert list(build(torch.tensor([3, 9, 17]))) == plain
+    with pytest.raises(ValueError, match=r"row 0 has \[1, 1\]"):  # four numbers are no lengths of four rows
+        LengthBucketBatchSampler(range(4), 2, False, max_tokens=4, lengths=np.ones((2, 2), dtype=np.int64))
 
 
 def test_every_row_needs_a_length() -> None:

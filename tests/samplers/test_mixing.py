@@ -124,6 +124,12 @@ def test_bad_options_are_named(options: dict[str, Any]) -> None:
         build(TemperatureBatchSampler, (8, 8), **options)
 
 
+@pytest.mark.parametrize("temperature", ["3", True, None])
+def test_a_temperature_that_is_no_number_is_named(temperature: Any) -> None:  # noqa: ANN401  (what is none)
+    with pytest.raises(TypeError, match=f"^temperature must be a number, got {temperature!r}$"):
+        build(TemperatureBatchSampler, (8, 8), temperature=temperature)
+
+
 def test_no_dataset_gives_more_rows_than_the_cap() -> None:
     sizes = (40, 9, 3)
     sampler = build(CappedProportionalBatchSampler, sizes, max_rows_per_dataset=14)

@@ -72,9 +72,9 @@ class SparseApproxNDCGLoss(EmbeddingLoss):
             Scalar tensor, between 0 and 1.
 
         Raises:
-            ValueError: If columns or labels are missing or of another shape.
+            ValueError: If columns or labels are missing or of another shape, or a label is NaN or +inf.
         """
-        scores, given = scored_list(self, embeddings, labels, self.similarity_fct)
+        scores, given = scored_list(self, embeddings, labels, self.similarity_fct, has_gains=True)
         gains = gains_of(given, self.gain)
         ideal = ideal_dcg(gains).squeeze(1)  # (B,)
         ahead = (-differences(scores) / self.temperature).sigmoid().sum(dim=2)  # each is half ahead of itself

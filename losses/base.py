@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from numbers import Real
@@ -44,10 +45,10 @@ def check_not_negative(name: str, value: object) -> None:
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is negative or not a number that compares.
+        ValueError: If it is negative, infinite or NaN.
     """
-    if not check_number(name, value) >= 0:
-        raise ValueError(f"{name} must be >= 0, got {value}")
+    if not 0 <= check_number(name, value) < math.inf:
+        raise ValueError(f"{name} must be >= 0 and finite, got {value}")
 
 
 def embed(model: nn.Module, column: dict[str, Tensor]) -> Tensor:

@@ -43,6 +43,7 @@ class CachedSpladeLoss(SpladeLoss):
         target_query_dims: As in :class:`SpladeLoss`.
 
     Raises:
+        TypeError: If the size of mini-batches is not an integer; and as in :class:`SpladeLoss`.
         ValueError: If the size of mini-batches is below 1; and as in :class:`SpladeLoss`.
     """
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
+from numbers import Integral
 
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import Regularizer, check_number, full_precision
+from sparse_encoder.losses.base import EmbeddingLoss, Regularizer, check_number, full_precision
 
 
 def checked_columns(loss: nn.Module, columns: Sequence[Tensor], at_least: int, what: str) -> list[Tensor]:
@@ -46,7 +47,9 @@ def exact_columns(loss: nn.Module, columns: Sequence[Tensor], count: int, what: 
     return checked_columns(loss, columns, count, what)
 
 
-def checked_labels(loss: nn.Module, labels: Tensor | None, what: str, *shapes: tuple[int, ...]) -> Tensor:
+def checked_labels(
+    loss: nn.Module, labels: Tensor | None, what: str, *shapes: tuple[int, ...], is_bounded: bool = False
+) -> Tensor:
     """Check that the labels of a batch are there and of a shape that a loss can read.
 
     NaN among labels that are not on an accelerator is refused; there, nobody waits for them to be looked at, and what
@@ -57,13 +60,14 @@ def checked_labels(loss: nn.Module, labels: Tensor | None, what: str, *shapes: t
         labels: As the collator made them.
         what: Names them, "a teacher's scores".
         shapes: Those that are possible.
+        is_bounded: Whether +inf is refused as NaN is; -inf takes a document out on purpose.
 
     Returns:
         The labels, apart from any gradient.
 
     Raises:
         TypeError: If they are no tensor.
-        ValueError: If there are none, they have another shape, or one is NaN.
+        ValueError: If there are none, they have another shape, or one is NaN, or +inf if they are bounded.
     """
     allowed = " or ".join(str(shape) for shape in shapes)
     if labels is None:
@@ -74,9 +78,10 @@ def checked_labels(loss: nn.Module, labels: Tensor | None, what: str, *shapes: t
         raise ValueError(
             f"the labels of {type(loss).__name__} are {what}, of shape {allowed}, got {tuple(labels.shape)}"
         )
-    if is_at_hand(labels) and labels.isnan().any():
-        row = int(labels.isnan().reshape(len(labels), -1).any(dim=1).nonzero()[0])
-        raise ValueError(f"the labels of {type(loss).__name__}, {what}, hold NaN in row {row}")
+    if is_at_hand(labels):
+        _refuse_where(labels.isnan(), f"the labels of {type(loss).__name__}, {what}, hold NaN")
+        if is_bounded:
+            _refuse_where(labels.isposinf(), f"the labels of {type(loss).__name__}, {what}, hold infinity")
     return labels.detach()
 
 
@@ -96,6 +101,24 @@ def checked_row_labels(loss: nn.Module, labels: Tensor | None, num_rows: int) ->
     return checked_labels(loss, flat, "one number per row", (num_rows,))
 
 
+def check_regularizer(name: str, regularizer: object) -> None:
+    """Check that an object penalises one matrix of term weights.
+
+    Args:
+        name: Of the argument.
+        regularizer: An object, not its class, that is no loss on the columns of a batch.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    if isinstance(regularizer, EmbeddingLoss) or not _computes(regularizer, Tensor()):
+        got = f"the class {regularizer.__name__}" if isinstance(regularizer, type) else type(regularizer).__name__
+        raise ValueError(
+            f"{name} must be a regularizer with compute_loss_from_embeddings(embeddings: Tensor), "
+            f"as FlopsLoss(model), got {got}"
+        )
+
+
 def check_ranking_loss(loss: object) -> None:
     """Check that an object compares the columns of a batch, as the losses do that others are made of.
 
@@ -111,14 +134,20 @@ def check_ranking_loss(loss: object) -> None:
 
 def compares_columns(loss: object) -> bool:
     """Tell whether an object has ``compute_loss_from_embeddings`` that can be given embeddings and labels."""
-    compute = getattr(loss, "compute_loss_from_embeddings", None)
-    if not callable(compute):
-        return False
-    try:
-        signature(compute).bind([], None)
-    except TypeError:
-        return False
-    return True
+    return _computes(loss, [], None)
+
+
+def check_integer(name: str, value: object, at_least: int = 1) -> None:
+    """Check a setting that counts.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is too small.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be >= {at_least}, got {value}")
 
 
 def check_positive(name: str, value: object) -> None:
@@ -164,6 +193,25 @@ def name_of(function: Callable[..., object]) -> str:
         bound = ", ".join(f"{name}={value!r}" for name, value in function.keywords.items())
         return f"{name_of(function.func)}({bound})"
     return getattr(function, "__name__", type(function).__name__)
+
+
+def _computes(loss: object, *arguments: object) -> bool:
+    """Tell whether an object, which is no class, has ``compute_loss_from_embeddings`` that takes the arguments."""
+    compute = getattr(loss, "compute_loss_from_embeddings", None)
+    if isinstance(loss, type) or not callable(compute):
+        return False
+    try:
+        signature(compute).bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def _refuse_where(is_bad: Tensor, message: str) -> None:
+    """Raise a message with the first row that is marked, if one is."""
+    if is_bad.any():
+        row = int(is_bad.reshape(len(is_bad), -1).any(dim=1).nonzero()[0])
+        raise ValueError(f"{message} in row {row}")
 
 
 def _columns(count: int) -> str:

@@ -22,8 +22,8 @@ class SparseDistillKLDivLoss(EmbeddingLoss):
               t_i = \text{softmax}(y_i / T_t), \; s_i = \text{softmax}(s(q_i, d_{i \cdot}) / T_s)
 
     Columns: (query, document_1, ..., document_N), N of 2 or more. Labels: the teacher's scores of the documents,
-    (B, N). The labels of the first batch are looked at: NaN is refused, and a teacher so sure that documents have no
-    probability left is warned of.
+    (B, N). The labels of the first batch are looked at: NaN and +inf are refused, and a teacher so sure that documents
+    have no probability left is warned of.
 
     Source: Lin et al., 2020, https://arxiv.org/abs/2010.11386. Unlike the peer's, this loss also works without a
     regulariser.
@@ -69,10 +69,12 @@ class SparseDistillKLDivLoss(EmbeddingLoss):
             Scalar tensor.
 
         Raises:
-            ValueError: If columns or labels are missing or of another shape, or the labels of the first batch hold NaN.
+            ValueError: If columns or labels are missing or of another shape, or labels hold NaN or +inf.
         """
         queries, *documents = checked_columns(self, embeddings, 3, "a query and two or more documents")
-        given = checked_labels(self, labels, "a teacher's scores of the documents", (len(queries), len(documents)))
+        given = checked_labels(
+            self, labels, "a teacher's scores of the documents", (len(queries), len(documents)), is_bounded=True
+        )
         if not self._has_looked_at_labels:
             self._has_looked_at_labels = True
             look_at_teacher(self, given, self.teacher_temperature)
@@ -124,15 +126,17 @@ def kl_divergence(scores: Tensor, teacher: Tensor, student_temperature: float, t
 def look_at_teacher(loss: nn.Module, scores: Tensor, temperature: float) -> None:
     """Look at the scores of a teacher; this waits for the device, so once per loss is enough.
 
-    An infinite score takes a document out on purpose, so scores with one are not warned of.
+    A score of -inf takes a document out on purpose, so scores with one are not warned of.
 
     Raises:
-        ValueError: If there is NaN among them.
+        ValueError: If there is NaN or +inf among them.
     """
     name = type(loss).__name__
     wide = scores.detach().float()
     if wide.isnan().any():
         raise ValueError(f"the labels of {name}, a teacher's scores, hold NaN")
+    if wide.isposinf().any():
+        raise ValueError(f"the labels of {name}, a teacher's scores, hold infinity; -inf is what takes a document out")
     if wide.isinf().any():
         return
     lost = int(((wide / temperature).softmax(dim=1) == 0).sum())

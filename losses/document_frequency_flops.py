@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import Regularizer, always, full_precision
-from sparse_encoder.losses.checks import check_positive
+from sparse_encoder.losses.base import Regularizer, always, check_number, full_precision
+from sparse_encoder.losses.checks import check_integer, check_positive
 
 
 class DFFlopsLoss(Regularizer):
@@ -37,7 +37,7 @@ class DFFlopsLoss(Regularizer):
         num_terms: Width V of embeddings, if the model does not say it by ``get_embedding_dimension()``.
 
     Raises:
-        TypeError: If ``beta`` is not a number.
+        TypeError: If a setting is not a number, or ``num_terms`` is not an integer.
         ValueError: If a number is out of range, or V is not known.
     """
 
@@ -56,10 +56,10 @@ class DFFlopsLoss(Regularizer):
         num_terms: int | None = None,
     ) -> None:
         super().__init__(model)
-        if not 0 < alpha < 1:
+        if not 0 < check_number("alpha", alpha) < 1:
             raise ValueError(f"alpha must be above 0 and below 1, got {alpha}")
         check_positive("beta", beta)
-        if not 0 <= momentum <= 1:
+        if not 0 <= check_number("momentum", momentum) <= 1:
             raise ValueError(f"momentum must be >= 0 and <= 1, got {momentum}")
         self.alpha, self.beta, self.momentum = alpha, beta, momentum
         self.begins_update = always
@@ -68,6 +68,7 @@ class DFFlopsLoss(Regularizer):
             num_terms = width_of()
         if num_terms is None:
             raise ValueError("DFFlopsLoss needs num_terms for a model that has no get_embedding_dimension()")
+        check_integer("num_terms", num_terms)
         self.register_buffer("document_frequencies", torch.zeros(num_terms))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -94,7 +95,13 @@ class DFFlopsLoss(Regularizer):
 
         Returns:
             Scalar tensor.
+
+        Raises:
+            ValueError: If V is not that of the loss.
         """
+        if embeddings.shape[1:] != self.document_frequencies.shape:
+            num_terms, got = len(self.document_frequencies), tuple(embeddings.shape)
+            raise ValueError(f"this DFFlopsLoss counts {num_terms} terms, got embeddings of shape {got}; set num_terms")
         embeddings = full_precision(embeddings)
         present = self.mean_over_batch((embeddings.detach() != 0).float()).detach()  # (V,), of the whole update
         if embeddings.requires_grad and torch.is_grad_enabled() and self.begins_update():

@@ -37,7 +37,9 @@ class _InBatchDistillation(EmbeddingLoss):
         shape = (len(queries), len(queries) * len(documents))
         if self.teacher is not None:
             labels, self._scores = seen(self, self._scores), None
-        given = checked_labels(self, labels, "a teacher's scores of all queries with all documents", shape)
+        given = checked_labels(
+            self, labels, "a teacher's scores of all queries with all documents", shape, is_bounded=True
+        )
         scores = self.similarity_fct(queries, torch.cat(documents))
         return scores, given.to(scores.dtype)
 

@@ -74,9 +74,9 @@ class SparseLambdaRankLoss(EmbeddingLoss):
             Scalar tensor.
 
         Raises:
-            ValueError: If columns or labels are missing or of another shape.
+            ValueError: If columns or labels are missing or of another shape, or a label is NaN or +inf.
         """
-        scores, given = scored_list(self, embeddings, labels, self.similarity_fct)
+        scores, given = scored_list(self, embeddings, labels, self.similarity_fct, has_gains=True)
         weights = self._changes_of_ndcg(scores.detach(), given).masked_fill(differences(given) <= 0, 0.0)
         wrong = functional.softplus(-self.scale * differences(scores))  # (B, N, N)
         return (weights * wrong).sum(dim=(1, 2)).mean() * one_unless_nan(given)

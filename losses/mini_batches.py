@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sparse_encoder.losses.checks import check_integer
+
 MASK = "attention_mask"
 WIDTH_STEP = 8
 """Widths of mini-batches are multiples of it, as long as the batch is that wide."""
@@ -23,7 +25,8 @@ class MiniBatchSize:
     """How large a mini-batch may be.
 
     Raises:
-        ValueError: If a number is below 1.
+        TypeError: If a number is not an integer.
+        ValueError: If it is below 1.
     """
 
     texts: int = 32
@@ -33,10 +36,9 @@ class MiniBatchSize:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        if self.texts < 1:
-            raise ValueError(f"mini_batch_size must be >= 1, got {self.texts}")
-        if self.tokens is not None and self.tokens < 1:
-            raise ValueError(f"mini_batch_num_tokens must be >= 1 or None, got {self.tokens}")
+        check_integer("mini_batch_size", self.texts)
+        if self.tokens is not None:
+            check_integer("mini_batch_num_tokens", self.tokens)
 
 
 def mini_batches(features: FeatureMap, size: MiniBatchSize) -> list[dict[str, Any]]:

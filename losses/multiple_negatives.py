@@ -66,10 +66,10 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
             not for ``query_to_query`` and ``doc_to_doc``, whose sums do not hold the positive.
         hardness_mode: Which negatives of ``query_to_doc`` are made harder by ``hardness_strength * s``, a constant for
             the gradient: those of other queries, the query's own, or both.
-        hardness_strength: Not negative.
+        hardness_strength: Not negative. One of the two without the other has no effect and is warned of.
 
     Raises:
-        TypeError: If ``scale`` or ``hardness_strength`` is not a number.
+        TypeError: If ``scale`` or ``hardness_strength`` is not a number, or ``directions`` is a single text.
         ValueError: If an option is unknown or contradicts another.
     """
 
@@ -95,6 +95,8 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
         _check_directions(directions, partition_mode)
         if hardness_mode is not None and hardness_strength == 0:
             logger.warning("hardness_mode=%r has no effect with hardness_strength=0", hardness_mode)
+        if hardness_mode is None and hardness_strength > 0:
+            logger.warning("hardness_strength=%s has no effect without a hardness_mode", hardness_strength)
         self.scale = scale
         self.similarity_fct = similarity_fct
         self.gather_across_devices = gather_across_devices
@@ -195,6 +197,8 @@ class SparseMultipleNegativesRankingLoss(EmbeddingLoss):
 
 def _check_directions(directions: Sequence[str], partition_mode: str) -> None:
     """Refuse directions that are unknown, lack the positive pair, or cannot stand alone."""
+    if isinstance(directions, str):
+        raise TypeError(f"directions must be a list of directions, as [{directions!r}], got the text {directions!r}")
     unknown = sorted(set(directions) - set(DIRECTIONS))
     if unknown:
         raise ValueError(f"unknown directions {unknown}; choose from {DIRECTIONS}")

@@ -16,7 +16,12 @@ GAINS = ("exponential", "linear")
 
 
 def scored_list(
-    loss: nn.Module, embeddings: list[Tensor], labels: Tensor | None, similarity_fct: Similarity
+    loss: nn.Module,
+    embeddings: list[Tensor],
+    labels: Tensor | None,
+    similarity_fct: Similarity,
+    *,
+    has_gains: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Score the documents of each query.
 
@@ -25,15 +30,20 @@ def scored_list(
         embeddings: Term weights of queries and of two or more documents, (B, V) each.
         labels: Judgements or a teacher's scores of the documents, (B, N).
         similarity_fct: Maps (B, V) and (B, V), row by row, to scores (B,).
+        has_gains: Whether labels are worth something, not only in an order: then +inf is refused, or comes back as NaN
+            from an accelerator, where nobody waits for labels to be looked at.
 
     Returns:
         Scores and labels, (B, N) each.
 
     Raises:
-        ValueError: If columns or labels are missing or of another shape.
+        ValueError: If columns or labels are missing or of another shape, or labels are NaN, or +inf with gains.
     """
     queries, *documents = checked_columns(loss, embeddings, 3, "a query and two or more documents")
-    given = checked_labels(loss, labels, "judgements of the documents", (len(queries), len(documents)))
+    shape = (len(queries), len(documents))
+    given = checked_labels(loss, labels, "judgements of the documents", shape, is_bounded=has_gains)
+    if has_gains:
+        given = given.masked_fill(given == torch.inf, torch.nan) if given.is_floating_point() else given
     scores = document_scores(queries, documents, similarity_fct)
     return scores, given.to(scores.dtype)
 

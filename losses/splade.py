@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.losses.base import EmbeddingLoss, Regularizer, check_not_negative
-from sparse_encoder.losses.checks import check_ranking_loss
+from sparse_encoder.losses.base import EmbeddingLoss, Regularizer, check_not_negative, check_number
+from sparse_encoder.losses.checks import check_ranking_loss, check_regularizer
 from sparse_encoder.losses.flops import FlopsLoss
 from sparse_encoder.losses.sparsity_target import SparsityTarget
 
@@ -37,18 +37,20 @@ class SpladeLoss(EmbeddingLoss):
         document_regularizer: R_d; ``None`` is :class:`FlopsLoss`.
         query_regularizer: R_q; ``None`` is :class:`FlopsLoss`.
         document_regularizer_threshold: Of the default R_d.
-        query_regularizer_threshold: Of the default R_q.
+        query_regularizer_threshold: Of the default R_q. As a ``query_regularizer``, it needs a weight or a target.
         use_document_regularizer_only: All columns are documents: R_d takes them together, and a
             ``query_regularizer_weight`` is dropped with a warning, as in the peer.
         target_document_dims: Active terms that documents come to have on average, in place of λ_d, which then finds its
-            own way (:mod:`sparse_encoder.losses.sparsity_target`) and needs no schedule.
+            own way (:mod:`sparse_encoder.losses.sparsity_target`) and needs no schedule. A penalty only takes terms
+            away: what is below its target without one, as where the target of queries takes terms from the documents
+            of the same encoder too, stays there.
         target_query_dims: The same of queries, in place of λ_q.
 
     Raises:
         TypeError: If a weight or a threshold is not a number.
-        ValueError: If ``loss`` does not compute from embeddings, a weight is negative, a weight has a target beside it,
-            a target is not above 0, or a threshold is given for a regulariser that is not the default one (the peer
-            ignores it).
+        ValueError: If ``loss`` or a regulariser does not compute from embeddings, a weight is negative or infinite, a
+            weight has a target beside it, a target is not above 0 or exceeds the model's dimension, a regulariser of
+            queries has no weight, or a threshold is given for one that is not the default (the peer ignores both).
     """
 
     def __init__(  # house: peer signature
@@ -80,16 +82,22 @@ class SpladeLoss(EmbeddingLoss):
             query_regularizer_weight = None
         if document_regularizer_weight is None and target_document_dims is None:
             raise ValueError("SpladeLoss needs a document_regularizer_weight or, in its place, target_document_dims")
-        _check_weight("document", document_regularizer_weight, target_document_dims)
-        _check_weight("query", query_regularizer_weight, target_query_dims)
+        _check_weight(model, "document", document_regularizer_weight, target_document_dims)
+        _check_weight(model, "query", query_regularizer_weight, target_query_dims)
+        if query_regularizer_weight is None and target_query_dims is None and not use_document_regularizer_only:
+            _refuse_unused(query_regularizer=query_regularizer, query_regularizer_threshold=query_regularizer_threshold)
         self.loss = loss
         self.document_regularizer_weight = document_regularizer_weight
         self.query_regularizer_weight = query_regularizer_weight
         self.use_document_regularizer_only = use_document_regularizer_only
         self.document_target = None if target_document_dims is None else SparsityTarget(target_document_dims)
         self.query_target = None if target_query_dims is None else SparsityTarget(target_query_dims)
-        self.document_regularizer = _regularizer(model, document_regularizer, document_regularizer_threshold)
-        self.query_regularizer = _regularizer(model, query_regularizer, query_regularizer_threshold)
+        self.document_regularizer = _regularizer(
+            model, "document_regularizer", document_regularizer, document_regularizer_threshold
+        )
+        self.query_regularizer = _regularizer(
+            model, "query_regularizer", query_regularizer, query_regularizer_threshold
+        )
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> dict[str, Tensor]:
         """Compare the columns of one batch and penalise their active terms.
@@ -168,21 +176,34 @@ class SpladeLoss(EmbeddingLoss):
 """
 
 
-def _regularizer(model: nn.Module, regularizer: Regularizer | None, threshold: float | None) -> Regularizer:
+def _regularizer(model: nn.Module, name: str, regularizer: Regularizer | None, threshold: float | None) -> Regularizer:
     """Return the given regulariser, or the FLOPS penalty."""
     if regularizer is None:
         return FlopsLoss(model, threshold=threshold)
+    check_regularizer(name, regularizer)
     if threshold is not None:
         raise ValueError(f"a threshold is for the default FlopsLoss, not for {type(regularizer).__name__}")
     return regularizer
 
 
-def _check_weight(kind: str, weight: float | None, target: float | None) -> None:
-    """Refuse a weight that is none, and one that has a target beside it."""
+def _check_weight(model: nn.Module, kind: str, weight: float | None, target: float | None) -> None:
+    """Refuse a weight that is none, one that has a target beside it, and a target that the model cannot reach."""
     if weight is not None and target is not None:
         raise ValueError(f"{kind}_regularizer_weight and target_{kind}_dims exclude each other; give one of them")
     if weight is not None:
         check_not_negative(f"{kind}_regularizer_weight", weight)
+    width: int | None = getattr(model, "get_embedding_dimension", lambda: None)()
+    if target is not None and width is not None and check_number(f"target_{kind}_dims", target) > width:
+        raise ValueError(f"target_{kind}_dims must be <= {width}, the dimension of the model, got {target}")
+
+
+def _refuse_unused(**settings: object) -> None:
+    """Refuse settings of a query regulariser that is not applied."""
+    if given := [name for name, value in settings.items() if value is not None]:
+        raise ValueError(
+            f"{given[0]} has no effect without a weight: give query_regularizer_weight or target_query_dims too, or "
+            f"leave {given[0]} out"
+        )
 
 
 def _weighted(

@@ -24,9 +24,9 @@ class WeightedSumLoss(EmbeddingLoss):
         weights: By name, not negative; 1 where there is none.
 
     Raises:
-        TypeError: If a weight is not a number.
-        ValueError: If there is no loss, a loss does not compute from embeddings, a weight is negative or of no loss, or
-            a name cannot be that of a module.
+        TypeError: If losses or weights do not come by name, or a weight is not a number.
+        ValueError: If there is no loss, a loss does not compute from embeddings, a weight is negative, infinite or of
+            no loss, or a name cannot be that of a module.
     """
 
     def __init__(
@@ -120,6 +120,9 @@ class WeightedSumRegularizer(Regularizer):
 
 def _checked_weights(losses: Mapping[str, nn.Module], weights: Mapping[str, float] | None) -> dict[str, float]:
     """Return the weight of every loss, and refuse what is no loss, no weight or no name."""
+    for what, given_ones in (("losses", losses), ("weights", {} if weights is None else weights)):
+        if not isinstance(given_ones, Mapping):
+            raise TypeError(f"{what} must come by name, as a dict, got {type(given_ones).__name__}")
     if not losses:
         raise ValueError("a weighted sum needs at least one loss, got none")
     for name, loss in losses.items():

@@ -39,7 +39,9 @@ class SparseGISTEmbedLoss(EmbeddingLoss):
         guide: Another encoder, as :class:`sparse_encoder.losses.Guide` takes it.
         scale: Multiplies the similarities.
         similarity_fct: Maps (A, V) and (B, V) to similarities (A, B); the guide's are cosines.
-        margin_strategy: ``absolute``: the margin is a similarity. ``relative``: a part of the positive's.
+        margin_strategy: ``absolute``: the margin is a similarity. ``relative``: a part of the positive's magnitude, so
+            that it lowers the limit of a negative similarity too, which sentence-transformers' ``s * (1 - margin)``
+            raises.
         margin: How much less similar than the positive a negative must be to count.
         contrast_anchors: Contrast queries with queries.
         contrast_positives: Contrast positives with positives.

@@ -314,6 +314,43 @@ def test_what_the_guide_finds_as_good_is_left_out(count: int, options: dict[str,
     assert found.item() == pytest.approx(gist_by_loops(model, guide, count, options), rel=1e-9)
 
 
+class GuideOf(nn.Module):
+    """A guide with given embeddings of each column."""
+
+    def __init__(self, *embeddings: Tensor) -> None:
+        super().__init__()
+        self.embeddings = list(embeddings)
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"sentence_embedding": self.embeddings[int(features["place"][0])]}
+
+
+class Given(nn.Module):
+    """Hands the embeddings on that it gets."""
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"sentence_embedding": features["weights"]}
+
+
+@pytest.mark.parametrize(("margin", "is_left_out"), [(0.0, False), (0.1, False), (0.5, True)])
+def test_a_relative_margin_lowers_a_negative_limit_too(margin: float, is_left_out: bool) -> None:
+    # For the guide, each query is -0.8 like its own document and -0.96 like the other one. By hand, the limit is
+    # -0.8 - 0.8 margin: -0.88 keeps the other one, -1.2 does not; the peer's, -0.8 (1 - margin) = -0.4, would keep it.
+    own, other = math.acos(-0.8), math.acos(-0.96)
+
+    def at(angle: float) -> list[float]:
+        return [math.cos(angle), math.sin(angle)]
+
+    queries = torch.tensor([at(0.0), at(own + other)], dtype=torch.float64)
+    documents = torch.tensor([at(own), at(other)], dtype=torch.float64)
+    weights = torch.eye(2, dtype=torch.float64)
+    batch = [{"weights": weights, "place": torch.full((2, 1), place)} for place in range(2)]
+    options = {"contrast_anchors": False, "contrast_positives": False, "margin_strategy": "relative", "margin": margin}
+    loss = SparseGISTEmbedLoss(Given(), GuideOf(queries, documents), **options)
+    # The student scores the own document 1 and the other one 0.
+    assert loss(batch).item() == pytest.approx(0.0 if is_left_out else math.log(1 + math.exp(-1)), abs=1e-12)
+
+
 def gathered(rank: int, folder: str) -> tuple[Tensor, Tensor | None]:
     """Compute the loss and gradient of this rank's rows."""
     model = Bag(1)

@@ -14,7 +14,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from sparse_encoder.checkpoint import write_json
-from sparse_encoder.cli.ner_data import add_data_options, read_sentences, scheme_of_labels
+from sparse_encoder.cli.ner_data import add_data_options, read_sentences
 from sparse_encoder.cli.ner_tables import Painter, score_table
 from sparse_encoder.cli.ner_training import add_training_options, train
 from sparse_encoder.token_classification import (
@@ -25,7 +25,7 @@ from sparse_encoder.token_classification import (
 )
 from sparse_encoder.token_classification.aggregation import STRATEGIES
 from sparse_encoder.token_classification.metrics import MODES
-from sparse_encoder.token_classification.tags import has_prefix
+from sparse_encoder.token_classification.tags import has_prefix, scheme_of_labels
 
 CHUNK_LINES = 256
 """Lines that are tagged together; one by one where somebody types them."""
@@ -126,7 +126,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if sentences.entities:
         if not any(map(has_prefix, known)):
             raise ValueError(f"{options.data} has tags of entities, and {options.model} has labels of words")
-        target = options.scheme or scheme_of_labels(known)
+        target = options.scheme or scheme_of_labels(known) or "IOB2"
         tags = [convert_tags(row, target) for row in tags]
     found = tagger.label_words(sentences.words, show_progress_bar=sys.stderr.isatty())
     report = (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_encoder.token_classification import convert_tags, detect_scheme, get_label_names, load_conll, load_spans
 from sparse_encoder.token_classification.label_names import sorted_names
-from sparse_encoder.token_classification.tags import OUTSIDE, Scheme, has_prefix, split_tag
+from sparse_encoder.token_classification.tags import OUTSIDE, has_prefix
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -117,9 +116,3 @@ def _in_iob2(tags: list[list[str]], path: Path, *, lenient: bool) -> list[list[s
         except ValueError as reason:
             raise ValueError(f"{path}: sentence {number}, {reason}") from reason
     return converted
-
-
-def scheme_of_labels(names: Iterable[str]) -> Scheme:
-    """Return the scheme that labels of a model are in."""
-    prefixes = {split_tag(name)[0] for name in names}
-    return "BILOU" if prefixes & {"L", "U"} else "IOBES" if prefixes & {"E", "S"} else "IOB2"

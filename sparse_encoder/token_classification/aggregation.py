@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_encoder.token_classification.tags import OUTSIDE
+from sparse_encoder.token_classification.tags import OUTSIDE, scheme_of_labels, split_tag
 
 AggregationStrategy = Literal["none", "simple", "first", "average", "max"]
 STRATEGIES: tuple[AggregationStrategy, ...] = get_args(AggregationStrategy)
@@ -113,6 +113,8 @@ def aggregate(
     if how.strategy == "none":
         found = [_token(word) for word in words]
         return [each for each in found if _kept(each, "entity", how)]
+    if not how.legacy_subword and scheme_of_labels(names) in ("IOBES", "BILOU"):
+        words = _in_iob2(words)
     found = [_group(group, how, join) for group in _adjacent(words)]
     return [each for each in found if _kept(each, "entity_group", how)]
 
@@ -162,6 +164,23 @@ def _word(
     elif len(judges) > 1 and how.strategy == "average":
         scores = np.mean(judges, axis=0, dtype=np.float32)
     return _chosen(group, scores, join([piece.token for piece in group]) if how.legacy_subword else "", names)
+
+
+def _in_iob2(words: Sequence[_Word]) -> list[_Word]:
+    """Write labels of a scheme that marks ends (``E-``, ``S-``, ``L-``, ``U-``) by ``B-`` and ``I-``."""
+    written: list[_Word] = []
+    before = OUTSIDE
+    for word in words:
+        prefix, kind = split_tag(word.label)
+        if prefix != OUTSIDE and not word.pieces[0].is_link:
+            written.append(replace(word, label=f"I-{kind}"))  # goes on with the token before it, ended or not
+            continue
+        if prefix != OUTSIDE:
+            begins = prefix in ("B", "S", "U") or before in ("E", "L", "S", "U")
+            word = replace(word, label=f"{'B' if begins else 'I'}-{kind}")
+        written.append(word)
+        before = prefix
+    return written
 
 
 def _adjacent(words: Sequence[_Word]) -> list[list[_Word]]:

@@ -94,6 +94,19 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> Scheme:
     raise ValueError(f"the tags fit none of {sorted(reasons)}; as {likely}: {reasons[likely]}")
 
 
+def scheme_of_labels(names: Iterable[str]) -> Scheme | None:
+    """Return the scheme of a model's labels by their prefixes: IOB2, IOBES or BILOU; None if not all have one.
+
+    A label ``E-F`` ends an entity only where all others have a prefix too; else it is a type of that name.
+    """
+    prefixes = {split_tag(name)[0] for name in names} - {OUTSIDE}
+    if prefixes <= {"B", "I"}:
+        return "IOB2"
+    if prefixes <= set(_PREFIXES["IOBES"]):
+        return "IOBES"
+    return "BILOU" if prefixes <= set(_PREFIXES["BILOU"]) else None
+
+
 def check_tags(tags: Sequence[str], scheme: str, *, sentence: int | None = None) -> None:
     """Check that tags are a sentence of a scheme.
 

@@ -320,6 +320,14 @@ def test_a_document_with_the_id_of_its_query_is_left_out() -> None:
         assert skipping(model)["dot_mrr@4"] == pytest.approx((1 / 3 + 1 / 3) / 2)
 
 
+def test_postings_of_a_document_that_is_left_out_are_gone_through() -> None:
+    model = GivenModel({"a": torch.tensor([1.0, 1.0, 0.0]), "b": torch.tensor([0.0, 1.0, 1.0])})
+    texts = {"x": "a", "y": "b"}  # each asks with its own text: two of its own terms, one of the other's
+    for skip in (False, True):
+        found = SparseInformationRetrievalEvaluator(texts, texts, {"x": {"y"}}, skip_own_id=skip)(model)
+        assert found["postings_per_query"] == 3.0
+
+
 def test_costs_are_those_of_the_index() -> None:
     queries, corpus, answers = large_case()
     model = random_model([*queries.values(), *corpus.values()], density=0.2)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sparse_encoder.token_batch import TokenBatch, padded_length
 from sparse_encoder.token_classification.aggregation import Scores
 
-BATCH_TOKENS = {"cpu": 2048}
+BATCH_TOKENS = {"cpu": 1024}
 MOST_TOKENS = 16_384
 """Places of a batch, padding too, by kind of device: memory does not depend on how many texts there are."""
 

@@ -12,7 +12,7 @@ from model_helpers import VOCABULARY, mixed_texts, write_encoder, write_masked_l
 from tokenizers import AddedToken
 
 from sparse_encoder import SparseEncoder
-from sparse_encoder.modules import Router, SpladePooling, Transformer
+from sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling, Transformer
 from sparse_encoder.search import SparseIndex
 from sparse_encoder.tokenizer import Tokenizer
 
@@ -115,6 +115,50 @@ def test_both_routes_of_a_router_follow(tmp_path: Path) -> None:
     model.save_pretrained(str(tmp_path / "saved"))
     again = SparseEncoder(str(tmp_path / "saved"), device="cpu")
     assert again.encode_query("covid").shape == again.encode_document("covid").shape == (V + 1,)
+
+
+def inference_free(folder: Path) -> SparseEncoder:
+    documents = Transformer(write_masked_language_model(folder), transformer_task="fill-mask")
+    queries = SparseStaticEmbedding(documents.tokenizer, torch.arange(1.0, V + 1))
+    return SparseEncoder(modules=[Router.for_query_document([queries], [documents, SpladePooling()])], device="cpu")
+
+
+def test_models_without_inference_for_queries_grow(tmp_path: Path) -> None:
+    model = inference_free(tmp_path / "start")
+    router = model[0]
+    (queries,), (documents, _) = router.sub_modules["query"], router.sub_modules["document"]
+    before = model.encode_query(TEXTS).to_dense()
+    model.tokenizer.add_tokens(["zork"])
+    documents.auto_model.resize_token_embeddings(len(model.tokenizer))
+    expected = (
+        rf"route 'query': the tokenizer has {V + 1} tokens, the SparseStaticEmbedding weights for {V} of them; .*"
+    )
+    for call in (
+        lambda: model.encode_query("zork rain"),
+        lambda: model.encode_document("zork rain"),
+        lambda: model.save_pretrained(str(tmp_path / "broken")),
+    ):
+        with pytest.raises(ValueError, match=expected + r"resize_token_embeddings\(len\(tokenizer\)\)"):
+            call()
+    weight = queries.weight
+    assert queries.resize_token_embeddings(len(model.tokenizer), new_weight=2.5) is weight is queries.weight
+    torch.testing.assert_close(model.encode_query(TEXTS).to_dense()[:, :V], before)
+    query, document = model.encode_query("zork rain"), model.encode_document("zork rain")
+    assert query.to_dense()[V].item() == 2.5
+    assert query.shape == document.shape == (V + 1,) and model.get_embedding_dimension() == V + 1
+    assert model.similarity(query, document).shape == (1, 1)
+    model.save_pretrained(str(tmp_path / "saved"))
+    again = SparseEncoder(str(tmp_path / "saved"), device="cpu")
+    assert torch.equal(again.encode_query("zork rain").to_dense(), query.to_dense())
+    assert torch.equal(again.encode_document("zork rain").to_dense(), document.to_dense())
+
+
+def test_the_route_that_is_too_narrow_is_named(tmp_path: Path) -> None:
+    model = inference_free(tmp_path)
+    model.tokenizer.add_tokens(["zork"])
+    model[0].sub_modules["query"][0].resize_token_embeddings(V + 1)
+    with pytest.raises(ValueError, match=f"route 'document': the tokenizer has {V + 1} tokens, the model embeddings"):
+        model.encode_document("zork")
 
 
 def test_a_model_without_a_head_keeps_its_width(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sparse_encoder.modules.router_files import (
     sorted_key,
     write_routes,
 )
-from sparse_encoder.modules.vocabulary import follow_vocabulary
+from sparse_encoder.modules.vocabulary import check_routes, follow_vocabulary
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
 
 if TYPE_CHECKING:
@@ -171,7 +171,12 @@ class Router(InputModule):
         task: str | None = None,
         max_length: int | None = None,
     ) -> TokenBatch:
-        """Tokenise texts as the route of the task does."""
+        """Tokenise texts as the route of the task does.
+
+        Raises:
+            ValueError: If a module of any route does not know every token of its tokenizer; otherwise as :meth:`route`.
+        """
+        check_routes(self.sub_modules)
         first: Any = self.route(task)[0]
         batch: TokenBatch = first.tokenize_batch(texts, prompt=prompt, task=task, max_length=max_length)
         return batch
@@ -196,8 +201,9 @@ class Router(InputModule):
             The features of the route's first module, and ``task`` unless it is ``None``.
 
         Raises:
-            ValueError: If the inputs name different tasks.
+            ValueError: If the inputs name different tasks, or as :meth:`tokenize_batch`.
         """
+        check_routes(self.sub_modules)
         if isinstance(inputs, Mapping):
             inputs = [inputs]
         if task is None and inputs and isinstance(inputs[0], Mapping):
@@ -237,17 +243,19 @@ class Router(InputModule):
 
     def get_embedding_dimension(self) -> int | None:
         """Return what the last module that knows says, on the first route where one does."""
-        found: list[int] = []
-        for modules in self.sub_modules.values():
+        found: dict[str, int] = {}
+        for name, modules in self.sub_modules.items():
             follow_vocabulary(modules.children())
             dims = [module.get_embedding_dimension() for module in modules.children() if isinstance(module, Module)]
-            found += [dim for dim in dims if dim is not None][-1:]
-        if len(set(found)) > 1:
+            if known := [dim for dim in dims if dim is not None]:
+                found[name] = known[-1]
+        if len(set(found.values())) > 1:
             logger.warning("the routes make embeddings of different widths, %s", found)
-        return found[0] if found else None
+        return next(iter(found.values()), None)
 
     def save(self, folder: str | Path) -> None:
         """Write the modules of all routes, each once, into folders of their own, and which route has which."""
+        check_routes(self.sub_modules)
         routes = {name: list(modules.children()) for name, modules in self.sub_modules.items()}
         for modules in routes.values():
             follow_vocabulary(modules)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.resize import check_resizable, rows_wanted, set_rows
 from sparse_encoder.checkpoint import (
     CheckpointError,
     ConfigError,
@@ -118,6 +119,57 @@ class SparseStaticEmbedding(InputModule):
         """The number of terms V."""
         return self.weight.shape[0]
 
+    def check_vocabulary(self) -> None:
+        """Check that every token has a weight.
+
+        Raises:
+            ValueError: If there are too few.
+        """
+        num_tokens = self.tokenizer.vocab_size
+        if num_tokens > self.num_dimensions:
+            raise ValueError(
+                f"the tokenizer has {num_tokens} tokens, the SparseStaticEmbedding weights for {self.num_dimensions} "
+                "of them; after new tokens call its resize_token_embeddings(len(tokenizer))"
+            )
+
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        *,
+        new_weight: float | None = None,
+    ) -> nn.Parameter:
+        """Add weights to the end, or cut some off.
+
+        The parameter stays the same object; an optimizer must be made afterwards, and indexes built again.
+
+        Args:
+            new_num_tokens: How many tokens; None keeps them.
+            pad_to_multiple_of: Round up to a multiple of it, as the embeddings of a model on another route are.
+            new_weight: Of each new term; None stands for the mean of the old ones. Where weights are inverse document
+                frequencies, that of a new term is log(number of documents / documents with it).
+
+        Returns:
+            The weights, (V,).
+
+        Raises:
+            ValueError: If a number is out of range, there are fewer than tokens, or the weights are not here as a
+                whole.
+        """
+        rows = rows_wanted(self.num_dimensions, new_num_tokens, pad_to_multiple_of)
+        if rows < self.tokenizer.vocab_size:
+            raise ValueError(f"new_num_tokens must be at least {self.tokenizer.vocab_size}, the tokens, got {rows}")
+        if new_weight is not None and not abs(new_weight) <= MAX_WEIGHT:
+            raise ValueError(f"new_weight must be a finite number, got {new_weight}")
+        check_resizable(self.weight)
+
+        def new_weights(old: Tensor, added: int) -> Tensor:
+            value = old.float().mean() if new_weight is None else torch.tensor(new_weight, device=old.device)
+            return value.to(old.dtype).expand(added)
+
+        set_rows(self.weight, rows, new_weights)
+        return self.weight
+
     def tokenize_batch(
         self,
         texts: Sequence[str],
@@ -127,6 +179,7 @@ class SparseStaticEmbedding(InputModule):
         max_length: int | None = None,
     ) -> TokenBatch:
         """Tokenise and truncate texts, without special tokens."""
+        self.check_vocabulary()
         return tokenize(self.tokenizer, texts, prompt=prompt, max_length=max_length, add_special_tokens=False)
 
     def preprocess(
@@ -137,6 +190,7 @@ class SparseStaticEmbedding(InputModule):
         max_length: int | None = None,
     ) -> dict[str, Any]:
         """Turn texts into ``input_ids`` and ``attention_mask``, (B, T), padded to the longest."""
+        self.check_vocabulary()
         tokens = tokenize(self.tokenizer, inputs, prompt=prompt, max_length=max_length, add_special_tokens=False)
         return tokens.pad()
 
@@ -148,7 +202,11 @@ class SparseStaticEmbedding(InputModule):
 
         Returns:
             The features with ``sentence_embedding``, (B, V), in float32 for 16-bit weights.
+
+        Raises:
+            ValueError: If the tokenizer has more tokens than there are weights.
         """
+        self.check_vocabulary()
         input_ids: Tensor = features["input_ids"]
         attended = features["attention_mask"].bool()
         presence = torch.zeros(input_ids.shape[0], self.num_dimensions, dtype=torch.int64, device=input_ids.device)
@@ -163,7 +221,12 @@ class SparseStaticEmbedding(InputModule):
         return self.num_dimensions
 
     def save(self, folder: str | Path) -> None:
-        """Write configuration, tokenizer and weights."""
+        """Write configuration, tokenizer and weights.
+
+        Raises:
+            ValueError: If the tokenizer has more tokens than there are weights.
+        """
+        self.check_vocabulary()
         super().save(folder)
         self.tokenizer.save_pretrained(folder)
         write_tensors(Path(folder), {"weight": self.weight})

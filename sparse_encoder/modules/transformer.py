@@ -26,6 +26,7 @@ from sparse_encoder.modules.transformer_files import (
     read_transformer_config,
     text_options,
     warn_of_remote_code,
+    with_plain_dtype,
 )
 from sparse_encoder.modules.vocabulary import check_vocabulary
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
@@ -44,7 +45,8 @@ class Transformer(InputModule):
     Args:
         model_name_or_path: A folder, or a repository on the hub.
         transformer_task: ``"feature-extraction"`` or ``"fill-mask"``.
-        model_kwargs: ``dtype`` (or ``torch_dtype``) and ``attn_implementation``; for the hub ``cache_dir``,
+        model_kwargs: Options of :meth:`MaskedLanguageModel.from_pretrained`: ``dtype``, ``attn_implementation``,
+            ``variant``, a ``device_map`` of one device, and others; for the hub ``cache_dir``,
             ``revision``, ``token`` and ``local_files_only``; ``base_model`` for the base of an adapter whose file
             names a folder outside its own, or another base.
         processor_kwargs: ``model_max_length``, ``padding_side``, ``truncation_side``, or special tokens by their names.
@@ -216,10 +218,18 @@ class Transformer(InputModule):
             raise ValueError(f"max_seq_length must be at most {limit}, the positions of the model, got {value}")
         self.tokenizer.model_max_length = limit if value is None else value
 
+    def check_vocabulary(self) -> None:
+        """Check that the backbone has an embedding for every token.
+
+        Raises:
+            ValueError: If it has too few.
+        """
+        check_vocabulary(self.tokenizer, self.model)
+
     def _tokenize(
         self, inputs: str | Sequence[Any], prompt: str | None, task: str | None, max_length: int | None
     ) -> TokenBatch:
-        check_vocabulary(self.tokenizer, self.model)
+        self.check_vocabulary()
         lengths = {"query": self.query_length, "document": self.document_length}
         length = lengths.get(task or "") if max_length is None else max_length
         if self._text_options.max_length is not None:
@@ -322,7 +332,7 @@ class Transformer(InputModule):
         Raises:
             ValueError: If the tokenizer has more tokens than the backbone has embeddings.
         """
-        check_vocabulary(self.tokenizer, self.model)
+        self.check_vocabulary()
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         write_json(Path(folder) / self.config_file_name, self.get_config_dict(), indent=4)
@@ -338,7 +348,7 @@ class Transformer(InputModule):
         settings = settings or LoadSettings()
         config = read_transformer_config(Path(folder), cls.config_keys, default_task=cls.default_task)
         for name in ("model_kwargs", "processor_kwargs", "config_kwargs"):
-            config[name] = {**config.get(name, {}), **getattr(settings, name)}
+            config[name] = {**with_plain_dtype(config.get(name, {})), **with_plain_dtype(getattr(settings, name))}
         return cls(folder, **config)
 
 

@@ -154,3 +154,28 @@ def test_an_unknown_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"frozen": false, "idf": 1}')
     with pytest.raises(ConfigError, match="unknown keys \\['idf'\\]"):
         SparseStaticEmbedding.load(tmp_path)
+
+
+def test_weights_follow_the_vocabulary(tmp_path: Path) -> None:
+    module = static()
+    module.tokenizer.add_tokens(["zork"])
+    expected = f"the tokenizer has {V + 1} tokens, the SparseStaticEmbedding weights for {V} of them"
+    features = {"input_ids": torch.tensor([[A]]), "attention_mask": torch.ones(1, 1)}
+    calls = (lambda: module.preprocess(["a"]), lambda: module(features), lambda: module.save(tmp_path))
+    for call in (*calls, lambda: module.tokenize_batch(["a"])):
+        with pytest.raises(ValueError, match=expected):
+            call()
+    assert not list(tmp_path.iterdir())
+    module.weight.sum().backward()
+    assert module.resize_token_embeddings(V + 1) is module.weight and module.weight.grad is None
+    assert torch.equal(module.weight.detach(), torch.cat([WEIGHT, WEIGHT.mean()[None]]))
+    assert module(module.preprocess(["zork"]))["sentence_embedding"][0, V] == WEIGHT.mean()
+    assert module.resize_token_embeddings(pad_to_multiple_of=8, new_weight=0.0).shape == (16,)
+    assert module.resize_token_embeddings(pad_to_multiple_of=9, new_weight=-1.0)[-2:].tolist() == [-1.0, -1.0]
+    assert module.num_dimensions == module.get_embedding_dimension() == 18
+    with pytest.raises(ValueError, match=f"at least {V + 1}, the tokens, got {V}"):
+        module.resize_token_embeddings(V)
+    with pytest.raises(ValueError, match="new_weight must be a finite number"):
+        module.resize_token_embeddings(20, new_weight=float("nan"))
+    module.save(tmp_path)
+    assert torch.equal(SparseStaticEmbedding.load(tmp_path).weight, module.weight)

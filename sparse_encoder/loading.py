@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.backbone.adapters.bases import base_to_open, check_base
 from sparse_encoder.backbone.adapters.files import has_adapter, read_adapter_config
 from sparse_encoder.backbone.families import architecture_is_masked_language
 from sparse_encoder.checkpoint import LoadError, fetch_model_folder, read_json_object, read_limited, resolve_inside
 from sparse_encoder.modules import Module, Pooling, SparseAutoEncoder, SpladePooling, Transformer
 from sparse_encoder.modules.pipeline import load_modules
-from sparse_encoder.modules.transformer_files import HUB_OPTIONS
+from sparse_encoder.modules.transformer_files import HUB_OPTIONS, backbone_options, with_plain_dtype, without_idle
 from sparse_encoder.settings import DENSE_TYPE, MODEL_TYPE, ModelSettings, read_settings
 
 logger = logging.getLogger(__name__)
@@ -90,12 +91,24 @@ def open_model(
         return LoadedModel(list(modules), ModelSettings())
     if modules is not None:
         logger.warning("both the name of a model and modules were given: the modules are not used")
-    folder = fetch_model_folder(name_or_path, **hub._asdict())
+    judged = backbone_options(options.model_kwargs, options.config_kwargs)
+    options = options._replace(model_kwargs=without_idle(options.model_kwargs))
+    root = folder = fetch_model_folder(
+        name_or_path,
+        **hub._asdict(),
+        force_download=judged.hub.force_download,
+        subfolder=judged.hub.subfolder,
+        variant=judged.variant,
+        use_safetensors=judged.use_safetensors,
+    )
+    if judged.hub.subfolder:
+        folder = resolve_inside(root, judged.hub.subfolder)
+        options = options._replace(model_kwargs={**options.model_kwargs, "subfolder": ""})
     if has_adapter(folder):  # whose base may have to be fetched too
         again = {"cache_dir": hub.cache_folder, "token": hub.token, "local_files_only": hub.local_files_only}
         options = options._replace(model_kwargs={**again, **options.model_kwargs})
     loaded = load_model(folder, options)
-    return loaded if Path(name_or_path).expanduser().is_dir() else loaded._replace(commit=folder.name)
+    return loaded if Path(name_or_path).expanduser().is_dir() else loaded._replace(commit=root.name)
 
 
 def load_model(folder: Path, options: LoadOptions) -> LoadedModel:
@@ -186,15 +199,43 @@ def _read_readme(folder: Path) -> str | None:
     return data.decode("utf-8", errors="replace")
 
 
-def place_modules(model: nn.Sequential, device: str | torch.device | None, *, dtype_was_chosen: bool) -> None:
+def _chosen_device(
+    modules: nn.Module, device: str | torch.device | None, model_kwargs: Mapping[str, Any]
+) -> str | torch.device | None:
+    """Return the device that ``device`` or ``device_map`` among the options of the backbone asks for.
+
+    Args:
+        modules: They have the backbone, which is where ``device_map`` has put it.
+        device: What the caller of SparseEncoder asks for.
+        model_kwargs: Options of the backbone.
+
+    Raises:
+        ValueError: If both are given and differ.
+    """
+    backbone = next((each for each in modules.modules() if isinstance(each, PretrainedModel)), None)
+    if model_kwargs.get("device_map") is None or backbone is None:
+        return device
+    if device is None:
+        return backbone.device
+    asked, placed = torch.device(device), backbone.device
+    if asked.type != placed.type or asked.index not in (None, placed.index):
+        raise ValueError(f"device is {str(asked)!r}, and device_map has put the backbone on {str(placed)!r}; give one")
+    return device
+
+
+def place_modules(model: nn.Sequential, device: str | torch.device | None, model_kwargs: Mapping[str, Any]) -> None:
     """Give later modules the dtype of the first, and move all to a device.
 
     Args:
         model: The modules.
-        device: Where to; ``None`` for an accelerator if there is one.
-        dtype_was_chosen: Whether the caller asked for the dtype; otherwise a 16-bit model on the CPU is worth a
+        device: Where to; ``None`` for where ``device_map`` has put the backbone, else an accelerator if there is one.
+        model_kwargs: What the caller asked of the backbone; a 16-bit model on the CPU that nobody asked for is worth a
             warning.
+
+    Raises:
+        ValueError: If ``device`` and ``device_map`` differ.
     """
+    device = _chosen_device(model, device, model_kwargs)
     first = next(model[0].parameters(), None)
     if first is not None:
         for module in list(model)[1:]:
@@ -203,5 +244,5 @@ def place_modules(model: nn.Sequential, device: str | torch.device | None, *, dt
     place = torch.device(device or accelerator or "cpu")
     model.to(place)
     is_short = first is not None and first.dtype in (torch.float16, torch.bfloat16)
-    if is_short and place.type == "cpu" and not dtype_was_chosen:
+    if is_short and place.type == "cpu" and "dtype" not in with_plain_dtype(model_kwargs):
         logger.warning('a 16-bit model on the CPU may be slow; model_kwargs={"dtype": "float32"} makes it 32-bit')

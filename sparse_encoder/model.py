@@ -61,8 +61,8 @@ class SparseEncoder(ModuleSequence):
         revision: Branch, tag or commit on the hub.
         local_files_only: Download nothing.
         token: Access token for the hub.
-        model_kwargs: ``dtype`` (or ``torch_dtype``) and ``attn_implementation`` of the backbone; ``base_model`` for the
-            base of an adapter whose file names a folder outside its own, or another base.
+        model_kwargs: Options of the backbone's ``from_pretrained``, as ``dtype``, ``attn_implementation``, ``variant``,
+            a ``device_map`` of one device, and ``base_model`` for an adapter whose file names a folder outside its own.
         processor_kwargs: Options of the tokenizer; ``tokenizer_kwargs`` is its older name.
         config_kwargs: Values that replace those of the backbone's ``config.json``.
         model_card_data: What the author says in the README.
@@ -125,7 +125,7 @@ class SparseEncoder(ModuleSequence):
         if loaded.commit is not None:
             self.model_card_data.set_base_model(str(model_name_or_path), loaded.commit)
         self._readme = loaded.readme
-        place_modules(self, device, dtype_was_chosen=not {"dtype", "torch_dtype"}.isdisjoint(model_kwargs or ()))
+        place_modules(self, device, model_kwargs or {})
         self.model_card_data.register_model(self)
 
     @renamed_argument("sentences", "inputs")
@@ -332,7 +332,7 @@ class SparseEncoder(ModuleSequence):
         """Write the model to a folder, whole or not at all; sentence-transformers loads it too.
 
         Args:
-            path: The folder.
+            path: The folder; ``~`` at its beginning is the home folder.
             model_name: Hub id for the README.
             create_model_card: Whether to write a README. One that was loaded is kept, unless the model was trained.
             train_datasets: Names of datasets for the README.
@@ -353,7 +353,7 @@ class SparseEncoder(ModuleSequence):
             similarity_fn_name=self._similarity_fn_name,
             max_active_dims=self.max_active_dims,
         )
-        with staged_folder(Path(path), replaces_adapters=True) as folder:
+        with staged_folder(Path(path).expanduser(), replaces_adapters=True) as folder:
             save_modules(list(self), folder)
             write_settings(folder, settings)
             if create_model_card:

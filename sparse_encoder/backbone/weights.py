@@ -154,10 +154,7 @@ def _mapped(names: dict[str, str], key_mapping: Mapping[str, str] | None, path: 
     """Apply a caller's patterns to names."""
     if not key_mapping:
         return names
-    try:
-        patterns = [(re.compile(pattern), replacement) for pattern, replacement in key_mapping.items()]
-    except (re.error, TypeError) as reason:
-        raise ValueError(f"key_mapping must map regular expressions to replacements: {reason}") from reason
+    patterns = compiled(key_mapping)
     result: dict[str, str] = {}
     for name, stored in names.items():
         renamed = next((pattern.sub(by, name) for pattern, by in patterns if pattern.search(name)), name)
@@ -165,6 +162,21 @@ def _mapped(names: dict[str, str], key_mapping: Mapping[str, str] | None, path: 
             raise CheckpointError(f"two tensors are called {renamed!r} once key_mapping is applied", path=path)
         result[renamed] = stored
     return result
+
+
+def compiled(key_mapping: Mapping[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    """Return a caller's patterns, ready for use.
+
+    Raises:
+        ValueError: If one is none, or becomes no text.
+    """
+    try:
+        patterns = [(re.compile(pattern), replacement) for pattern, replacement in key_mapping.items()]
+    except (re.error, TypeError, AttributeError) as reason:
+        raise ValueError(f"key_mapping must map regular expressions to replacements: {reason}") from reason
+    if wrong := [replacement for _, replacement in patterns if not isinstance(replacement, str)]:
+        raise ValueError(f"key_mapping must map regular expressions to replacements: {wrong[0]!r:.100} is no text")
+    return patterns
 
 
 def counted(items: list[str], what: str) -> str:

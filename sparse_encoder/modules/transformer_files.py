@@ -11,8 +11,15 @@ from typing import Any, NamedTuple
 from tokenizers import normalizers
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel, TransformerConfig
+from sparse_encoder.backbone.dtypes import DTYPE_KEYS
 from sparse_encoder.backbone.loading.load import load_pretrained
-from sparse_encoder.backbone.loading.options import HubOptions, LoadOptions
+from sparse_encoder.backbone.loading.options import (
+    DISK,
+    NAMES,
+    WITHOUT_EFFECT,
+    LoadOptions,
+    load_options,
+)
 from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json_object, resolve_inside
 from sparse_encoder.modules.base import checked_flag, checked_integer
 from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
@@ -38,7 +45,6 @@ OUTPUT_NAMES = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"
 
 _RENAMED = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
 _LEGACY = ("max_seq_length", "do_lower_case", *_RENAMED.values())
-_DTYPES = ("dtype", "torch_dtype")
 HUB_OPTIONS = {
     "cache_dir": "cache_folder",
     "revision": "revision",
@@ -46,6 +52,14 @@ HUB_OPTIONS = {
     "local_files_only": "local_files_only",
 }
 """Options of the hub among ``model_kwargs``, and what the library calls them."""
+
+_NOT_OF_MODULES = ("config", "state_dict", "output_loading_info", "model_args")
+"""Arguments of ``from_pretrained`` that have other ways here, or none."""
+BACKBONE_OPTIONS = NAMES.difference(_NOT_OF_MODULES)
+_SPREAD = (
+    "device_map spreads the backbone over several devices or the disk, and modules move as one: give one device, or use"
+    " the backbone alone, MaskedLanguageModel.from_pretrained(..., device_map=...)"
+)
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _TOKENIZER_OPTIONS = ("model_max_length", "padding_side", "truncation_side", *_SPECIAL_TOKENS)
@@ -107,7 +121,7 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
             config.pop(name, None)
         elif not isinstance(config[name], dict):
             raise ConfigError(f"must be an object, got {config[name]!r:.80}", path=path, field=name)
-    allowed = {"model_kwargs": _DTYPES, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": ()}
+    allowed = {"model_kwargs": DTYPE_KEYS, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": ()}
     for name, options in allowed.items():
         if name in config:
             left_out = sorted(set(config[name]) - set(options))
@@ -178,36 +192,48 @@ def open_backbone(
         config_kwargs: Values that replace those of ``config.json``; options of the hub have no place there.
 
     Raises:
-        ValueError: If an option is unknown or in the wrong place.
+        ValueError: If an option is unknown or in the wrong place, or the model would be spread over several devices.
     """
-    options = {name: value for name, value in model_kwargs.items() if name not in HUB_OPTIONS}
-    options.pop(_NEVER, None)
-    dtypes = [options.pop(name) for name in _DTYPES if name in options]
-    attention = options.pop("attn_implementation", None) or "sdpa"
-    base_model = options.pop("base_model", None)
-    if options:
-        raise ValueError(
-            f"unknown model_kwargs {sorted(options)}; choose from "
-            f"{[*_DTYPES, 'attn_implementation', 'base_model', *HUB_OPTIONS]}"
-        )
+    opened = load_pretrained(TASKS[task], name_or_path, backbone_options(model_kwargs, config_kwargs))
+    if hasattr(opened.model, "hf_device_map"):
+        raise ValueError(_SPREAD)
+    return OpenedBackbone(opened.model, opened.commit)
+
+
+def backbone_options(model_kwargs: Mapping[str, Any], config_kwargs: Mapping[str, Any]) -> LoadOptions:
+    """Judge and sort the options of a backbone, for which no file is needed.
+
+    Args:
+        model_kwargs: As for :func:`open_backbone`.
+        config_kwargs: As for :func:`open_backbone`.
+
+    Raises:
+        TypeError: If a value is of the wrong type.
+        ValueError: If an option is unknown, in the wrong place, not supported or contradicts another.
+    """
+    given = {name: value for name, value in model_kwargs.items() if name not in (_NEVER, *_NOT_OF_MODULES)}
+    options = load_options((), {}, given)
+    if unknown := sorted({*options.others, *(name for name in _NOT_OF_MODULES if name in model_kwargs)}):
+        raise ValueError(f"unknown model_kwargs {unknown}; choose from {sorted(BACKBONE_OPTIONS)}")
     if wrong := sorted(set(config_kwargs) & set(HUB_OPTIONS)):
         raise ValueError(f"config_kwargs must not hold {wrong}: give them in model_kwargs")
+    places = options.devices.device_map
+    if isinstance(places, Mapping) and (len(set(places.values())) > 1 or DISK in places.values()) or places == DISK:
+        raise ValueError(_SPREAD)
     overrides = {name: value for name, value in config_kwargs.items() if name != _NEVER}
-    hub = {name: model_kwargs[name] for name in HUB_OPTIONS if name in model_kwargs}
-    opened = load_pretrained(
-        TASKS[task],
-        name_or_path,
-        LoadOptions(
-            hub=HubOptions(**hub),
-            dtype=dtypes[0] if dtypes else None,
-            attn_implementation=attention,
-            base_model=base_model,
-            others=overrides,
-            any_config_value=True,
-            warn_of_short_dtypes=False,
-        ),
-    )
-    return OpenedBackbone(opened.model, opened.commit)
+    return replace(options, others=overrides, any_config_value=True, warn_of_short_dtypes=False)
+
+
+def with_plain_dtype(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with the dtype, if any is asked for, under one name, so that those of two places can be merged."""
+    options = {name: value for name, value in model_kwargs.items() if name not in DTYPE_KEYS}
+    asked = next((model_kwargs[name] for name in DTYPE_KEYS if model_kwargs.get(name) is not None), None)
+    return options if asked is None else {"dtype": asked, **options}
+
+
+def without_idle(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without those that have no effect, once they were told of."""
+    return {name: value for name, value in model_kwargs.items() if name == _NEVER or name not in WITHOUT_EFFECT}
 
 
 def cache_dir_of_hub(arguments: dict[str, Any]) -> None:  # of any type
@@ -224,9 +250,12 @@ def warn_of_remote_code(*options: Mapping[str, Any] | None) -> None:
 
 
 def _fetch(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
-    return fetch_model_folder(
-        name_or_path, **{HUB_OPTIONS[name]: value for name, value in options.items() if name in HUB_OPTIONS}
-    )
+    """Return the folder of a tokenizer; of its repository no weights are fetched that the backbone does not want."""
+    names = {**HUB_OPTIONS, **{name: name for name in ("subfolder", "variant", "use_safetensors")}}
+    given = {names[name]: value for name, value in options.items() if name in names}
+    subfolder = given["subfolder"] = given.get("subfolder") or ""
+    root = fetch_model_folder(name_or_path, **given)
+    return resolve_inside(root, subfolder) if subfolder else root
 
 
 def open_tokenizer(
@@ -253,7 +282,9 @@ def open_tokenizer(
         TokenizerError: If its files cannot be used, or it has more tokens than the backbone has embeddings.
     """
     options = {
-        name: value for name, value in processor_kwargs.items() if name not in (*HUB_OPTIONS, _NEVER, "use_fast")
+        name: value
+        for name, value in processor_kwargs.items()
+        if name not in (*HUB_OPTIONS, "subfolder", _NEVER, "use_fast")
     }
     if unknown := sorted(set(options) - set(_TOKENIZER_OPTIONS)):
         raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(_TOKENIZER_OPTIONS)}")

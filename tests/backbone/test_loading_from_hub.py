@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -159,6 +160,49 @@ def test_pickles_are_fetched_where_there_is_nothing_else(hub: FakeHub, folder: P
     hub.add(NAME, files_of(folder))
     with pytest.warns(UserWarning, match="sparse-encoder convert"):
         assert_same(MaskedLanguageModel.from_pretrained(NAME, cache_dir=tmp_path / "bin"), model)
+
+
+def test_only_the_kind_of_file_that_is_asked_for_is_fetched(hub: FakeHub, folder: Path, tmp_path: Path) -> None:
+    model = saved(folder)
+    torch.save({key: each * 2 for key, each in load_file(folder / WEIGHTS).items()}, folder / "pytorch_model.bin")
+    hub.add(NAME, files_of(folder))
+    with pytest.warns(UserWarning, match="sparse-encoder convert"):
+        loaded = MaskedLanguageModel.from_pretrained(NAME, cache_dir=tmp_path / "bin", use_safetensors=False)
+    assert torch.equal(loaded.head.bias, model.head.bias * 2)
+    assert not [path for path in hub.paths() if path.endswith(WEIGHTS)]
+    (folder / WEIGHTS).unlink()
+    hub.add(NAME, files_of(folder))
+    hub.requests.clear()
+    with pytest.raises(CheckpointError, match="safetensors"):
+        MaskedLanguageModel.from_pretrained(NAME, cache_dir=tmp_path / "safe", use_safetensors=True)
+    assert not [path for path in hub.paths() if path.endswith(".bin")]
+
+
+@pytest.mark.parametrize(
+    ("option", "error", "message"),
+    [
+        ({"dtype": "foo"}, ValueError, "unknown dtype 'foo'"),
+        ({"attn_implementation": "flash"}, ValueError, "unknown attention 'flash'"),
+        ({"key_mapping": {"(": "a"}}, ValueError, "key_mapping must map"),
+        ({"key_mapping": {"a": 1}}, ValueError, "key_mapping must map.*1 is no text"),
+        ({"key_mapping": ["a"]}, ValueError, "key_mapping must map"),
+        ({"variant": "../x"}, ValueError, "a variant must be"),
+        ({"device_map": [1]}, TypeError, "device_map must be"),
+        ({"device_map": "everywhere"}, ValueError, "unknown device"),
+        ({"device_map": {"": None}}, ValueError, "unknown device None"),
+        ({"device_map": "disk"}, ValueError, "give an offload_folder"),
+        ({"hiden_size": 12}, TypeError, r"MaskedLanguageModel has no arguments \['hiden_size'\]"),
+        ({"hidden_size": -1}, ConfigError, "hidden_size"),
+    ],
+)
+def test_options_are_judged_before_weights_are_fetched(
+    hub: FakeHub, folder: Path, tmp_path: Path, option: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    saved(folder)
+    hub.add(NAME, files_of(folder))
+    with pytest.raises(error, match=message):
+        MaskedLanguageModel.from_pretrained(NAME, cache_dir=tmp_path, **option)
+    assert not [path for path in hub.paths() if path.endswith(WEIGHTS)]
 
 
 def test_values_of_the_config_of_a_repository_can_be_replaced(hub: FakeHub, folder: Path, tmp_path: Path) -> None:

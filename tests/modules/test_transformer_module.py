@@ -173,6 +173,24 @@ def test_the_caller_wins_over_the_files(folder: Path) -> None:
     assert module.preprocess(["a", "a b"])["attention_mask"].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
 
 
+@pytest.mark.parametrize("in_file", ["dtype", "torch_dtype"])
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"dtype": "float64"}, torch.float64),
+        ({"torch_dtype": "float64"}, torch.float64),
+        ({"dtype": None, "torch_dtype": torch.float64}, torch.float64),
+        ({"dtype": None}, torch.bfloat16),
+        ({}, torch.bfloat16),
+    ],
+)
+def test_a_dtype_is_heard_under_either_name(
+    folder: Path, in_file: str, asked: dict[str, Any], expected: torch.dtype
+) -> None:
+    write(folder, model_kwargs={in_file: "bfloat16"})
+    assert Transformer.load(folder, LoadSettings(model_kwargs=asked)).model.dtype == expected
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -199,7 +217,8 @@ def test_a_bad_configuration_is_refused(folder: Path, values: dict[str, object])
 @pytest.mark.parametrize(
     "options",
     [
-        {"model_kwargs": {"device_map": "auto"}},
+        {"model_kwargs": {"device_map": "disk", "offload_folder": "x"}},
+        {"model_kwargs": {"hidden_size": 12}},
         {"model_kwargs": {"dtype": "int8"}},
         {"model_kwargs": {"attn_implementation": "flash"}},
         {"processor_kwargs": {"padding": True}},

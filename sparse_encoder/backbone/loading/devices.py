@@ -11,12 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.loading.options import DeviceOptions
-
-PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
-DISK = "disk"
-
-Device = str | int | torch.device
+from sparse_encoder.backbone.loading.options import DISK, PLANS, Device, DeviceOptions, plain_device
 
 
 @dataclass(slots=True)
@@ -92,28 +87,19 @@ def place(model: nn.Module, options: DeviceOptions, dtype: torch.dtype) -> Place
         dtype: What the parameters will have.
 
     Raises:
-        TypeError: If ``device_map`` is none.
-        ValueError: If there is no such device, the map leaves out a parameter, or there is no folder for the disk.
+        ValueError: If the map leaves out a parameter, or there is no folder for the disk.
     """
     asked = options.device_map
     if asked is None:
         return Placement(options, {"": torch.device("cpu")})
     if isinstance(asked, str) and asked in PLANS:
         devices = _planned(model, options, dtype, asked)
-    elif isinstance(asked, Mapping):
-        devices = dict(asked)
-    elif isinstance(asked, (str, int, torch.device)) and not isinstance(asked, bool):
-        devices = {"": asked}
     else:
-        raise TypeError(f"device_map must be a device, a mapping or one of {list(PLANS)}, got {asked!r:.100}")
-    if options.max_memory is not None and asked not in PLANS:
-        raise ValueError(f"max_memory needs a device_map that is to be planned: one of {list(PLANS)}")
-    placement = Placement(options, {name: _checked(device) for name, device in devices.items()})
+        devices = dict(asked) if isinstance(asked, Mapping) else {"": asked}
+    placement = Placement(options, {name: plain_device(device) for name, device in devices.items()})
     kinds = {placement.device_of(name) for name in model.state_dict()}
     if DISK in kinds and options.offload_folder is None:
         raise ValueError("device_map puts modules on the disk: give an offload_folder to keep them in")
-    if DISK not in kinds and options.offload_folder is not None and asked not in PLANS:
-        raise ValueError("offload_folder is given, and device_map puts nothing on the disk")
     return placement
 
 
@@ -122,19 +108,6 @@ def _parts(model: nn.Module) -> set[str]:
     backbone = model.get_submodule("backbone")
     parts = (*backbone.children(), *backbone.get_submodule("layers").children(), *model.children())
     return {type(part).__name__ for part in parts if part is not backbone and not isinstance(part, nn.ModuleList)}
-
-
-def _checked(device: Device) -> Device:
-    """Return a device as torch spells it."""
-    if device == DISK:
-        return DISK
-    try:
-        found = torch.device(device)
-    except RuntimeError as reason:
-        raise ValueError(f"unknown device {device!r} in device_map: {str(reason).splitlines()[0]}") from reason
-    if found.type == "meta":
-        raise ValueError("device_map must name devices that hold values, got 'meta'; use 'disk' and an offload_folder")
-    return "cpu" if found.type == "cpu" else device
 
 
 def _planned(model: nn.Module, options: DeviceOptions, dtype: torch.dtype, plan: str) -> dict[str, Device]:

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_encoder.backbone.adapters.bases import Vouched
 from sparse_encoder.backbone.attention import ATTENTIONS
 from sparse_encoder.backbone.dtypes import chosen_dtype
 from sparse_encoder.backbone.weights import compiled
 from sparse_encoder.checkpoint import WeightNames
-
-from sparse_encoder.backbone.adapters.bases import Vouched
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ _REFUSED = {
     "load_in_4bit": "quantized weights are not supported; dtype='bfloat16' halves the memory",
 }
 """Arguments of other libraries that would change what is loaded, and the way out."""
-_WITHOUT_EFFECT = (
+WITHOUT_EFFECT = (
     "resume_download",
     "mirror",
     "low_cpu_mem_usage",
@@ -182,6 +181,13 @@ class LoadOptions:
         return self.strict is False or (self.output_loading_info and self.strict is None)
 
 
+_OF_THE_LIBRARY = ("any_config_value", "warn_of_short_dtypes", "others", "hub", "devices", "repository_only")
+NAMES = frozenset(
+    {*LoadOptions.__slots__, *HubOptions.__slots__, *DeviceOptions.__slots__, "torch_dtype", "weights_only"}
+).difference(_OF_THE_LIBRARY)
+"""What a caller may ask for by name."""
+
+
 def load_options(
     model_args: tuple[Any, ...],
     named: Mapping[str, Any],
@@ -207,7 +213,7 @@ def load_options(
             "weights_only must be True: a pickle that needs more would run code; open it where it was made, and save "
             "its weights as safetensors"
         )
-    if unused := [name for name in _WITHOUT_EFFECT if rest.pop(name, None) not in (None, False)]:
+    if unused := [name for name in WITHOUT_EFFECT if rest.pop(name, None) not in (None, False)]:
         logger.warning("%s have no effect here and can be left out", unused)
     alias, asked = rest.pop("torch_dtype", None), rest.pop("dtype", None)
     hub = {name: rest.pop(name) for name in HubOptions.__slots__ if name in rest and name != "repository_only"}

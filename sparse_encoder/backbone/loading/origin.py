@@ -89,8 +89,7 @@ def judge_others(kind: type[nn.Module], name_or_path: str | Path | None, options
         TypeError: If neither knows one.
         LoadError: If the configuration cannot be had or used.
     """
-    is_near = not isinstance(name_or_path, (str, Path)) or Path(name_or_path).expanduser().is_dir()
-    if is_near or not options.others:
+    if not options.others or not isinstance(name_or_path, (str, Path)) or Path(name_or_path).expanduser().is_dir():
         return options
     root = _fetch(name_or_path, options, descriptions_only=True)
     pinned = replace(options, hub=replace(options.hub, revision=root.name))
@@ -99,10 +98,10 @@ def judge_others(kind: type[nn.Module], name_or_path: str | Path | None, options
         return pinned  # an adapter's, whose base has it
     found = find_config(Origin(folder, root.name), options)
     read_config(found.values, found.path)
-    signature = inspect.signature(kind)
-    if not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.parameters.values()):
-        if unknown := sorted(set(found.init_arguments) - set(signature.parameters)):
-            raise TypeError(f"{kind.__name__} has no arguments {unknown}, and they are no keys of its configuration")
+    parameters = inspect.signature(kind).parameters
+    takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    if unknown := [] if takes_all else sorted(set(found.init_arguments) - set(parameters)):
+        raise TypeError(f"{kind.__name__} has no arguments {unknown}, and they are no keys of its configuration")
     return pinned
 
 

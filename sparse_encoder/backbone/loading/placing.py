@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.loading.devices import DISK, Placement
+from sparse_encoder.backbone.loading.devices import Placement
 from sparse_encoder.backbone.loading.matching import Match, Ties
+from sparse_encoder.backbone.loading.options import DISK
 from sparse_encoder.backbone.loading.sources import PeekedSource
 from sparse_encoder.backbone.random_weights import RandomWeights
 from sparse_encoder.checkpoint import CheckpointError

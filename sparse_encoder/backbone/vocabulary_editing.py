@@ -184,13 +184,14 @@ class VocabularyEditing(EditableModel):
             written[keys.get("pad_token_id", "pad_token_id")] = pad
         for parameter in (words.weight, *([] if head is None else [head.weight])):
             check_resizable(parameter)
-        self._resize_tables(words, head, rows, partial(_new_rows, config, mean_resizing, generator))
+        maker = partial(_new_rows, config, near_the_mean=mean_resizing, generator=generator)
+        self._resize_tables(words, head, rows=rows, maker=maker)
         self._set_config(config, written)
         self.tie_weights()
         return words
 
     def _resize_tables(
-        self, words: nn.Embedding, head: VocabularyHead | None, rows: int, maker: Callable[[bool], NewRows]
+        self, words: nn.Embedding, head: VocabularyHead | None, *, rows: int, maker: Callable[[bool], NewRows]
     ) -> None:
         set_rows(words.weight, rows, maker(False))
         words.num_embeddings = rows
@@ -205,7 +206,7 @@ class VocabularyEditing(EditableModel):
 
 
 def _new_rows(
-    config: TransformerConfig, near_the_mean: bool, generator: torch.Generator | None, of_head: bool
+    config: TransformerConfig, of_head: bool, *, near_the_mean: bool, generator: torch.Generator | None
 ) -> NewRows:
     """Return what makes new rows for a table, and new entries for a bias."""
 

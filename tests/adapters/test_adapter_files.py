@@ -233,7 +233,7 @@ def test_any_config_is_loaded_or_refused(data: st.DataObject, stored: Path) -> N
     model = FUZZED
     try:
         config = read_adapter_config(folder)
-        fit_to_model(config, tensors, model, folder)
+        fit_to_model(config, tensors, model=model, path=folder)
     except LoadError:
         return
     assert config.r == values["r"]
@@ -243,7 +243,7 @@ def test_a_hundred_thousand_names_take_no_time(stored: Path) -> None:
     config = LoraConfig(r=2, target_modules=[f"a{number}.b" for number in range(100_000)])
     started = time.process_time()
     with pytest.raises(CheckpointError, match="unexpected"):
-        fit_to_model(config, load_file(stored / WEIGHTS), FUZZED, None)
+        fit_to_model(config, load_file(stored / WEIGHTS), model=FUZZED, path=None)
     assert time.process_time() - started < 1
 
 

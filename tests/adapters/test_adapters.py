@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from adapters_helpers import adapted, inputs_of, logits, model_named, randomise_adapters
-from backbone_helpers import TINY_CONFIGS, D
+from backbone_helpers import TINY_CONFIGS, D, V
 from torch import nn
 
 from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel
@@ -366,3 +368,40 @@ def test_a_vocabulary_of_which_an_adapter_has_a_copy_is_not_resized() -> None:
     before = logits(other)
     other.resize_token_embeddings(20)
     torch.testing.assert_close(logits(other)[..., :17], before)
+
+
+@pytest.mark.parametrize("module", ["cls", "decoder"])
+def test_a_decoder_that_is_untied_before_is_copied(module: str, tmp_path: Path) -> None:
+    model = model_named()
+    with pytest.raises(ValueError, match="which are tied; .* or untie them before by set_output_embeddings"):
+        model.add_adapter(LoraConfig(r=2, modules_to_save=[module]))
+    model.set_output_embeddings(nn.Linear(D, V))
+    model.save_pretrained(tmp_path / "base")
+    model.add_adapter(LoraConfig(r=2, modules_to_save=[module]))
+    randomise_adapters(model)
+    model.save_adapter(tmp_path / "adapter")
+    other = MaskedLanguageModel.from_pretrained(tmp_path / "base")
+    plain = logits(other)
+    other.load_adapter(tmp_path / "adapter")
+    assert torch.equal(logits(other), logits(model)) and not torch.equal(logits(other), plain)
+
+
+def test_the_default_layers_are_named_shortly() -> None:
+    for name, wanted in {"bert": ["query", "value"], "distilbert": ["q_lin", "v_lin"], "modernbert": ["Wqkv"]}.items():
+        assert adapted(name).peft_config["default"].target_modules == wanted
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"rank_pattern": {"(": 2}},
+        {"alpha_pattern": {"[": 2}},
+        {"target_modules": "("},
+        {"exclude_modules": "*"},
+        {"layers_to_transform": [0], "layers_pattern": "(layer"},
+        {"layers_to_transform": [0], "layers_pattern": ["layer", "(h"]},
+    ],
+)
+def test_what_is_no_expression_is_refused_at_once(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is no regular expression"):
+        LoraConfig(r=2, **values)

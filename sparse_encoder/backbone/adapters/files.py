@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparse_encoder.backbone.adapters.book import adapter_tensors
 from sparse_encoder.backbone.adapters.config import LoraConfig
@@ -81,7 +81,7 @@ def tensors_for_file(
         module, _, part = ours.rpartition(".")
         if part in ("lora_A", "lora_B"):
             tensors[f"{linear[module]}.{part}.weight"] = tensor
-        elif part == "bias" and _stands_on(config, model, name, module):
+        elif part == "bias" and _stands_on(name, model.get_submodule(module), config):
             tensors[f"{linear[module]}{BASE_BIAS}"] = tensor
         else:
             tensors[known[ours]] = tensor
@@ -90,9 +90,9 @@ def tensors_for_file(
     return dict(sorted(tensors.items()))
 
 
-def _stands_on(config: LoraConfig, model: PretrainedModel, name: str, module: str) -> bool:
+def _stands_on(name: str, module: nn.Module, config: LoraConfig) -> bool:
     """Say whether an adapter changes a linear layer; only those keep their biases in a layer below it."""
-    return name in getattr(model.get_submodule(module), "lora_A", ()) and config.bias != "none"
+    return name in getattr(module, "lora_A", ()) and config.bias != "none"
 
 
 class ModelAdapter(NamedTuple):
@@ -178,7 +178,7 @@ def read_adapter_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def fit_to_model(
-    config: LoraConfig, stored: Mapping[str, Tensor], model: PretrainedModel, path: Path | None
+    config: LoraConfig, stored: Mapping[str, Tensor], *, model: PretrainedModel, path: Path | None
 ) -> StoredAdapter:
     """Find the places of an adapter's tensors in a model.
 

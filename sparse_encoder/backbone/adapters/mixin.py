@@ -103,7 +103,7 @@ class ModelAdapters(AdapterHolder):
             assert folder is not None
             adapter_state_dict = read_adapter_tensors(folder)
         config = on_base(replace(config, inference_mode=not is_trainable), self.source)
-        stored = fit_to_model(config, adapter_state_dict, self._model(), folder)
+        stored = fit_to_model(config, adapter_state_dict, model=self._model(), path=folder)
         self._attach(name, stored)
         books.fill(self, name, tensors=stored.tensors)
 

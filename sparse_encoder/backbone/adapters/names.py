@@ -231,7 +231,10 @@ def copied_parameters(config: LoraConfig, model: PretrainedModel, layers: Iterab
             copied[ours] = None
     tied = tied_parameters(model)
     if both := sorted(tied & copied.keys()):
-        raise ValueError(f"an adapter cannot have copies of {both}, which are tied; name modules without them")
+        raise ValueError(
+            f"an adapter cannot have copies of {both}, which are tied; name modules without them, or untie them before "
+            "by set_output_embeddings with a table of its own"
+        )
     return list(copied)
 
 

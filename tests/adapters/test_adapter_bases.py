@@ -6,8 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -39,10 +39,10 @@ def name_base(folder: Path, name: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": name}))
 
 
-def from_folder(folder: Path, **options: Any) -> MaskedLanguageModel:  # noqa: ANN401
+def from_folder(folder: Path, dtype: str = "auto") -> MaskedLanguageModel:
     if not folder.exists():
         model_named().save_pretrained(folder)
-    return MaskedLanguageModel.from_pretrained(folder, **options)
+    return MaskedLanguageModel.from_pretrained(folder, dtype=dtype)
 
 
 @torch.no_grad()
@@ -140,6 +140,29 @@ def test_the_commit_of_a_base_is_written_down(tmp_path: Path, monkeypatch: pytes
         assert files_of(tmp_path / "inner") == WHOLE  # no file of an adapter can say of a folder of a repository
 
 
+PLACES: dict[str, list[str]] = {}
+
+
+def hook(event: str, arguments: tuple[object, ...]) -> None:
+    for place, opened in PLACES.items():
+        if event in ("open", "os.listdir", "os.scandir") and str(arguments[0]).startswith(place):
+            opened.append(str(arguments[0]))
+
+
+@cache
+def watch() -> None:
+    """Install the hook, which stays as long as the process."""
+    sys.addaudithook(hook)
+
+
+def watched(place: Path) -> list[str]:
+    """Return a list of what is opened in a folder from now on."""
+    watch()
+    opened: list[str] = []
+    PLACES[str(place)] = opened
+    return opened
+
+
 @pytest.mark.parametrize("name", ["{outside}", "../base", "..", "a/b/c", "~/base", "C:\\base", "\\\\host\\base", " "])
 def test_no_file_leads_to_a_folder_outside_its_own(name: str, tmp_path: Path) -> None:
     base = write_masked_language_model(tmp_path / "base")
@@ -147,19 +170,16 @@ def test_no_file_leads_to_a_folder_outside_its_own(name: str, tmp_path: Path) ->
     model.add_adapter(LoraConfig(r=2))
     model.save_pretrained(str(tmp_path / "saved"))
     name_base(tmp_path / "saved", name.format(outside=base))
-    opened: list[str] = []
-
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event in ("open", "os.listdir", "os.scandir"):
-            opened.append(str(arguments[0]))
-
-    sys.addaudithook(hook)
+    opened = watched(base)
     message = "field 'base_model_name_or_path': names a folder outside.*load_adapter.*base_model="
     with pytest.raises(ConfigError, match=message):
         SparseEncoder(str(tmp_path / "saved"), device="cpu")
     with pytest.raises(ConfigError, match=message):
         MaskedLanguageModel.from_pretrained(tmp_path / "saved")
-    assert not [each for each in opened if each.startswith(str(base))]
+    assert not opened
+    (base / "config.json").read_bytes()
+    assert opened == [str(base / "config.json")]  # or nothing was watched
+    PLACES.clear()
     loaded = SparseEncoder(str(tmp_path / "saved"), device="cpu", model_kwargs={"base_model": str(base)})
     assert torch.equal(loaded.encode("rain").to_dense(), model.encode("rain").to_dense())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sparse_encoder.checkpoint import ConfigError
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 DTYPE_KEYS = ("dtype", "torch_dtype")
 """What transformers 5 and 4 call it in a config."""
+_TOO_SHORT = re.compile(r"float[84]_[a-z0-9_]+")
 
 
 def chosen_dtype(
@@ -27,7 +29,8 @@ def chosen_dtype(
 
     Args:
         asked: A dtype or its name; None and ``"auto"`` look on.
-        hf_config: The content of a ``config.json``; may name one.
+        hf_config: The content of a ``config.json``; may name one. Those of 8 or 4 bits are passed over, here and below:
+            they are formats to store in, and models do not compute in them.
         stored: What tensors have; the first floating one decides otherwise; float32 if there is none.
         in_index: What the index of the weight files names, which counts before what tensors have.
         path: Where the config came from, for errors.
@@ -45,7 +48,9 @@ def chosen_dtype(
     for key, value in (*named, ("metadata.dtype of the index", in_index)):
         if value not in (None, "auto"):
             name = str(value).removeprefix("torch.")
+            if _TOO_SHORT.fullmatch(name):
+                continue
             if name not in DTYPES:
                 raise ConfigError(f"unknown dtype {value!r:.100}; choose from {sorted(DTYPES)}", path=path, field=key)
             return DTYPES[name]
-    return next((dtype for dtype in stored if dtype.is_floating_point), torch.float32)
+    return next((dtype for dtype in stored if dtype in DTYPES.values()), torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -45,7 +45,7 @@ class Format:
 
     Raises:
         ValueError: If the size or the variant is malformed.
-        TypeError: If the size is neither a number nor a text.
+        TypeError: If the size is neither a number nor a text, the variant no text, or another value not of its type.
     """
 
     max_shard_size: int | str = MAX_SHARD_SIZE
@@ -56,6 +56,11 @@ class Format:
 
     def __post_init__(self) -> None:
         """Check what could only be found out when half is written."""
+        check_flag("safe_serialization", self.safe_serialization)
+        if not callable(self.save_function):
+            raise TypeError(f"save_function must be a function, as torch.save, got {self.save_function!r:.100}")
+        if not isinstance(self.variant, (str, type(None))):
+            raise TypeError(f"variant must be a text, as 'fp16', or None, got {self.variant!r:.100}")
         size_in_bytes(self.max_shard_size)
         WeightNames(variant=self.variant)
 
@@ -137,7 +142,7 @@ class ModelSaving(AdapterHolder):
         name leads to, of whichever dtype; :meth:`merge_and_unload` makes one model of both.
 
         Args:
-            save_directory: The folder.
+            save_directory: The folder; ``~`` at its beginning is the home folder, as for :meth:`from_pretrained`.
             is_main_process: False writes and uploads nothing, as all processes of a run but one should.
             state_dict: What to write in the place of the model's own, or a part of it, under the model's own names;
                 what wrappers put before or into names (``module.``, ``_orig_mod.``) is taken out.
@@ -155,14 +160,22 @@ class ModelSaving(AdapterHolder):
         Raises:
             FileExistsError: If ``save_directory`` is a file.
             RuntimeError: If two tensors share memory and are not known to be tied.
-            ValueError: If an option is malformed, a name of ``state_dict`` is not the model's, or tied weights differ.
-            TypeError: If ``push_kwargs`` has another name, or ``push_to_hub`` is false and there are any.
+            ValueError: If an option is malformed, a name of ``state_dict`` is not the model's, tied weights differ, or
+                values of the model are offloaded.
+            TypeError: If a flag is no bool, an argument is of the wrong type or unknown, or for an upload that
+                ``push_to_hub`` does not ask for.
         """
+        flags = {"is_main_process": is_main_process, "push_to_hub": push_to_hub, "save_peft_format": save_peft_format}
+        for name, value in flags.items():
+            check_flag(name, value)
         if not save_peft_format:
             raise ValueError("save_peft_format must stay True: adapters are written in PEFT's format only")
         if push_kwargs and not push_to_hub:
             raise TypeError(f"{sorted(push_kwargs)} are for an upload; pass push_to_hub=True")
-        folder = Path(save_directory)
+        if unknown := sorted(set(push_kwargs) - {each.name for each in fields(PushOptions)}):
+            known = sorted(each.name for each in fields(PushOptions))
+            raise TypeError(f"save_pretrained knows no argument {unknown[0]!r}; for an upload it takes {known}")
+        folder = Path(save_directory).expanduser()
         options = PushOptions(**{"repo_id": Path(os.path.abspath(folder)).name, "token": token, **push_kwargs})
         form = Format(
             max_shard_size=max_shard_size,
@@ -196,10 +209,12 @@ class ModelSaving(AdapterHolder):
         return Parcel(kind="model", save=save, tags=tuple(self.model_tags), card=card)
 
     def _write(self, folder: Path, state_dict: Mapping[str, Tensor], form: Format) -> None:
-        tensors, adapter = self._tensors_to_save(state_dict), self.adapter_to_save()
+        tensors, adapter = self._tensors_to_save(_checked(state_dict)), self.adapter_to_save()
         if adapter is not None:
             form.check_adapter(adapter_tensors(self, adapter.name))
         is_adapter_alone = adapter is not None and self._is_base_as_stored(state_dict)
+        if not is_adapter_alone:
+            _refuse_empty(tensors)
         if not form.safe_serialization and not is_adapter_alone:
             warnings.warn(
                 "pytorch_model.bin is a pickle, which others will not like to open; safe_serialization=True writes"
@@ -210,7 +225,8 @@ class ModelSaving(AdapterHolder):
         with staged_folder(folder, replaces_adapters=True) as stage:
             if not is_adapter_alone:  # whose base is where it was
                 for name, values in self.files_to_save().items():
-                    write_json(stage / name, values, sort_keys=True)
+                    written = _with_dtype(values, tensors) if name == CONFIG_NAME else values
+                    write_json(stage / name, written, sort_keys=True)
                 form.write(stage, tensors)
             if adapter is not None:
                 if not is_adapter_alone:  # and which is not found by its name
@@ -229,7 +245,12 @@ class ModelSaving(AdapterHolder):
         own = untied(base_tensors(self, plain), self.tied_targets if is_tied else {})
         refuse_overlaps(own)
         for name, tensor in own.items():
-            theirs = names.own.theirs(name)
+            theirs = names.own.theirs_or_none(name)
+            if theirs is None:
+                raise ValueError(
+                    f"state_dict has {name!r}, which is no name of this model; its own are those of model.state_dict(),"
+                    f" as {next(iter(self.state_dict()))!r}"
+                )
             tensors[theirs if self.has_head else theirs.removeprefix(family.base_prefix)] = tensor
             if name == HEAD_BIAS and names.has_second_bias and family.decoder_bias_copy is not None and not is_tied:
                 tensors[family.decoder_bias_copy] = tensor.clone()  # transformers does not tie the bias either
@@ -240,6 +261,46 @@ class ModelSaving(AdapterHolder):
         written = {key: value for key, value in self.hf_config.items() if key not in left_out}
         key = "torch_dtype" if "torch_dtype" in self.hf_config else "dtype"
         return {**written, "architectures": [self.architecture], key: str(self.dtype).removeprefix("torch.")}
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse a switch that is neither on nor off.
+
+    Args:
+        name: What the caller calls it.
+        value: What was given.
+
+    Raises:
+        TypeError: If it is no bool.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r:.100}")
+
+
+def _checked(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return what may be saved: tensors by name."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must map names to tensors, got {type(state_dict).__name__}")
+    for name, tensor in state_dict.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise TypeError(f"state_dict must map names to tensors, got {type(tensor).__name__} for {name!r:.100}")
+    return state_dict
+
+
+def _refuse_empty(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors whose values are elsewhere, by their names in the files."""
+    if empty := [name for name, tensor in tensors.items() if tensor.is_meta]:
+        raise ValueError(
+            f"{empty[0]!r} has no values here: it is offloaded, or on the meta device; load the model without a"
+            " device_map that offloads, and save that"
+        )
+
+
+def _with_dtype(values: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:  # Any: JSON
+    """Let a configuration name the dtype of the tensors beside it: that of the first floating one."""
+    found = next((each.dtype for each in tensors.values() if each.is_floating_point()), None)
+    key = next((key for key in DTYPE_KEYS if key in values), None)
+    return values if found is None or key is None else {**values, key: str(found).removeprefix("torch.")}
 
 
 def unwrapped(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

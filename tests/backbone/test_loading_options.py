@@ -106,6 +106,17 @@ def test_the_config_then_the_index_then_the_first_floating_weight_name_the_dtype
         MaskedLanguageModel.from_pretrained(tmp_path)
 
 
+def test_formats_to_store_in_are_no_dtypes_of_models(tmp_path: Path) -> None:
+    saved(tmp_path, torch_dtype="float8_e4m3fn")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "torch_dtype": "float8_e4m3fn"}))
+    change(tmp_path, lambda tensors: tensors.update({name: each.double() for name, each in tensors.items()}))
+    assert MaskedLanguageModel.from_pretrained(tmp_path).dtype == torch.float64  # by the weights
+    (tmp_path / "config.json").write_text(json.dumps({**config, "torch_dtype": "float8"}))
+    with pytest.raises(ConfigError, match="unknown dtype 'float8'"):
+        MaskedLanguageModel.from_pretrained(tmp_path)
+
+
 def test_an_integer_tensor_in_front_does_not_decide(tmp_path: Path) -> None:
     saved(tmp_path)
     by = {"bert.embeddings.position_ids": torch.arange(26)[None]}

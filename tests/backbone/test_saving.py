@@ -178,7 +178,15 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
         ({"save_peft_format": False}, ValueError, "save_peft_format must stay True"),
         ({"repo_id": "me/x"}, TypeError, r"\['repo_id'\] are for an upload; pass push_to_hub=True"),
         ({"max_shard_bytes": 5}, TypeError, r"\['max_shard_bytes'\] are for an upload"),
-        ({"push_to_hub": True, "max_shard": 5}, TypeError, "unexpected keyword argument 'max_shard'"),
+        ({"push_to_hub": True, "max_shard": 5}, TypeError, "save_pretrained knows no argument 'max_shard'"),
+        ({"variant": 3}, TypeError, "variant must be a text, as 'fp16', or None, got 3"),
+        ({"safe_serialization": 0}, TypeError, "safe_serialization must be True or False, got 0"),
+        ({"is_main_process": None}, TypeError, "is_main_process must be True or False, got None"),
+        ({"push_to_hub": "no"}, TypeError, "push_to_hub must be True or False, got 'no'"),
+        ({"save_function": None}, TypeError, "save_function must be a function, as torch.save, got None"),
+        ({"state_dict": [1]}, TypeError, "state_dict must map names to tensors, got list"),
+        ({"state_dict": {"head.bias": 1}}, TypeError, "state_dict must map names to tensors, got int for 'head.bias'"),
+        ({"state_dict": {"nosuch": torch.ones(2)}}, ValueError, "state_dict has 'nosuch', which is no name of this"),
     ],
 )
 def test_options_are_checked_before_anything_is_written(
@@ -210,6 +218,33 @@ def test_a_part_that_is_compiled_is_saved_under_its_own_names(tmp_path: Path) ->
     assert sorted(loaded) == sorted(plain) and all(torch.equal(loaded[name], plain[name]) for name in plain)
 
 
+def test_the_config_names_the_dtype_of_what_is_written(tmp_path: Path) -> None:
+    model = bert()
+    model.save_pretrained(tmp_path, state_dict={name: each.bfloat16() for name, each in model.state_dict().items()})
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    assert MaskedLanguageModel.from_pretrained(tmp_path).dtype == torch.bfloat16
+    assert model.hf_config.get("dtype") != "bfloat16" and model.dtype == torch.float32
+
+
+def test_a_model_whose_values_are_elsewhere_is_not_saved(tmp_path: Path) -> None:
+    bert().save_pretrained(tmp_path / "model")
+    model = MaskedLanguageModel.from_pretrained(
+        tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "disk"
+    )
+    with pytest.raises(ValueError, match="it is offloaded, or on the meta device; load the model without a"):
+        model.save_pretrained(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    model = bert()
+    model.save_pretrained("~/model")
+    assert_same(MaskedLanguageModel.from_pretrained("~/model"), model)
+    assert os.listdir(tmp_path) == ["home"]
+
+
 def test_two_names_that_become_one_are_refused(tmp_path: Path) -> None:
     name, tensor = next(iter(bert().state_dict().items()))
     with pytest.raises(ValueError, match="two tensors of state_dict are called"):
@@ -227,7 +262,7 @@ def test_a_part_of_the_tensors_may_be_saved(tmp_path: Path) -> None:
         *(f"cls.predictions.transform.{part}.{kind}" for part in ("dense", "LayerNorm") for kind in ("weight", "bias")),
     }
     assert torch.equal(stored[WORDS], model.head.weight)
-    with pytest.raises(ValueError, match="no row for 'other.weight'"):
+    with pytest.raises(ValueError, match="has 'other.weight', which is no name of this model"):
         model.save_pretrained(tmp_path, state_dict={"other.weight": torch.ones(1)})
 
 

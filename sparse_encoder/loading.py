@@ -166,6 +166,7 @@ def _base_of(folder: Path, hub_options: Mapping[str, Any]) -> Path:  # Any: opti
     if named is None:
         return folder
     options = {HUB_OPTIONS[name]: value for name, value in hub_options.items() if name in HUB_OPTIONS}
+    options |= {name: hub_options[name] for name in ("variant", "use_safetensors") if name in hub_options}
     options |= {"revision": named.revision, "repository_only": named.is_repository}
     base = fetch_model_folder(named.name, **options)
     check_base(folder, base)

@@ -315,7 +315,8 @@ def test_the_hub_is_asked_once_with_what_was_given(
     monkeypatch.setattr(sparse_encoder.loading, "fetch_model_folder", fetch)
     model = SparseEncoder("me/model", revision="main", token="t", cache_folder="/c", local_files_only=True)
     options = {"cache_folder": "/c", "revision": "main", "token": "t", "local_files_only": True}
-    assert asked == [("me/model", options)]
+    unasked = {"force_download": False, "subfolder": "", "variant": None, "use_safetensors": None}
+    assert asked == [("me/model", {**options, **unasked})]
     card = model.model_card_data
     assert (card.base_model, card.base_model_revision) == ("me/model", "c" * 40)
 

@@ -32,16 +32,15 @@ class SparseGISTEmbedLoss(EmbeddingLoss):
     Columns: (query, positive, negative_1, ..., negative_k), any k. Labels: none.
 
     Source: Solatorio, 2024, https://arxiv.org/abs/2402.16829. With ``scale=1 / temperature`` and ``cos_sim`` this is
-    the loss that sentence-transformers has for dense embeddings.
+    the loss that sentence-transformers has for dense embeddings, but that it never contrasts a text with itself, which
+    happens there where a negative margin lets the limit exceed 1.
 
     Args:
         model: The encoder that is trained.
         guide: Another encoder, as :class:`sparse_encoder.losses.Guide` takes it.
         scale: Multiplies the similarities.
         similarity_fct: Maps (A, V) and (B, V) to similarities (A, B); the guide's are cosines.
-        margin_strategy: ``absolute``: the margin is a similarity. ``relative``: a part of the positive's magnitude, so
-            that it lowers the limit of a negative similarity too, which sentence-transformers' ``s * (1 - margin)``
-            raises.
+        margin_strategy: ``absolute``: the margin is a similarity. ``relative``: a part of the positive's magnitude.
         margin: How much less similar than the positive a negative must be to count.
         contrast_anchors: Contrast queries with queries.
         contrast_positives: Contrast positives with positives.

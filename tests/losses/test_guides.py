@@ -335,7 +335,7 @@ class Given(nn.Module):
 @pytest.mark.parametrize(("margin", "is_left_out"), [(0.0, False), (0.1, False), (0.5, True)])
 def test_a_relative_margin_lowers_a_negative_limit_too(margin: float, is_left_out: bool) -> None:
     # For the guide, each query is -0.8 like its own document and -0.96 like the other one. By hand, the limit is
-    # -0.8 - 0.8 margin: -0.88 keeps the other one, -1.2 does not; the peer's, -0.8 (1 - margin) = -0.4, would keep it.
+    # -0.8 - 0.8 margin: -0.88 keeps the other one, -1.2 does not; -0.8 (1 - margin) = -0.4 would keep it.
     own, other = math.acos(-0.8), math.acos(-0.96)
 
     def at(angle: float) -> list[float]:

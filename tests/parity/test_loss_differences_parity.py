@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder import losses as ours
+from sparse_encoder import similarity
 
 peers = pytest.importorskip("sentence_transformers.sparse_encoder.losses")
 
@@ -30,6 +31,35 @@ class Handed(nn.Module):
 def random_columns(count: int, *shape: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(2)
     return list((torch.rand(count, BATCH, *shape, generator=generator, dtype=torch.float64) - 0.4).relu().unbind())
+
+
+@pytest.mark.parametrize("strategy", ["absolute", "relative"])
+def test_a_guide_with_a_negative_margin_lets_no_text_be_its_own_negative(strategy: str) -> None:
+    module = pytest.importorskip("sentence_transformers.sentence_transformer.losses.gist_embed")
+    columns = random_columns(2, VOCABULARY)
+
+    class Alike(nn.Module):
+        def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+            return {"sentence_embedding": torch.ones(BATCH, 3, dtype=torch.float64)}
+
+    # All is 1 for the guide and the limit is 1.5, so nothing is left out but, in ours, a text beside itself.
+    theirs = module.GISTEmbedLoss.__new__(module.GISTEmbedLoss)
+    nn.Module.__init__(theirs)
+    theirs.model, theirs.guide, theirs.must_retokenize, theirs.temperature = Handed(), Alike(), False, 1.0
+    theirs.similarity_fct, theirs.cross_entropy_loss = nn.CosineSimilarity(dim=-1), nn.CrossEntropyLoss()
+    theirs.margin_strategy, theirs.margin, theirs.gather_across_devices = strategy, -0.5, False
+    theirs.contrast_anchors = theirs.contrast_positives = True
+    loss = ours.SparseGISTEmbedLoss(
+        Handed(), Alike(), margin_strategy=strategy, margin=-0.5, similarity_fct=similarity.cos_sim
+    )
+    features = [{"column": column} for column in columns]
+    queries, documents = (nn.functional.normalize(column, dim=1) for column in columns)
+    itself = torch.eye(BATCH, dtype=torch.bool)
+    for found, diagonal in ((loss(features), -torch.inf), (theirs(features, None), 1.0)):
+        among = [(each @ each.mT).masked_fill(itself, diagonal) for each in (queries, documents)]
+        logits = torch.cat([queries @ documents.mT, *among], dim=1)
+        expected = nn.functional.cross_entropy(logits, torch.arange(BATCH))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("name", ["SparseCoSENTLoss", "SparseAnglELoss", "SparseCosineSimilarityLoss"])

@@ -16,6 +16,7 @@ from training_helpers import arguments, pairs, splade_loss
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel, PretrainedModel
 from sparse_encoder.checkpoint import CheckpointError
+from sparse_encoder.modules import Router, SpladePooling, Transformer
 from sparse_encoder.training import SparseEncoderTrainer
 from sparse_encoder.training.checkpoints.saving import load_weights
 
@@ -114,6 +115,28 @@ def test_a_run_is_resumed_where_its_base_has_moved(tmp_path: Path) -> None:
     load_weights(loaded, tmp_path / "run" / "checkpoint-2")
     state = loaded.get_adapter_state_dict()
     assert all(torch.equal(each, state[name]) for name, each in moved.get_adapter_state_dict().items())
+
+
+def test_two_routes_get_their_adapters_back_on_their_own_bases(tmp_path: Path) -> None:
+    def routed(seed: int) -> SparseEncoder:
+        parts = {}
+        for number, name in enumerate(("query", "document")):
+            folder = tmp_path / name
+            if not folder.exists():
+                write_masked_language_model(folder, seed=number)
+            parts[name] = Transformer(str(folder), transformer_task="fill-mask")
+            parts[name].model.add_adapter(LoraConfig(r=2))
+            randomise_adapters(parts[name].model, seed + number)
+        routes = {name: [part, SpladePooling(pooling_strategy="max")] for name, part in parts.items()}
+        return SparseEncoder(modules=[Router(routes)], device="cpu")
+
+    model, other = routed(1), routed(7)
+    model.save_pretrained(str(tmp_path / "saved"))
+    assert len(list((tmp_path / "saved").rglob("adapter_config.json"))) == 2
+    assert not list((tmp_path / "saved").rglob("model.safetensors"))
+    load_weights(other, tmp_path / "saved")
+    state = model.state_dict()
+    assert all(torch.equal(each, state[name]) for name, each in other.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""Hostile folders through from_pretrained: a typed error, at once, in little memory, and nothing outside is opened."""
+"""Hostile folders through a lenient from_pretrained: a typed error at once, and nothing outside is opened.
+
+The memory that they take is measured in tests/test_hostile_folders.py, in processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import os
 import shutil
 import struct
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,17 +123,14 @@ def test_a_typed_error_at_once(name: str, tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "open", watched)
     mismatched = name != "huge tensor"  # else it would be left aside, as the last test shows
-    tracemalloc.start()
     with pytest.raises(LoadError) as caught:
         MaskedLanguageModel.from_pretrained(folder, strict=False, ignore_mismatched_sizes=mismatched)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
     started = time.process_time()
     with pytest.raises(LoadError):
         MaskedLanguageModel.from_pretrained(folder, strict=False, ignore_mismatched_sizes=mismatched)
     seconds = time.process_time() - started
     assert caught.value.path is not None and caught.value.path.startswith(str(folder))
-    assert seconds < 1 and peak < 100_000_000
+    assert seconds < 1
     assert opened and not [path for path in opened if not path.startswith(str(folder))]
 
 

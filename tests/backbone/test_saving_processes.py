@@ -16,6 +16,8 @@ from checkpoint_helpers import tree_of
 
 from sparse_encoder.backbone import MaskedLanguageModel
 
+pytestmark = pytest.mark.slow
+
 SAVES = 25
 SIZES = [4000, "5GB", 9000]
 SAVER = """

@@ -95,7 +95,7 @@ def test_a_plain_pickle_is_not_run(tmp_path: Path) -> None:
         ({"a": torch.ones(2, 2).to_sparse()}, "torch.sparse_coo"),
         ({"a": torch.ones(2, device="meta")}, "meta"),
         ({"a": torch.ones(1).expand(10**9)}, "claims 4000000000 bytes of values"),
-        ({f"a{n}": torch.ones(1) for n in range(10_001)}, "has 10001 tensors"),
+        (dict.fromkeys([f"a{n}" for n in range(10_001)], torch.ones(1)), "has 10001 tensors"),
     ],
 )
 def test_anything_but_named_plain_finite_tensors_is_refused(tmp_path: Path, value: object, message: str) -> None:
@@ -109,10 +109,10 @@ def test_anything_but_named_plain_finite_tensors_is_refused(tmp_path: Path, valu
 def test_many_names_for_one_large_tensor_are_refused_at_once(tmp_path: Path) -> None:
     base = torch.zeros(1_000_000)
     (tmp_path / "x.bin").write_bytes(saved({f"a{n}": base.view(1_000_000) for n in range(5000)}))
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(CheckpointError, match="claims 20000000000 bytes"):
         read_torch_file(tmp_path / "x.bin")
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 6.0
 
 
 def test_an_archive_that_unpacks_to_more_is_refused(tmp_path: Path) -> None:

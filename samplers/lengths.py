@@ -11,8 +11,9 @@ from sparse_encoder.samplers.multi_dataset import MultiDatasetDefaultBatchSample
 def epoch_lengths(batch_sampler: BatchSampler, num_epochs: int) -> list[int]:
     """Return the number of batches of each epoch from 0 on; exact, and known before the first.
 
-    Where passes differ, as without duplicates, that takes a pass over the row numbers for each epoch: a second or two
-    for a million rows. The sampler is left at the epoch at which it was.
+    Where passes differ, as without duplicates, that takes a pass over the row numbers for each epoch
+    (``python examples/benchmarks/samplers.py --passes`` says how long). The sampler is left at its
+    epoch.
     """
     if not isinstance(batch_sampler, DefaultBatchSampler | MultiDatasetDefaultBatchSampler) or not (
         batch_sampler.length_varies

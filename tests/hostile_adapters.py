@@ -42,7 +42,7 @@ ADAPTER_CASES = [
             ("lora_alpha", None, "ConfigError"),
             ("lora_dropout", 2.0, "ConfigError"),
             ("bias", "os.system", "ConfigError"),
-            ("rank_pattern", {"(a+)+$": 3}, "ConfigError"),
+            ("alpha_pattern", {"(a+)+$": 3}, "ConfigError"),
             ("alpha_pattern", {"x": "y"}, "ConfigError"),
             ("layers_pattern", "(a+)+$", "ConfigError"),
             ("target_modules", 5, "ConfigError"),

@@ -11,7 +11,7 @@ import torch
 from backbone_helpers import TINY_CONFIGS, batch, randomise
 from loading_helpers import assert_same, change, saved
 
-from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, load_sharded_checkpoint
+from sparse_encoder.backbone import EncoderModel, LoraConfig, MaskedLanguageModel, load_sharded_checkpoint
 
 NAMES = sorted(TINY_CONFIGS)
 
@@ -102,6 +102,69 @@ def test_shards_do_not_go_into_a_model_whose_values_are_elsewhere(tmp_path: Path
     with pytest.raises(ValueError, match="values are not in the model but offloaded by accelerate"):
         load_sharded_checkpoint(model, tmp_path / "shards")
     assert torch.equal(model(**batch(pad=0)), before)
+
+
+@pytest.mark.parametrize("parts", [("cpu", "disk"), ("disk", "cpu")])
+def test_a_map_does_not_part_what_is_one(parts: tuple[str, str], tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+    options: dict[str, Any] = {"device_map": dict(zip(("backbone", "head"), parts, strict=True))}
+    with pytest.raises(ValueError, match=r"'head.weight' and 'backbone.embeddings.word.weight' are one parameter"):
+        MaskedLanguageModel.from_pretrained(tmp_path / "model", offload_folder=tmp_path / "disk", **options)
+    saved(tmp_path / "untied", tie_word_embeddings=False)
+    loaded = MaskedLanguageModel.from_pretrained(tmp_path / "untied", offload_folder=tmp_path / "disk", **options)
+    with torch.no_grad():
+        expected = MaskedLanguageModel.from_pretrained(tmp_path / "untied")(**batch(pad=0))
+        assert torch.equal(loaded(**batch(pad=0)), expected)
+
+
+def test_a_new_table_goes_to_the_disk_under_both_its_names(tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+    options: dict[str, Any] = {"ignore_mismatched_sizes": True, "vocab_size": 23}
+    with pytest.warns(UserWarning, match="of another shape"):
+        loaded = MaskedLanguageModel.from_pretrained(
+            tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "disk", **options
+        )
+    (own,) = (tmp_path / "disk").iterdir()
+    files = {f"{name}.dat" for name in ("head.weight", "backbone.embeddings.word.weight")}
+    assert files <= set(os.listdir(own))
+    with torch.no_grad():
+        assert loaded(**batch(pad=0)).shape[-1] == 23
+
+
+def test_devices_that_are_not_there(tmp_path: Path) -> None:
+    saved(tmp_path)
+    with pytest.raises(TypeError, match="device_map must give devices, as 'cpu'.*got None"):
+        MaskedLanguageModel.from_pretrained(tmp_path, device_map={"": None})
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device_map names 'cuda', which is not there"):
+            MaskedLanguageModel.from_pretrained(tmp_path, device_map="cuda")
+
+
+def test_the_disk_has_no_limit_and_takes_no_adapters(tmp_path: Path) -> None:
+    saved(tmp_path / "model")
+    options: dict[str, Any] = {"offload_folder": tmp_path / "disk"}
+    with pytest.raises(ValueError, match="max_memory must not name the disk"):
+        MaskedLanguageModel.from_pretrained(
+            tmp_path / "model", device_map="auto", max_memory={"cpu": 9000, "disk": 1}, **options
+        )
+    model = MaskedLanguageModel.from_pretrained(tmp_path / "model", device_map={"": "disk"}, **options)
+    with pytest.raises(ValueError, match="the model's values are offloaded, where no adapter can be put on them"):
+        model.add_adapter(LoraConfig())
+    assert not model.peft_config
+    with torch.no_grad():
+        model(**batch(pad=0))
+
+
+def test_a_plan_that_is_not_found_names_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_plan(*_: object, **__: object) -> dict[str, str]:
+        raise IndexError("list index out of range")
+
+    saved(tmp_path)
+    monkeypatch.setattr("accelerate.infer_auto_device_map", without_plan)
+    with pytest.raises(ValueError, match=r"no plan keeps max_memory {'cpu': 9000}: give a device more"):
+        MaskedLanguageModel.from_pretrained(
+            tmp_path, device_map="auto", max_memory={"cpu": 9000}, offload_folder=tmp_path / "disk"
+        )
 
 
 def test_a_plan_by_memory_keeps_layers_whole(tmp_path: Path) -> None:

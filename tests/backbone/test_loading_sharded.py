@@ -12,7 +12,7 @@ from loading_helpers import BIAS, DENSE, assert_same, change, saved
 from safetensors.torch import load_file
 from torch import nn
 
-from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, ShardedLoad, load_sharded_checkpoint
+from sparse_encoder.backbone import EncoderModel, LoraConfig, MaskedLanguageModel, ShardedLoad, load_sharded_checkpoint
 from sparse_encoder.checkpoint import CheckpointError, write_tensors
 
 INDEX = "model.safetensors.index.json"
@@ -175,3 +175,13 @@ def test_two_values_for_one_parameter_are_refused(tmp_path: Path) -> None:
             else:
                 with pytest.raises(CheckpointError, match="'one.weight' and 'three.weight' are one parameter"):
                     load_sharded_checkpoint(model, tmp_path)
+
+
+def test_a_model_with_adapters_or_no_module_is_refused(tmp_path: Path) -> None:
+    model = saved(tmp_path / "one")
+    model.save_pretrained(tmp_path / "shards", max_shard_size=4000)
+    model.add_adapter(LoraConfig())
+    with pytest.raises(ValueError, match=r"the model has adapters \['default'\]"):
+        load_sharded_checkpoint(model, tmp_path / "shards", strict=False)
+    with pytest.raises(TypeError, match="model must be a torch.nn.Module, got dict"):
+        load_sharded_checkpoint({}, tmp_path / "shards")  # type: ignore[arg-type]

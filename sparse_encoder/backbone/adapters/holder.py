@@ -124,6 +124,8 @@ class AdapterHolder(nn.Module):
     def _attach(self, name: str, adapter: StoredAdapter) -> None:
         """Put an adapter on the model and let it alone be active."""
         books.refuse_merged(self, "another adapter")
+        if any(each.is_meta for each in self.parameters()):
+            raise ValueError("the model's values are offloaded, where no adapter can be put on them; load it without")
         trained = tuple(each for each, parameter in self.named_parameters() if parameter.requires_grad)
         book = self._book or AdapterBook(trained=trained)
         books.attach(self, name, config=adapter.config, layers=adapter.layers, copied=adapter.copied)

@@ -78,16 +78,18 @@ class Placement:
         )
 
 
-def place(model: nn.Module, options: DeviceOptions, dtype: torch.dtype) -> Placement:
+def place(model: nn.Module, options: DeviceOptions, dtype: torch.dtype, ties: Mapping[str, str]) -> Placement:
     """Plan where the parameters of a model go.
 
     Args:
         model: The model, on the meta device.
         options: What the caller asked for.
         dtype: What the parameters will have.
+        ties: Parameters that are others, and which.
 
     Raises:
-        ValueError: If the map leaves out a parameter, or there is no folder for the disk.
+        ValueError: If the map leaves out a parameter, parts what is one or names a device that is not there, if
+            ``max_memory`` cannot be kept, or there is no folder for the disk.
     """
     asked = options.device_map
     if asked is None:
@@ -97,7 +99,15 @@ def place(model: nn.Module, options: DeviceOptions, dtype: torch.dtype) -> Place
     else:
         devices = dict(asked) if isinstance(asked, Mapping) else {"": asked}
     placement = Placement(options, {name: plain_device(device) for name, device in devices.items()})
+    for device in sorted(set(placement.devices.values()) - {DISK, "cpu"}, key=str):
+        _check_there(device)
     kinds = {placement.device_of(name) for name in model.state_dict()}
+    for target, source in ties.items():
+        if _identity(placement.device_of(target)) != _identity(placement.device_of(source)):
+            raise ValueError(
+                f"{target!r} and {source!r} are one parameter and need one device; device_map gives them "
+                f"{placement.device_of(target)!r} and {placement.device_of(source)!r}"
+            )
     if DISK in kinds and options.offload_folder is None:
         raise ValueError("device_map puts modules on the disk: give an offload_folder to keep them in")
     return placement
@@ -115,13 +125,38 @@ def _planned(model: nn.Module, options: DeviceOptions, dtype: torch.dtype, plan:
     from accelerate import infer_auto_device_map
     from accelerate.utils import get_balanced_memory
 
-    together = sorted({type(layer).__name__ for layer in model.get_submodule("backbone.layers").children()})
+    together = sorted(_parts(model))
     memory = None if options.max_memory is None else dict(options.max_memory)
-    if plan != "sequential":
-        memory = get_balanced_memory(
-            model, memory, no_split_module_classes=together, dtype=dtype, low_zero=plan == "balanced_low_0"
+    if memory is not None and DISK in memory:
+        raise ValueError("max_memory must not name the disk: what fits nowhere else goes into offload_folder")
+    try:
+        if plan != "sequential":
+            memory = get_balanced_memory(
+                model, memory, no_split_module_classes=together, dtype=dtype, low_zero=plan == "balanced_low_0"
+            )
+        found = infer_auto_device_map(
+            model, memory, no_split_module_classes=together, dtype=dtype, offload_buffers=options.offload_buffers
         )
-    found = infer_auto_device_map(
-        model, memory, no_split_module_classes=together, dtype=dtype, offload_buffers=options.offload_buffers
-    )
+    except IndexError as reason:  # what accelerate raises when it has used up all devices
+        raise ValueError(
+            f"no plan keeps max_memory {options.max_memory!r}: give a device more, or a device_map by module"
+        ) from reason
     return dict(found)
+
+
+def _identity(device: Device) -> tuple[str, int]:
+    """Return what is the same for all spellings of a device."""
+    if device == DISK:
+        return DISK, 0
+    found = torch.device(device)
+    return found.type, found.index or 0
+
+
+def _check_there(device: Device) -> None:
+    """Refuse a device that this machine, or this torch, does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as reason:
+        raise ValueError(
+            f"device_map names {device!r}, which is not there: {str(reason).splitlines()[0]}; use 'cpu' or 'auto'"
+        ) from reason

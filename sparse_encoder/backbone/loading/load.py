@@ -174,9 +174,9 @@ def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
         path=origin.folder,
     )
     dtype = _dtype(options, plan, source, found_config.path)
-    placement = place(model, options.devices, dtype)
+    placement = place(model, options.devices, dtype, plan.ties)
     fill(model, found, peeked, placement, dtype, plan.ties)
-    start_anew(model, found, placement, dtype)
+    start_anew(model, found, placement, dtype, plan.ties)
     model.tie_weights()
     model.mark_initialized()
     check_filled(model, placement)

@@ -114,13 +114,16 @@ def plain_device(device: Device) -> Device:
     """Return a device as torch spells it.
 
     Raises:
+        TypeError: If it is no device.
         ValueError: If there is none of this name, or it holds no values.
     """
+    if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
+        raise TypeError(f"device_map must give devices, as 'cpu', 'cuda:0', 0 or 'disk', got {device!r:.100}")
     if device == DISK:
         return DISK
     try:
         found = torch.device(device)
-    except (RuntimeError, TypeError) as reason:
+    except RuntimeError as reason:
         raise ValueError(f"unknown device {device!r} in device_map: {str(reason).splitlines()[0]}") from reason
     if found.type == "meta":
         raise ValueError("device_map must name devices that hold values, got 'meta'; use 'disk' and an offload_folder")

@@ -35,10 +35,7 @@ def fill(
             device = placement.device_of(name)
             if device == DISK:
                 cast = tensor.to(dtype)
-                for each in (name, *(target for target, origin in ties.items() if origin == name)):
-                    if placement.device_of(each) == DISK:
-                        placement.offload(each, cast)
-                _keep_shape(model, name, dtype)
+                _offload(model, name, cast, placement, ties)
                 continue
             placed = tensor.to(device=device, dtype=dtype)
             if placed.data_ptr() in memory or placed.untyped_storage().nbytes() != placed.nbytes:
@@ -48,7 +45,7 @@ def fill(
         del tensor
 
 
-def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: torch.dtype) -> None:
+def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: torch.dtype, ties: Ties) -> None:
     """Give the parameters that have no tensor new values, each by the rule of the innermost model around it.
 
     Args:
@@ -56,6 +53,7 @@ def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: 
         found: Which these are.
         placement: Where they go.
         dtype: What they have.
+        ties: Parameters that are others.
     """
     names = [*found.missing, *found.mismatched, *found.zeros]
     if not names:
@@ -76,8 +74,7 @@ def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: 
                 model.get_parameter(own).copy_(values)
     for name in names:
         if placement.device_of(name) == DISK:
-            placement.offload(name, model.get_parameter(name).detach())
-            _keep_shape(model, name, dtype)
+            _offload(model, name, model.get_parameter(name).detach(), placement, ties)
 
 
 def _model_around(model: RandomWeights, path: str) -> RandomWeights:
@@ -98,9 +95,11 @@ def put(model: nn.Module, name: str, tensor: Tensor) -> None:
         module._parameters[own] = nn.Parameter(tensor, requires_grad=old.requires_grad)
 
 
-def _keep_shape(model: nn.Module, name: str, dtype: torch.dtype) -> None:
-    """Leave a parameter on the meta device, in its dtype: its values are on the disk."""
-    put(model, name, torch.empty(model.get_parameter(name).shape, dtype=dtype, device="meta"))
+def _offload(model: nn.Module, name: str, tensor: Tensor, placement: Placement, ties: Ties) -> None:
+    """Write values to the disk under all names of a parameter, of which only the shape and dtype stay."""
+    for each in (name, *(target for target, origin in ties.items() if origin == name)):
+        placement.offload(each, tensor)
+    put(model, name, torch.empty(model.get_parameter(name).shape, dtype=tensor.dtype, device="meta"))
 
 
 def check_filled(model: nn.Module, placement: Placement) -> None:

@@ -63,11 +63,19 @@ def load_sharded_checkpoint(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If there is neither index, or accelerate keeps values of the model elsewhere.
+        TypeError: If it is no module.
+        ValueError: If there is neither index, accelerate keeps values of the model elsewhere, or it has adapters.
         CheckpointError: If the files are damaged, hostile or at odds with their index, a tensor has another shape, or
             names do not match in a strict load. The model is untouched, unless it is the values that are damaged, not
             finite, or two for one parameter.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if isinstance(model, PretrainedModel) and model.peft_config:
+        raise ValueError(
+            f"the model has adapters {sorted(model.peft_config)}, which these files do not hold: load the weights"
+            " first, then the adapters with load_adapter(folder)"
+        )
     _refuse_offloaded(model)
     files = _open(Path(folder), prefer_safe=prefer_safe)
     source = PeekedSource(files)

@@ -174,10 +174,10 @@ def test_a_merged_model_takes_the_place_of_its_adapter(hub: WritableHub, tmp_pat
     model.add_adapter(LoraConfig(init_lora_weights=False))
     model.push_to_hub("me/mine", token=TOKEN)
     assert "adapter_config.json" in hub.files("me/mine")
-    model.save_pretrained(tmp_path / "mine", push_to_hub=True, token=TOKEN, variant="half")
+    bert().save_pretrained(tmp_path / "half", push_to_hub=True, token=TOKEN, variant="half", repo_id="me/mine")
     assert hub.pushed[-1].deleted == []  # the plain weights and their adapter are as they were
     model.merge_and_unload()
-    model.push_to_hub("me/mine", use_temp_dir=True, token=TOKEN)
+    model.push_to_hub("me/mine", token=TOKEN)
     assert hub.pushed[-1].deleted == ["adapter_config.json", "adapter_model.safetensors"]
     assert_same(fetched("me/mine", tmp_path / "cache"), model)
 

@@ -185,7 +185,7 @@ def test_only_the_kind_of_file_that_is_asked_for_is_fetched(hub: FakeHub, folder
         ({"attn_implementation": "flash"}, ValueError, "unknown attention 'flash'"),
         ({"key_mapping": {"(": "a"}}, ValueError, "key_mapping must map"),
         ({"key_mapping": {"a": 1}}, ValueError, "key_mapping must map.*1 is no text"),
-        ({"key_mapping": ["a"]}, ValueError, "key_mapping must map"),
+        ({"key_mapping": ["a"]}, TypeError, "key_mapping must be a mapping of"),
         ({"variant": "../x"}, ValueError, "a variant must be"),
         ({"device_map": [1]}, TypeError, "device_map must be"),
         ({"device_map": "everywhere"}, ValueError, "unknown device"),

@@ -63,6 +63,34 @@ def test_wrong_types_and_unknown_arguments(option: dict[str, Any], message: str,
         MaskedLanguageModel.from_pretrained(tmp_path, "a positional argument")
 
 
+@pytest.mark.parametrize(
+    ("option", "error", "message"),
+    [
+        ({"key_mapping": ["a"]}, TypeError, r"key_mapping must be a mapping of patterns to replacements, got \['a'\]"),
+        ({"state_dict": [1]}, TypeError, r"state_dict must be a mapping of names to tensors, got \[1\]"),
+        ({"variant": 3}, TypeError, "variant must be a text, as 'fp16', got 3"),
+        ({"subfolder": 3}, TypeError, "subfolder must be the path of a folder, got 3"),
+        ({"revision": 3}, TypeError, "revision must be a branch, a tag or a commit, got 3"),
+        ({"force_download": "yes"}, TypeError, "force_download must be True or False, got 'yes'"),
+        ({"local_files_only": "no"}, TypeError, "local_files_only must be True or False, got 'no'"),
+        ({"model_args": ("a",)}, TypeError, "given by their place behind the name, not as model_args"),
+        ({"config": "organisation/model"}, FileNotFoundError, "config must be a file or folder on this machine"),
+        ({"state_dict": {}, "variant": "fp16"}, ValueError, "variant choose files, and state_dict takes their place"),
+        (
+            {"state_dict": {}, "use_safetensors": True, "subfolder": "x"},
+            ValueError,
+            "use_safetensors and subfolder choose",
+        ),
+    ],
+)
+def test_arguments_that_would_be_ignored_or_break_later(
+    option: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    saved(tmp_path)
+    with pytest.raises(error, match=message):
+        MaskedLanguageModel.from_pretrained(tmp_path, **option)
+
+
 def test_false_and_none_ask_for_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = saved(tmp_path)
     asked: dict[str, Any] = dict.fromkeys(("from_tf", "from_flax", "load_in_8bit", "low_cpu_mem_usage"), False)
@@ -219,6 +247,11 @@ def test_a_subfolder_of_a_folder(tmp_path: Path) -> None:
     for outside in ("../x", "/etc", "a\\..\\b"):
         with pytest.raises(ConfigError, match="must be relative"):
             MaskedLanguageModel.from_pretrained(tmp_path, subfolder=outside)
+
+
+def test_a_subfolder_may_be_a_path(tmp_path: Path) -> None:
+    model = saved(tmp_path / "a" / "b")
+    assert_same(MaskedLanguageModel.from_pretrained(tmp_path, subfolder=Path("a") / "b"), model)
 
 
 def test_pickles_are_read_with_a_warning_or_refused(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ class HubOptions:
     repository_only: bool = False
     """Whether the name is one of the hub even if there is a folder that is called so."""
 
+    def __post_init__(self) -> None:
+        """Check types.
+
+        Raises:
+            TypeError: If a switch is neither on nor off, or a name no text.
+        """
+        for name in ("force_download", "local_files_only"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r:.100}")
+        if not isinstance(self.revision, (str, type(None))):
+            raise TypeError(f"revision must be a branch, a tag or a commit, got {self.revision!r:.100}")
+        if not isinstance(self.subfolder, str):
+            raise TypeError(f"subfolder must be the path of a folder, got {self.subfolder!r:.100}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DeviceOptions:
@@ -162,9 +176,19 @@ class LoadOptions:
         """Check what needs no files.
 
         Raises:
-            TypeError: If a flag is none.
-            ValueError: If a dtype, an attention, a variant or a pattern is none.
+            TypeError: If a flag is none, or another value not of its type.
+            ValueError: If a dtype, an attention, a variant or a pattern is none, or tensors and files are asked for.
         """
+        types = {"variant": (str, "a text, as 'fp16'"), "state_dict": (Mapping, "a mapping of names to tensors")}
+        types |= {"key_mapping": (Mapping, "a mapping of patterns to replacements")}
+        for name, (kind, what) in types.items():
+            if not isinstance(value := getattr(self, name), (kind, type(None))):
+                raise TypeError(f"{name} must be {what}, got {value!r:.100}")
+        of_files = {"variant": self.variant, "use_safetensors": self.use_safetensors, "subfolder": self.hub.subfolder}
+        if self.state_dict is not None and (
+            given := [name for name, each in of_files.items() if each not in (None, "")]
+        ):
+            raise ValueError(f"{' and '.join(given)} choose files, and state_dict takes their place; leave one out")
         flags = {"ignore_mismatched_sizes": (False, True), "output_loading_info": (False, True)}
         for name, allowed in {**flags, "strict": (None, False, True), "use_safetensors": (None, False, True)}.items():
             value = getattr(self, name)
@@ -204,9 +228,13 @@ def load_options(
         others: Those that do not.
 
     Raises:
-        TypeError: If a flag is none.
+        TypeError: If an argument is not of its type.
         ValueError: If an argument asks for what is not supported; the message has the way out.
     """
+    if "model_args" in others:
+        raise TypeError(
+            "arguments of the model's constructor are given by their place behind the name, not as model_args"
+        )
     rest = {**named, **others}
     for name, reason in _REFUSED.items():
         if rest.pop(name, None) not in (None, False):
@@ -221,6 +249,8 @@ def load_options(
     alias, asked = rest.pop("torch_dtype", None), rest.pop("dtype", None)
     hub = {name: rest.pop(name) for name in HubOptions.__slots__ if name in rest and name != "repository_only"}
     hub = {name: value for name, value in hub.items() if not (name == "subfolder" and value is None)}
+    if isinstance(hub.get("subfolder"), Path):
+        hub["subfolder"] = hub["subfolder"].as_posix()
     devices = {name: rest.pop(name) for name in DeviceOptions.__slots__ if name in rest}
     own = set(LoadOptions.__slots__) - {"any_config_value", "warn_of_short_dtypes", "others", "hub", "devices"}
     options = {name: rest.pop(name) for name in sorted(own & set(rest))}

@@ -156,6 +156,11 @@ def find_config(origin: Origin, options: LoadOptions) -> FoundConfig:
     elif isinstance(given, (str, Path)):
         path = Path(given).expanduser()
         path = resolve_inside(path, CONFIG_NAME) if path.is_dir() else path
+        if not path.exists():
+            raise FileNotFoundError(
+                f"config must be a file or folder on this machine, and there is no {str(given)!r}; the config of a "
+                "repository is that of EncoderModel.from_pretrained(repository).hf_config"
+            )
     else:
         raise TypeError(
             f"config must be the content of a config.json, as model.hf_config, or its path, got {type(given).__name__}"

@@ -33,8 +33,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
         yield served
 
 
-def backbone(name: Path | str, model_kwargs: dict[str, Any], **options: Any) -> MaskedLanguageModel:  # noqa: ANN401
-    model: MaskedLanguageModel = SparseEncoder(str(name), model_kwargs=model_kwargs, **options)[0].model
+def backbone(name: Path | str, model_kwargs: dict[str, Any], device: str | None = None) -> MaskedLanguageModel:
+    model: MaskedLanguageModel = SparseEncoder(str(name), model_kwargs=model_kwargs, device=device)[0].model
     return model
 
 

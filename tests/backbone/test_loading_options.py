@@ -13,6 +13,8 @@ from loading_helpers import DENSE, WEIGHTS, WORDS, assert_same, change, renamed,
 from safetensors.torch import load_file, save_file
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
+from sparse_encoder.backbone.loading.load import load_pretrained
+from sparse_encoder.backbone.loading.options import LoadOptions
 from sparse_encoder.checkpoint import CheckpointError, ConfigError
 
 
@@ -169,6 +171,21 @@ def test_keys_of_the_config_replace_its_values(tmp_path: Path) -> None:
     for path in (tmp_path / "other", str(tmp_path / "other/config.json")):
         loaded = MaskedLanguageModel.from_pretrained(tmp_path / "model", config=path)
         assert loaded.config.embedding_dropout == 0.5
+
+
+def test_keys_that_nobody_reads_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "output_attentions": False}))
+    with pytest.raises(ValueError, match="output_attentions has no effect on models of this library"):
+        MaskedLanguageModel.from_pretrained(tmp_path, output_attentions=True)
+    with pytest.raises(
+        ValueError, match="a configuration of 'bert' has no key 'hiden_size'; did you mean 'hidden_size'"
+    ):
+        load_pretrained(EncoderModel, tmp_path, LoadOptions(others={"hiden_size": 12}, any_config_value=True))
+    options = LoadOptions(others={"position_embedding_type": "absolute"}, any_config_value=True)
+    model = load_pretrained(EncoderModel, tmp_path, options).model
+    assert model.hf_config["position_embedding_type"] == "absolute"
 
 
 def test_a_given_config_is_copied(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,32 @@ _OF_EVERY_FAMILY = (
     "torch_dtype",
 )
 """Keys that configurations of transformers have whatever their family."""
+_OF_SOME_FAMILY = (
+    "attention_head_size",
+    "conv_act",
+    "conv_groups",
+    "conv_kernel_size",
+    "embedding_size",
+    "global_attn_every_n_layers",
+    "global_rope_theta",
+    "head_dim",
+    "layer_types",
+    "local_attention",
+    "local_rope_theta",
+    "max_relative_positions",
+    "pos_att_type",
+    "position_biased_input",
+    "position_buckets",
+    "position_embedding_type",
+    "relative_attention",
+    "relative_attention_num_buckets",
+    "rope_parameters",
+    "rope_scaling",
+    "share_att_key",
+)
+"""Keys that a family may read though its table of one key for one field does not have them."""
+_OF_CALLS = ("output_attentions", "output_hidden_states", "return_dict", "use_return_dict", "torchscript")
+"""Keys that files may have and that change nothing here, as the outputs of a model are what its forward returns."""
 
 
 class Origin(NamedTuple):
@@ -145,6 +172,7 @@ def find_config(origin: Origin, options: LoadOptions) -> FoundConfig:
     Raises:
         TypeError: If the configuration is neither a mapping nor a path.
         FileNotFoundError: If there is none.
+        ValueError: If an argument is no key of the configuration and can be nothing else.
         ConfigError: If it is no strict JSON object, or of no family of ours.
     """
     given = options.config
@@ -167,10 +195,23 @@ def find_config(origin: Origin, options: LoadOptions) -> FoundConfig:
         )
     values = read_json_object(path)
     family = family_of(values, path)
-    known = {*_OF_EVERY_FAMILY, *family.config_keys.values(), *values} - {*DANGEROUS, "model_type"}
+    known = {*_OF_EVERY_FAMILY, *_OF_SOME_FAMILY, *family.config_keys.values(), *values}
+    known -= {*DANGEROUS, *_OF_CALLS, "model_type"}
+    _check_keys(options, known, family.model_type)
     replaced = {name: value for name, value in options.others.items() if options.any_config_value or name in known}
     rest = {name: value for name, value in options.others.items() if name not in replaced}
     return FoundConfig({**values, **_labels(replaced)}, path, rest)
+
+
+def _check_keys(options: LoadOptions, known: set[str], family: str) -> None:
+    """Refuse values that no reader of configurations would look at."""
+    if useless := sorted(set(_OF_CALLS) & set(options.others)):
+        raise ValueError(f"{useless[0]} has no effect on models of this library, whose outputs are fixed; leave it out")
+    unknown = sorted(set(options.others) - known) if options.any_config_value else []
+    if unknown:
+        near = get_close_matches(unknown[0], sorted(known), n=3)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; it takes {sorted(known)}"
+        raise ValueError(f"a configuration of {family!r} has no key {unknown[0]!r}{hint}")
 
 
 def _labels(replaced: Mapping[str, Any]) -> dict[str, Any]:  # Any: parsed JSON

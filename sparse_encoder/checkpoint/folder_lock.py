@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sparse_encoder.checkpoint.errors import CheckpointError, LoadError
-from sparse_encoder.checkpoint.weight_names import set_of
+from sparse_encoder.checkpoint.weight_names import ADAPTER_FILES, set_of
 
 if sys.platform != "win32":
     import fcntl
@@ -27,6 +27,7 @@ _PATIENCE_SECONDS = 60.0
 """A lock is held for a few renames."""
 _POLL_SECONDS = 0.005
 _ATTEMPTS = 20
+_WATCHED = ("config.json", *ADAPTER_FILES)
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _NOT_SUPPORTED = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
@@ -87,11 +88,11 @@ def _lock(descriptor: int, *, exclusive: bool, folder: Path, deadline: float) ->
 def read_settled(folder: Path, read: Callable[[], Result]) -> Result:
     """Read a model's folder as one save left it, though others may save to it meanwhile.
 
-    If configuration or weights have changed when all is read, or while an error came up, it is read again.
+    If configuration, weights or an adapter have changed when all is read, or while an error came up, it is read again.
 
     Args:
         folder: The folder; it may be missing, which ``read`` will find.
-        read: Reads; it has no effect but its result.
+        read: Reads. It may be called several times, so what it does besides, as a warning, may be done several times.
 
     Returns:
         What ``read`` returned.
@@ -118,7 +119,7 @@ def _model_files(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Return what tells the files of one save from those of another."""
     try:
         with folder_lock(folder, exclusive=False):
-            entries = [entry for entry in os.scandir(folder) if entry.name == "config.json" or set_of(entry.name)]
+            entries = [entry for entry in os.scandir(folder) if entry.name in _WATCHED or set_of(entry.name)]
             states = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
     except (FileNotFoundError, NotADirectoryError):
         return {}

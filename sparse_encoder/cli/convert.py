@@ -15,14 +15,13 @@ from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT
 from sparse_encoder.checkpoint import (
     CheckpointError,
     LoadError,
+    WeightNames,
+    open_weights,
     read_json_object,
-    read_tensors,
     resolve_inside,
+    set_of,
     write_tensors,
 )
-
-_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,26 +48,37 @@ def run(options: argparse.Namespace) -> None:
     root, output = options.folder.expanduser(), options.output
     if not root.is_dir():
         raise (NotADirectoryError if root.exists() else FileNotFoundError)(f"{root} is no folder with a model")
-    folders = [Path(folder) for folder, _, names in os.walk(root) if not set(_PICKLES).isdisjoint(names)]
-    if not folders:
-        raise ValueError(f"{root} has no {_PICKLES[0]}: there is nothing to convert")
-    if done := [str(folder) for folder in folders if any((folder / name).exists() for name in _SAFETENSORS)]:
+    pickles = [(Path(folder), each) for folder, _, names in os.walk(root) for each in _pickles(names)]
+    if not pickles:
+        raise ValueError(f"{root} has no {WeightNames('bin').single}: there is nothing to convert")
+    if done := [str(folder) for folder, each in pickles if _is_converted(folder, each)]:
         raise ValueError(f"{done[0]} has safetensors beside its pickle already, and those are what is read")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} is there and not an empty folder")
-    for folder in sorted(folders):
-        tensors = _without_ties(_read(folder), folder)
+    for folder, pickle in sorted(pickles, key=lambda each: (each[0], each[1].single)):
+        tensors = _without_ties(_read(folder, pickle.variant), folder)
         target = folder if output is None else output / folder.relative_to(root)
-        write_tensors(target, tensors)
+        write_tensors(target, tensors, variant=pickle.variant)
         print(f"{target}: {len(tensors)} tensors")
     if output is not None:
         _copy_the_rest(root, output)
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
+def _pickles(names: list[str]) -> set[WeightNames]:
+    """Return the sets of pickles in a folder, of each variant, that have the file a reader begins with."""
+    found = {each for each in map(set_of, names) if each is not None and each.ending == "bin"}
+    return {each for each in found if {each.single, each.index} & set(names)}
+
+
+def _is_converted(folder: Path, pickle: WeightNames) -> bool:
+    safe = WeightNames("safetensors", pickle.variant)
+    return (folder / safe.single).exists() or (folder / safe.index).exists()
+
+
+def _read(folder: Path, variant: str | None) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it is a pickle is why this command was called
-        return read_tensors(folder, use_safetensors=False)
+        return dict(open_weights(folder, use_safetensors=False, variant=variant).stream())
 
 
 def _without_ties(tensors: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
@@ -105,7 +115,9 @@ def _copy_the_rest(root: Path, output: Path) -> None:
     """Copy the files that are no weights of any library; links may not lead out of the model."""
     for folder, _, names in os.walk(root):
         for name in names:
-            if name in _PICKLES or name.endswith((".bin", ".h5", ".msgpack", ".ckpt", ".pt", ".pth")):
+            weights = set_of(name)
+            is_pickle = weights is not None and weights.ending == "bin"  # which an index of them is, too
+            if is_pickle or name.endswith((".bin", ".h5", ".msgpack", ".ckpt", ".pt", ".pth")):
                 continue
             relative = (Path(folder) / name).relative_to(root)
             source = resolve_inside(root, relative.as_posix(), error=CheckpointError)

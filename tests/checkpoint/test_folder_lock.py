@@ -132,6 +132,19 @@ def test_what_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
     assert reads == 3
 
 
+def test_an_adapter_that_changes_is_read_again(tmp_path: Path) -> None:
+    contents = iter(["2", "3"])
+
+    def read() -> str:
+        found = (tmp_path / "adapter_config.json").read_text()
+        if found == "1":
+            write_text(tmp_path / "adapter_config.json", next(contents))
+        return found
+
+    write_text(tmp_path / "adapter_config.json", "1")
+    assert read_settled(tmp_path, read) == "2"
+
+
 def test_an_error_of_a_reader_is_raised_unless_the_folder_has_changed(tmp_path: Path) -> None:
     write_text(tmp_path / "config.json", "0")
     reads: list[int] = []

@@ -106,3 +106,15 @@ def test_a_link_out_of_the_model_is_not_copied(tmp_path: Path, capsys: pytest.Ca
     assert main(["convert", str(tmp_path / "old"), "--output", str(tmp_path / "new")]) == 2
     assert "is a link that leads out of the folder" in capsys.readouterr().err
     assert not (tmp_path / "new/vocab.txt").exists()
+
+
+def test_variants_are_converted_each_under_its_name(model: MaskedLanguageModel, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="is a pickle"):
+        model.save_pretrained(tmp_path / "old", safe_serialization=False, variant="fp16")
+    assert main(["convert", str(tmp_path / "old"), "--output", str(tmp_path / "new")]) == 0
+    assert sorted(os.listdir(tmp_path / "new")) == ["config.json", "model.fp16.safetensors", "model.safetensors"]
+    assert main(["convert", str(tmp_path / "old")]) == 0
+    for folder in ("old", "new"):
+        converted = MaskedLanguageModel.from_pretrained(tmp_path / folder, variant="fp16")
+        with torch.no_grad():
+            assert torch.equal(converted(**batch(pad=0)), model(**batch(pad=0)))

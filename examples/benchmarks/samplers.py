@@ -16,6 +16,7 @@ import importlib
 import json
 import random
 import time
+from functools import partial
 from typing import Any
 
 import harness
@@ -82,9 +83,9 @@ def measure_passes(count: int) -> dict[str, float]:
     lengths = [3 + row * 7919 % 250 for row in range(count)]
     parts = torch.utils.data.ConcatDataset([range(count * 3 // 4), range(count - count * 3 // 4)])
 
-    def several(kind: Any, **options: Any) -> Any:  # noqa: ANN401  (a sampler class and its settings)
+    def several(kind: Any) -> Any:  # noqa: ANN401  (a sampler class, perhaps with settings)
         own = [samplers.DefaultBatchSampler(each, BATCH, False) for each in parts.datasets]
-        return kind(parts, own, None, SEED, **options)
+        return kind(parts, own, None, SEED)
 
     make = {
         "no_duplicates": lambda: samplers.NoDuplicatesBatchSampler(data, BATCH, False, ["label"], None, SEED),
@@ -95,8 +96,8 @@ def measure_passes(count: int) -> dict[str, float]:
         ),
         "round_robin": lambda: several(samplers.RoundRobinBatchSampler),
         "proportional": lambda: several(samplers.ProportionalBatchSampler),
-        "temperature": lambda: several(samplers.TemperatureBatchSampler, temperature=3.0),
-        "capped": lambda: several(samplers.CappedProportionalBatchSampler, max_rows_per_dataset=count // 2),
+        "temperature": lambda: several(partial(samplers.TemperatureBatchSampler, temperature=3.0)),
+        "capped": lambda: several(partial(samplers.CappedProportionalBatchSampler, max_rows_per_dataset=count // 2)),
     }
     measured = {}
     for name, build in make.items():

@@ -28,7 +28,7 @@ class Fixed(TinyEncoder):
         return {**features, "sentence_embedding": weights * (torch.arange(weights.shape[1]) < self.active)}
 
 
-def told(folder: Path, caplog: pytest.LogCaptureFixture, active: int, **settings: Anything) -> list[str]:
+def told(folder: Path, caplog: pytest.LogCaptureFixture, active: int, settings: dict[str, Anything]) -> list[str]:
     model = Fixed(active)
     loss = SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), **settings)
     monitor = SparsityMonitorCallback()
@@ -39,14 +39,14 @@ def told(folder: Path, caplog: pytest.LogCaptureFixture, active: int, **settings
 
 @pytest.mark.parametrize("active", [0, 16])
 def test_a_target_is_what_is_to_be_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture, active: int) -> None:
-    queries, documents = told(tmp_path, caplog, active, target_query_dims=3, target_document_dims=5)
+    queries, documents = told(tmp_path, caplog, active, {"target_query_dims": 3, "target_document_dims": 5})
     change = "ower" if active else "raise"
     assert f"{change} target_query_dims, which is 3" in queries and "_weight" not in queries
     assert f"{change} target_document_dims, which is 5" in documents and "_weight" not in documents
 
 
 def test_each_kind_of_text_has_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    queries, documents = told(tmp_path, caplog, 16, target_document_dims=5, query_regularizer_weight=1e-3)
+    queries, documents = told(tmp_path, caplog, 16, {"target_document_dims": 5, "query_regularizer_weight": 1e-3})
     assert "Raise query_regularizer_weight, or train longer after its warm-up" in queries
     assert "Lower target_document_dims, which is 5, or train longer" in documents
 

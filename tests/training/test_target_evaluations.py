@@ -16,13 +16,13 @@ DOCUMENTS = {"target_document_dims": 4.0}
 BOTH = {**DOCUMENTS, "target_query_dims": 3.0}
 
 
-def loss_with(model: nn.Module, **settings: Anything) -> SpladeLoss:
+def loss_with(model: nn.Module, settings: dict[str, Anything]) -> SpladeLoss:
     return SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), **settings)
 
 
 def test_losses_of_a_model_that_stands_still_are_the_same_while_the_weights_move(tmp_path: Path) -> None:
     model = tiny_encoder()
-    loss = loss_with(model, **BOTH)
+    loss = loss_with(model, BOTH)
     evaluated = {"eval_dataset": pairs(8), "eval_strategy": "steps", "eval_steps": 1, "max_steps": 4}
     run = trainer(tmp_path, model, loss=loss, learning_rate=0.0, **evaluated)
     run.train()
@@ -37,12 +37,12 @@ def test_losses_of_a_model_that_stands_still_are_the_same_while_the_weights_move
 @torch.no_grad()
 def test_a_weight_that_is_given_counts_beside_a_target() -> None:
     rows = [torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[2.0, 2.0], [0.0, 2.0]])]
-    loss = loss_with(nn.Identity(), **DOCUMENTS, query_regularizer_weight=0.25)
+    loss = loss_with(nn.Identity(), {**DOCUMENTS, "query_regularizer_weight": 0.25})
     assert "document_regularizer_loss" in loss.compute_loss_from_embeddings(rows)
     terms = loss.eval().compute_loss_from_embeddings(rows)
     assert set(terms) == {"base_loss", "query_regularizer_loss"}
     assert terms["query_regularizer_loss"].item() == 0.25 * 2.0**2
-    assert set(loss_with(nn.Identity(), **BOTH).eval().compute_loss_from_embeddings(rows)) == {"base_loss"}
+    assert set(loss_with(nn.Identity(), BOTH).eval().compute_loss_from_embeddings(rows)) == {"base_loss"}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_choosing_a_model_by_such_a_loss_is_warned_of(
     model = tiny_encoder()
     steps = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
     best = {"load_best_model_at_end": True, "metric_for_best_model": metric}
-    options = {"loss": loss_with(model, **settings), "eval_dataset": pairs(4)}
+    options = {"loss": loss_with(model, settings), "eval_dataset": pairs(4)}
     if metric == "dot_ndcg@10":
         options["evaluator"] = lambda model, **_: {"dot_ndcg@10": 0.5}
     with caplog.at_level(logging.WARNING):

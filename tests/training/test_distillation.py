@@ -33,7 +33,7 @@ from sparse_encoder.similarity import dot_score
 from sparse_encoder.training import SparseEncoderTrainer, SparseEncoderTrainingArguments
 
 DOCUMENTS, LABELLED, HELD_OUT = 1000, 150, 300
-SEEDS = (11, 12, 14)
+SEEDS = (11, 12)
 SHORT_UPDATES, UPDATES = 100, 250
 BATCH = 32
 CANDIDATES, UNLABELLED = 200, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,9 @@ def run_rank(rank: int, work: Work, ranks: int, folder: str) -> None:
     torch.save(work(rank, folder), Path(folder) / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # gloo's threads sometimes abort a process whose interpreter is taken down around them
 
 
 def in_processes(work: Work, *, ranks: int, folder: Path) -> list[Any]:

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +26,8 @@ Result = TypeVar("Result")
 _PATIENCE_SECONDS = 60.0
 """A lock is held for a few renames."""
 _POLL_SECONDS = 0.005
-_ATTEMPTS = 20
+_ATTEMPTS = 5
+"""Readings beside savers, which are not held up by them; then one that holds them up."""
 _WATCHED = ("config.json", *ADAPTER_FILES)
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _NOT_SUPPORTED = (errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
@@ -88,7 +89,8 @@ def _lock(descriptor: int, *, exclusive: bool, folder: Path, deadline: float) ->
 def read_settled(folder: Path, read: Callable[[], Result]) -> Result:
     """Read a model's folder as one save left it, though others may save to it meanwhile.
 
-    If configuration, weights or an adapter have changed when all is read, or while an error came up, it is read again.
+    If configuration, weights or an adapter have changed when all is read, or while an error came up, it is read again;
+    where others save all the time, they wait at last until it is read.
 
     Args:
         folder: The folder; it may be missing, which ``read`` will find.
@@ -98,20 +100,22 @@ def read_settled(folder: Path, read: Callable[[], Result]) -> Result:
         What ``read`` returned.
 
     Raises:
-        CheckpointError: If the folder never stays the same for as long as reading takes.
+        CheckpointError: If the folder never stays the same for as long as reading takes, which only a file system
+            without locks lets happen.
     """
-    for _ in range(_ATTEMPTS):
-        before = _model_files(folder)
-        try:
-            result = read()
-        except (LoadError, OSError):
+    for attempt in range(2 * _ATTEMPTS):
+        with nullcontext() if attempt < _ATTEMPTS else folder_lock(folder, exclusive=False):
+            before = _model_files(folder)
+            try:
+                result = read()
+            except (LoadError, OSError):
+                if _model_files(folder) == before:
+                    raise
+                continue
             if _model_files(folder) == before:
-                raise
-            continue
-        if _model_files(folder) == before:
-            return result
+                return result
     raise CheckpointError(
-        f"changed every time it was read, {_ATTEMPTS} times", path=folder, hint="Stop the processes that save there"
+        f"changed every time it was read, {2 * _ATTEMPTS} times", path=folder, hint="Stop the processes that save there"
     )
 
 

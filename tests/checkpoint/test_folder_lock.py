@@ -177,5 +177,5 @@ def test_other_files_may_change(tmp_path: Path) -> None:
 
 def test_a_folder_that_never_settles_is_an_error(tmp_path: Path) -> None:
     numbers = iter(range(100))
-    with pytest.raises(CheckpointError, match="changed every time it was read, 20 times. Stop the processes"):
+    with pytest.raises(CheckpointError, match="changed every time it was read, 10 times. Stop the processes"):
         read_settled(tmp_path, lambda: write_text(tmp_path / "config.json", str(next(numbers))))

@@ -45,7 +45,7 @@ from sparse_encoder.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-CHUNK_TEXTS = 256
+CHUNK_TEXTS = 64
 """Texts that are encoded together."""
 OVERLAP = 4
 """Windows have one part in this many in common where nothing else is said."""

@@ -28,6 +28,7 @@ ROOMS = {
     },
     "tokenizer": {
         "token_batch",
+        "token_batches",
         "token_rows",
         "tokenizer",
         "tokenizer_build",

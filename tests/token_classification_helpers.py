@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import BertWordPieceTokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
+from sparse_encoder.backbone import EncoderModel, PretrainedModel
 from sparse_encoder.backbone.families import read_config
 from sparse_encoder.token_classification import TokenClassificationModel
 from sparse_encoder.tokenizer import Tokenizer, TokenizerConfig
@@ -117,3 +120,32 @@ def splitting(kind: str, texts: list[str]) -> Tokenizer:
             backend.pre_tokenizer = pre_tokenizers.Metaspace()
     names = {"pad_token": "<pad>", "unk_token": "<unk>"}
     return Tokenizer(backend, TokenizerConfig(special_tokens=names, model_max_length=16))
+
+
+def write_encoder(
+    folder: Path,
+    sentences: Sequence[Sequence[str]],
+    *,
+    kind: type[PretrainedModel] = EncoderModel,
+    vocab_size: int,
+    max_positions: int = 32,
+) -> None:
+    """Write an encoder that is small enough to learn in a test, always the same, and a tokenizer of some sentences."""
+    backend = BertWordPieceTokenizer(lowercase=False)
+    backend.train_from_iterator([" ".join(words) for words in sentences], vocab_size=vocab_size, show_progress=False)
+    torch.manual_seed(0)
+    kind.from_config(
+        {
+            "model_type": "bert",
+            "vocab_size": backend.get_vocab_size(),
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "max_position_embeddings": max_positions,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        }
+    ).save_pretrained(folder)
+    backend.save_model(str(folder))
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')

@@ -79,11 +79,6 @@ class Names(NamedTuple):
     """Other names that may be there; if the model has no head, those of heads for tasks among them."""
 
 
-def key_table(family: Family, config: TransformerConfig) -> KeyTable:
-    """Return the two-way table of a family's names, backbone and head."""
-    return KeyTable(family.backbone_rows(config) + family.head_rows)
-
-
 def names_of(family: Family, config: TransformerConfig, head_rows: Rows) -> Names:
     """Return the names a model knows.
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from sparse_encoder.backbone.modes import evaluating
 from sparse_encoder.csr import NotFiniteError
 from sparse_encoder.embeddings import SparseEmbeddings
-from sparse_encoder.encoding.batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
 from sparse_encoder.encoding.inputs import check_positive
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.modules import Router, Transformer
+from sparse_encoder.token_batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
 
 CHUNK_TEXTS = 8_192
 """Texts that are tokenised, and sorted by length, at a time: memory does not grow with the corpus."""

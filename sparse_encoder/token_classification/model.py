@@ -262,9 +262,7 @@ class TokenClassificationModel(PretrainedModel):
         Raises:
             ValueError: If labels have another shape than ids, or are no number of a label.
         """
-        if attention_mask is None:
-            self.warn_if_padding_and_no_attention_mask(input_ids, attention_mask)
-            attention_mask = torch.ones_like(input_ids)
+        attention_mask = self.mask_or_ones(input_ids, attention_mask)
         hidden = self.backbone(input_ids, attention_mask, token_type_ids, position_ids, head_mask)
         scores = self.head(hidden)
         chain = self.head.crf

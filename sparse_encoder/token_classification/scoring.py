@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
@@ -13,38 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sparse_encoder.token_batch import TokenBatch, padded_length
+from sparse_encoder.token_batch import TokenBatch
+from sparse_encoder.token_batches import TOKEN_BUDGET, plan_batches
 from sparse_encoder.token_classification.aggregation import Scores
 
 BATCH_TOKENS = {"cpu": 1024}
-MOST_TOKENS = 16_384
 """Places of a batch, padding too, by kind of device: memory does not depend on how many texts there are."""
-
-
-def batches_of(
-    lengths: Sequence[int], max_length: int, batch_size: int | None, *, most_tokens: int = MOST_TOKENS
-) -> Iterator[tuple[int, list[int]]]:
-    """Put rows of one padded length together, the longest first.
-
-    A row's padded length is its own affair, so that its scores do not depend on its neighbours.
-
-    Args:
-        lengths: Tokens of each row.
-        max_length: Most tokens that the model takes.
-        batch_size: Most rows of a batch; None is as many as ``most_tokens`` allow.
-        most_tokens: Places of a batch, padding too.
-
-    Yields:
-        The padded length and the rows of a batch.
-    """
-    widths: dict[int, list[int]] = {}
-    for row, length in enumerate(lengths):
-        widths.setdefault(padded_length(length, max(max_length, length)), []).append(row)
-    for width in sorted(widths, reverse=True):
-        size = batch_size or max(1, most_tokens // width)
-        rows = widths[width]
-        for begin in range(0, len(rows), size):
-            yield width, rows[begin : begin + size]
 
 
 class Scorer:
@@ -76,7 +51,7 @@ class Scorer:
         Args:
             batch: The rows.
             max_length: Most tokens that the model takes.
-            batch_size: As in :func:`batches_of`.
+            batch_size: Most rows of a batch; None is as many as a number of tokens for the device allows.
             links: Which tokens of each row a linear chain goes through, (T,); None for a model without one.
             as_paths: Give 1 to the labels of the likeliest sequence and 0 to others; with ``links`` only.
             on_rows: Called with the rows of each batch that is done.
@@ -87,11 +62,16 @@ class Scorer:
         lengths = batch.lengths
         batch = replace(batch, padding_side="right")
         found: dict[int, Scores] = {}
-        most_tokens = min(BATCH_TOKENS.get(device.type, MOST_TOKENS) for device in self.devices)
-        work = list(batches_of(lengths, max_length, batch_size, most_tokens=most_tokens))
+        most_tokens = min(BATCH_TOKENS.get(device.type, TOKEN_BUDGET) for device in self.devices)
+        work = plan_batches(
+            lengths,
+            max_length=max_length,
+            batch_size=batch_size or sys.maxsize,
+            token_budget=sys.maxsize if batch_size else most_tokens,
+        )
 
         def run(number: int) -> list[int]:
-            width, rows = work[number]
+            rows, width = work[number]
             replica = number % len(self.devices)
             features = batch.pad(rows, length=width, device=self.devices[replica])
             if not self.takes_types:

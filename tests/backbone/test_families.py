@@ -13,7 +13,7 @@ from backbone_helpers import TINY_CONFIGS, VARIANTS
 
 from sparse_encoder.backbone import FAMILIES, MaskedLanguageModel, architecture_is_masked_language
 from sparse_encoder.backbone.families import family_of, read_config
-from sparse_encoder.backbone.weights import key_table
+from sparse_encoder.backbone.weights import names_of
 from sparse_encoder.checkpoint import CheckpointError, ConfigError
 
 BERT, MODERNBERT = TINY_CONFIGS["bert"], TINY_CONFIGS["modernbert"]
@@ -41,7 +41,7 @@ def test_the_families_are_these() -> None:
 @pytest.mark.parametrize("name", {**TINY_CONFIGS, **VARIANTS})
 def test_every_parameter_has_a_name_in_the_family_and_back(name: str) -> None:
     model = MaskedLanguageModel.from_config({**TINY_CONFIGS, **VARIANTS}[name])
-    table = key_table(model.family, model.config)
+    table = names_of(model.family, model.config, model.head_rows(model.family)).own
     theirs = [table.theirs(ours) for ours in model.state_dict()]
     assert len(set(theirs)) == len(theirs)
     assert [table.ours(key) for key in theirs] == list(model.state_dict())
@@ -51,7 +51,7 @@ def test_every_parameter_has_a_name_in_the_family_and_back(name: str) -> None:
 def test_the_decoders_second_name_is_not_in_the_table(model_type: str) -> None:
     family = FAMILIES[model_type]
     copy = family.decoder_bias_copy
-    assert copy is None or key_table(family, family.defaults).ours(copy) is None
+    assert copy is None or names_of(family, family.defaults, family.head_rows).own.ours(copy) is None
 
 
 @pytest.mark.parametrize("model_type", ["", "t5", "BERT", None])

@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from tagged_sentences import tagged_sentences
-from tokenizers import BertWordPieceTokenizer
+from token_classification_helpers import write_encoder
 
-from sparse_encoder.backbone import EncoderModel
 from sparse_encoder.cli.main import main
 from sparse_encoder.cli.ner_tables import Painter, score_table
 from sparse_encoder.token_classification import TokenClassificationModel, write_conll
@@ -25,23 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words, tags = tagged_sentences(160, seed=1, part=0)
     write_conll(folder / "train.txt", words, tags)
     write_conll(folder / "test.txt", *tagged_sentences(30, seed=2, part=0))
-    tokenizer = BertWordPieceTokenizer(lowercase=False)
-    tokenizer.train_from_iterator([" ".join(row) for row in words], vocab_size=400, show_progress=False)
-    config = {
-        "model_type": "bert",
-        "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 32,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-    torch.manual_seed(0)
-    EncoderModel.from_config(config).save_pretrained(folder / "encoder")
-    tokenizer.save_model(str(folder / "encoder"))
-    (folder / "encoder" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    write_encoder(folder / "encoder", words, vocab_size=400)
     with pytest.warns(UserWarning, match="missing: classifier"):
         assert (
             ner("train", folder / "train.txt", "--model", folder / "encoder", "--output", folder / "out", *QUICK) == 0

@@ -9,11 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from tagged_sentences import tagged_sentences
-from tokenizers import BertWordPieceTokenizer
+from token_classification_helpers import write_encoder
 
-from sparse_encoder.backbone import EncoderModel
 from sparse_encoder.cli.main import main
 from sparse_encoder.token_classification import (
     TokenClassificationModel,
@@ -37,23 +35,7 @@ def ner(*arguments: object) -> int:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder whose words are several tokens, mostly."""
     folder = tmp_path_factory.mktemp("ner_tags")
-    tokenizer = BertWordPieceTokenizer(lowercase=False)
-    tokenizer.train_from_iterator([" ".join(row) for row in WORDS], vocab_size=90, show_progress=False)
-    config = {
-        "model_type": "bert",
-        "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 160,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-    torch.manual_seed(0)
-    EncoderModel.from_config(config).save_pretrained(folder / "encoder")
-    tokenizer.save_model(str(folder / "encoder"))
-    (folder / "encoder" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    write_encoder(folder / "encoder", WORDS, vocab_size=90, max_positions=160)
     write_conll(folder / "test", TEST_WORDS, TEST_TAGS)
     return folder
 

@@ -12,8 +12,8 @@ from torch import nn
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone.modes import evaluating
 from sparse_encoder.encoding import encode
-from sparse_encoder.encoding.batches import TOKEN_BUDGET
 from sparse_encoder.encoding.encode import EncodeSettings, encode_texts, is_out_of_memory
+from sparse_encoder.token_batches import TOKEN_BUDGET
 
 TEXTS = mixed_texts(41, longest=60)
 

@@ -15,7 +15,8 @@ from types import ModuleType
 import pytest
 import torch
 from tagged_sentences import tagged_sentences
-from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from token_classification_helpers import write_encoder
+from tokenizers import ByteLevelBPETokenizer
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import MaskedLanguageModel
@@ -40,24 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words, tags = tagged_sentences(160, seed=1, part=0)
     write_conll(folder / "train.txt", words, tags)
     write_conll(folder / "test.txt", *tagged_sentences(31, seed=2, part=0))  # uneven for two processes
-    tokenizer = BertWordPieceTokenizer(lowercase=False)
-    tokenizer.train_from_iterator([" ".join(row) for row in words], vocab_size=500, show_progress=False)
-    config = {
-        "model_type": "bert",
-        "architectures": ["BertForMaskedLM"],
-        "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "intermediate_size": 64,
-        "max_position_embeddings": 32,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-    torch.manual_seed(0)
-    MaskedLanguageModel.from_config(config).save_pretrained(folder / "model")
-    tokenizer.save_model(str(folder / "model"))
-    (folder / "model" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    write_encoder(folder / "model", words, kind=MaskedLanguageModel, vocab_size=500)
     return folder
 
 

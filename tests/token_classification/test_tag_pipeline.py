@@ -14,10 +14,10 @@ import torch
 from token_classification_helpers import tagger, tokenizer
 from torch import Tensor, nn
 
+from sparse_encoder.token_batches import plan_batches
 from sparse_encoder.token_classification import TokenClassificationPipeline
 from sparse_encoder.token_classification.aggregation import merge_overlapping, trimmed
 from sparse_encoder.token_classification.model import TokenClassifierOutput
-from sparse_encoder.token_classification.scoring import batches_of
 from sparse_encoder.token_classification.windows import begins_of
 
 TEXT = "Zoe works at Sylvain . a Sylvain works"
@@ -219,12 +219,13 @@ def test_overlapping_entities_are_chosen_from_as_in_transformers() -> None:
 
 def test_batches_have_one_width_and_a_bound() -> None:
     lengths = [3, 300, 17, 16, 5, 299] * 40
-    batches = list(batches_of(lengths, 512, None, most_tokens=2048))
+    planned = plan_batches(lengths, max_length=512, batch_size=1000, token_budget=2048)
+    batches = [(batch.length, batch.rows) for batch in planned]
     assert sorted(row for _, rows in batches for row in rows) == list(range(240))
     for width, rows in batches:
         assert width * len(rows) <= 2048
         assert all(lengths[row] <= width < lengths[row] + 16 or width == 16 for row in rows)
-    assert max(len(rows) for _, rows in batches_of(lengths, 512, 7)) == 7
+    assert max(len(batch.rows) for batch in plan_batches(lengths, max_length=512, batch_size=7)) == 7
 
 
 def test_windows_begin_where_the_tokenizer_has_them() -> None:

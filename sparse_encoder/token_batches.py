@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sparse_encoder.tokenizer import padded_length
+from sparse_encoder.token_batch import padded_length
 
 TOKEN_BUDGET = 16_384
 """Most padded tokens of one batch: 32 texts of 512 tokens, so that the default batch size is never cut."""

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sparse_encoder.encoding.batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
+from sparse_encoder.token_batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
 
 
 def test_each_row_comes_once_and_a_batch_has_one_length() -> None:

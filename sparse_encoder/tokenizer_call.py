@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
 from tokenizers import Encoding
-from torch import Tensor
 
 from sparse_encoder.token_batch import TokenBatch
 from sparse_encoder.tokenizer_files import UNLIMITED
 
 if TYPE_CHECKING:
+    import torch
+
     from sparse_encoder.tokenizer import Tokenizer
 
 
@@ -66,6 +66,8 @@ class TokenizerOutput(dict[str, Any]):  # lists, tensors or arrays
 
     def to(self, device: torch.device | str | int) -> TokenizerOutput:
         """Return the same with its tensors on a device."""
+        from torch import Tensor
+
         moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.items()}
         return TokenizerOutput(moved, self._batch)
 
@@ -88,6 +90,7 @@ class CallOptions:
     return_overflowing_tokens: bool
     return_offsets_mapping: bool
     return_special_tokens_mask: bool
+    padding_side: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -97,6 +100,8 @@ class CallOptions:
             raise ValueError(f"unknown truncation {self.truncation!r}; choose True, False or 'longest_first'")
         if self.return_tensors not in (None, "pt", "np"):
             raise ValueError(f"unknown return_tensors {self.return_tensors!r}; choose 'pt', 'np' or None")
+        if self.padding_side not in (None, "right", "left"):
+            raise ValueError(f"unknown padding_side {self.padding_side!r}; choose 'right', 'left' or None")
         if self.stride and not (self.return_overflowing_tokens and self.cuts):
             raise ValueError("stride needs truncation=True and return_overflowing_tokens=True: it overlaps their rows")
 
@@ -137,12 +142,16 @@ def call(
     else:
         pairs = [text_pair] if isinstance(text_pair, str) else text_pair
         batch = tokenizer.encode_batch(texts, pairs, max_length=limit, add_special_tokens=options.add_special_tokens)
+    if options.padding_side is not None:
+        batch = replace(batch, padding_side=options.padding_side)
     values = _values(batch, options, length)
     if options.return_overflowing_tokens:
         values["overflow_to_sample_mapping"] = list(range(len(batch)) if batch.samples is None else batch.samples)
     elif single and options.return_tensors is None:
         values = {name: rows[0] for name, rows in values.items()}
     if options.return_tensors is not None:
+        import torch
+
         as_tensors = {name: torch.as_tensor(rows) for name, rows in values.items()}
         values = as_tensors if options.return_tensors == "pt" else {n: t.numpy() for n, t in as_tensors.items()}
     return TokenizerOutput(values, batch)

@@ -96,6 +96,7 @@ def read_tokenizer(folder: Path) -> tuple[Backend, TokenizerConfig]:
     for name, text in named.items():
         if backend.token_to_id(text) is None:
             raise TokenizerError(f"the vocabulary lacks {text!r}", path=folder, field=name)
+    _mark_special(backend, named)
     return backend, _config(raw, named, folder)
 
 
@@ -191,6 +192,13 @@ def _add_tokens(backend: Backend, listed: Mapping[int, AddedToken], folder: Path
         found = backend.token_to_id(token.content)
         if found != number:
             raise TokenizerError(f"{token.content!r} has the id {found}, its list says {number}", path=folder)
+
+
+def _mark_special(backend: Backend, named: Mapping[str, str]) -> None:
+    """Keep named special tokens whole in texts, and out of decoded ones, where the vocabulary holds them as words."""
+    marked = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    if words := [text for text in dict.fromkeys(named.values()) if text not in marked]:
+        backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in words])
 
 
 def _config(raw: Mapping[str, Any], named: Mapping[str, str], folder: Path) -> TokenizerConfig:  # Any: JSON

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer as Backend
 
-from sparse_encoder.tokenizer_check import rust_errors
 from sparse_encoder.tokenizer_engine import Engine
 from sparse_encoder.tokenizer_files import TokenizerConfig
 
@@ -111,34 +108,6 @@ class Vocabulary:
         """Ids of all special tokens, each once."""
         ids = (self.backend.token_to_id(text) for text in self.all_special_tokens)
         return [number for number in ids if number is not None]
-
-    def convert_ids_to_tokens(self, ids: int | Sequence[int]) -> Any:  # noqa: ANN401 - a token or a list of them
-        """Return the token of an id, or a list for a list; None where there is none."""
-        if isinstance(ids, (int, np.integer)):
-            return self.backend.id_to_token(int(ids))
-        return [self.backend.id_to_token(int(number)) for number in ids]
-
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:  # noqa: ANN401 - an id or a list of them
-        """Return the id of a token, or a list for a list; the unknown token's where it is not in the vocabulary."""
-        if isinstance(tokens, str):
-            found = self.backend.token_to_id(tokens)
-            return self.unk_token_id if found is None else found
-        return [self.convert_tokens_to_ids(token) for token in tokens]
-
-    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Put tokens together to a text, as the tokenizer's decoder does; with blanks if it has none."""
-        decoder = self.backend.decoder
-        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
-
-    def decode(self, ids: int | Sequence[int], skip_special_tokens: bool = False) -> str:
-        """Turn ids, or a single one, into a text."""
-        numbers = np.atleast_1d(np.asarray(ids, dtype=np.int64)).tolist()
-        with rust_errors("the ids cannot be decoded"):
-            return self.backend.decode(numbers, skip_special_tokens=skip_special_tokens)
-
-    def batch_decode(self, sequences: Iterable[Sequence[int]], skip_special_tokens: bool = False) -> list[str]:
-        """Turn the ids of several texts into texts."""
-        return [self.decode(ids, skip_special_tokens) for ids in sequences]
 
 
 def _canonical(value: object) -> object:

@@ -93,3 +93,31 @@ def write_folder(folder: Path, content: object, **files: object) -> Path:
     for name, value in files.items():
         (folder / f"{'tokenizer_config' if name == 'config' else name}.json").write_text(json.dumps(value))
     return folder
+
+
+LLAMA = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+LLAMA_PIECES = ["▁", "s", "p", "a", "r", "e", "d", "n", ".", "▁s", "pa", "▁spa", "re", "▁spare", "▁a", "▁d", "en", "se"]
+LLAMA_MERGES = [("▁", "s"), ("p", "a"), ("▁s", "pa"), ("r", "e"), ("▁spa", "re"), ("▁", "a"), ("▁", "d"), ("e", "n")]
+
+
+def llama_backend(*, bos: bool = True) -> Backend:
+    """Make a byte-pair tokenizer with bytes to fall back on, of 277 tokens, in the way of the first Llamas."""
+    bytes_ = [f"<0x{number:02X}>" for number in range(256)]
+    vocabulary = {token: number for number, token in enumerate(["<unk>", "<s>", "</s>", *bytes_, *LLAMA_PIECES])}
+    merges = [*LLAMA_MERGES, ("s", "e")]
+    backend = Backend(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(steps)
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)]
+        )
+    backend.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return backend
+
+
+def llama_tokenizer(*, bos: bool = True, padding_side: str = "right") -> Tokenizer:
+    """Make a tokenizer of :func:`llama_backend`, which has no padding token."""
+    config = TokenizerConfig(special_tokens=LLAMA, has_token_type_ids=False, padding_side=padding_side)
+    return Tokenizer(llama_backend(bos=bos), config)

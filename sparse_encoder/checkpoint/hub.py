@@ -18,8 +18,7 @@ from sparse_encoder.checkpoint.errors import LoadError
 from sparse_encoder.checkpoint.hub_names import redacted, repository_of
 from sparse_encoder.checkpoint.json_files import read_json_object
 from sparse_encoder.checkpoint.paths import resolve_inside
-from sparse_encoder.checkpoint.reading import MAX_INDEX_BYTES
-from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
+from sparse_encoder.checkpoint.weight_names import MAX_INDEX_BYTES, WeightNames, set_of
 
 _WANTED = ("*.json", "*.txt", "*.model", "README.md", "adapter_model.safetensors")
 _DESCRIPTIONS = ("config.json", "modules.json", "router_config.json", "adapter_config.json")
@@ -38,6 +37,8 @@ class _Selection(NamedTuple):
     use_safetensors: bool | None
     """True for no pickles, False for no safetensors in their place at the top."""
     descriptions_only: bool
+    only_file: str | None = None
+    """Nothing but this one is, which need not be there."""
 
     @property
     def safetensors(self) -> WeightNames:
@@ -50,13 +51,15 @@ class _Selection(NamedTuple):
     @property
     def sets(self) -> tuple[WeightNames, ...]:
         """Those of which all shards must be there."""
-        if self.descriptions_only:
+        if self.descriptions_only or self.only_file is not None:
             return ()
         if self.use_safetensors is None:
             return (self.safetensors, self.pickles)
         return (self.safetensors,) if self.use_safetensors else (self.pickles,)
 
     def wanted(self) -> list[str]:
+        if self.only_file is not None:
+            return self._inside([glob.escape(self.only_file)])
         if self.descriptions_only:
             return self._inside(_DESCRIPTIONS)
         top = self.pickles if self.use_safetensors is False else self.safetensors
@@ -73,7 +76,7 @@ class _Selection(NamedTuple):
 
     def pickles_instead(self, root: Path) -> list[str]:
         """Return the patterns of the pickles that may stand in for safetensors, where there are none."""
-        if self.use_safetensors is not None or self.descriptions_only:
+        if self.use_safetensors is not None or self.descriptions_only or self.only_file is not None:
             return []
         folders = {path.parent for path in root.rglob("*.json")}
         bare = (each for each in folders if not any(set_of(path.name) == self.safetensors for path in each.iterdir()))
@@ -101,6 +104,7 @@ def fetch_model_folder(  # house: peer signature
     use_safetensors: bool | None = None,
     descriptions_only: bool = False,
     repository_only: bool = False,
+    only_file: str | None = None,
 ) -> Path:
     """Return the folder of a model, downloaded first if it is on the hub.
 
@@ -119,6 +123,7 @@ def fetch_model_folder(  # house: peer signature
         use_safetensors: True fetches no pickles, False those of the model in place of its safetensors.
         descriptions_only: Fetch ``config.json`` and its like, and no weights.
         repository_only: Take the name for one of the hub even if there is a folder that is called so.
+        only_file: Fetch nothing but this file, which need not be there.
 
     Returns:
         The folder, which a subfolder is a part of. Pickles are fetched only for folders that have no safetensors.
@@ -132,7 +137,8 @@ def fetch_model_folder(  # house: peer signature
     name = os.fspath(name_or_path)
     if name and not repository_only and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
-    repository, selection = repository_of(name), _Selection(subfolder, variant, use_safetensors, descriptions_only)
+    repository = repository_of(name)
+    selection = _Selection(subfolder, variant, use_safetensors, descriptions_only, only_file)
     if subfolder:
         resolve_inside(Path(repository), subfolder)
     from huggingface_hub import constants, snapshot_download
@@ -235,7 +241,7 @@ def _check_complete(root: Path, selection: _Selection, command: str) -> None:
     """Refuse a snapshot that lacks files which those that are there speak of."""
     missing = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_symlink() and not path.exists()}
     folder = root / selection.subfolder
-    if not any((folder / name).exists() for name in _DESCRIPTIONS):
+    if selection.only_file is None and not any((folder / name).exists() for name in _DESCRIPTIONS):
         missing.add((Path(selection.subfolder) / "config.json").as_posix() + " or modules.json")
     for names in selection.sets:
         for index in root.rglob(names.index):

@@ -1,0 +1,292 @@
+"""The fields of a generation config: what each may hold, what holds where nothing is said, and which are not offered.
+
+A table and plain functions; knows nothing of files, models or of how fields go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from math import isfinite, isnan
+from numbers import Integral, Real
+from typing import NoReturn
+
+_LARGEST_INTEGER = (1 << 63) - 1  # what a tensor of token ids holds
+_MOST_ENTRIES = 1_000_000  # beyond any vocabulary
+
+CACHES = ("dynamic", "static")
+"""What ``cache_implementation`` may name."""
+
+
+class FieldError(ValueError):
+    """A field of a generation config breaks a rule.
+
+    Args:
+        field: Its name.
+        rule: What must hold, and the value that does not.
+    """
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field} {rule}")
+        self.field = field
+        self.rule = rule
+
+    def __reduce__(self) -> tuple[type[FieldError], tuple[str, str]]:
+        """Make the error anew from its two parts, as processes that hand it on do."""
+        return FieldError, (self.field, self.rule)
+
+
+def _wrong(field: str, rule: str, value: object) -> NoReturn:
+    raise FieldError(field, f"must be {rule}, got {value!r:.100}")
+
+
+def _boolean(field: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        _wrong(field, "true or false", value)
+    return value
+
+
+def _integer(field: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or abs(int(value)) > _LARGEST_INTEGER:
+        _wrong(field, "an integer of 64 bits", value)
+    return int(value)
+
+
+def _number(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+        _wrong(field, "a finite number", value)
+    return float(value)
+
+
+def _bias(field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or isnan(value):
+        _wrong(field, "given with numbers as biases", value)
+    return float(value)
+
+
+def _entries(field: str, rule: str, value: object) -> list[object]:
+    if not isinstance(value, (list, tuple)) or len(value) > _MOST_ENTRIES:
+        _wrong(field, rule, value)
+    return list(value)
+
+
+def _tokens(field: str, value: object) -> list[int]:
+    return [_integer(field, each) for each in _entries(field, "a list of token ids", value)]
+
+
+def _token_or_tokens(field: str, value: object) -> int | list[int]:
+    return _tokens(field, value) if isinstance(value, (list, tuple)) else _integer(field, value)
+
+
+def _token_lists(field: str, value: object) -> list[list[int]]:
+    return [_tokens(field, each) for each in _entries(field, "a list of lists of token ids", value)]
+
+
+def _texts(field: str, value: object) -> str | list[str]:
+    rule = "a text or a list of texts, none of them empty"
+    texts = [value] if isinstance(value, str) else _entries(field, rule, value)
+    if not all(isinstance(text, str) and text for text in texts):
+        _wrong(field, rule, value)
+    return value if isinstance(value, str) else [str(text) for text in texts]
+
+
+def _early_stopping(field: str, value: object) -> bool | str:
+    if not isinstance(value, bool) and value != "never":
+        _wrong(field, "true, false or 'never'", value)
+    return "never" if isinstance(value, str) else bool(value)
+
+
+def _cache(field: str, value: object) -> str:
+    if not isinstance(value, str) or value not in CACHES:
+        _wrong(field, f"one of {list(CACHES)}", value)
+    return value
+
+
+def _decay(field: str, value: object) -> tuple[int, float]:
+    rule = "a pair of the number of tokens to wait and a factor"
+    entries = _entries(field, rule, value)
+    if len(entries) != 2:
+        _wrong(field, rule, value)
+    return _integer(field, entries[0]), _number(field, entries[1])
+
+
+def _sequence_bias(field: str, value: object) -> dict[tuple[int, ...], float]:
+    rule = "a dict from tuples of token ids to biases, or a list of pairs of a list of token ids and a bias"
+    pairs: list[tuple[object, object]] = []
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, tuple) for key in value):
+            _wrong(field, rule, value)
+        pairs = list(value.items())
+    else:
+        for each in _entries(field, rule, value):
+            if not isinstance(each, (list, tuple)) or len(each) != 2:
+                _wrong(field, rule, value)
+            pairs.append((each[0], each[1]))
+    biases = {tuple(_tokens(field, tokens)): _bias(field, bias) for tokens, bias in pairs}
+    if not biases or any(not tokens or min(tokens) < 0 for tokens in biases):
+        _wrong(field, f"{rule}, not empty, of ids of at least 0", value)
+    return biases
+
+
+FIELDS: Mapping[str, Callable[[str, object], object]] = {
+    "max_length": _integer,
+    "max_new_tokens": _integer,
+    "min_length": _integer,
+    "min_new_tokens": _integer,
+    "early_stopping": _early_stopping,
+    "max_time": _number,
+    "stop_strings": _texts,
+    "do_sample": _boolean,
+    "num_beams": _integer,
+    "use_cache": _boolean,
+    "cache_implementation": _cache,
+    "max_cache_len": _integer,
+    "temperature": _number,
+    "top_k": _integer,
+    "top_p": _number,
+    "min_p": _number,
+    "top_h": _number,
+    "typical_p": _number,
+    "epsilon_cutoff": _number,
+    "eta_cutoff": _number,
+    "repetition_penalty": _number,
+    "encoder_repetition_penalty": _number,
+    "length_penalty": _number,
+    "no_repeat_ngram_size": _integer,
+    "encoder_no_repeat_ngram_size": _integer,
+    "bad_words_ids": _token_lists,
+    "renormalize_logits": _boolean,
+    "forced_bos_token_id": _integer,
+    "forced_eos_token_id": _token_or_tokens,
+    "remove_invalid_values": _boolean,
+    "exponential_decay_length_penalty": _decay,
+    "suppress_tokens": _tokens,
+    "begin_suppress_tokens": _tokens,
+    "sequence_bias": _sequence_bias,
+    "num_return_sequences": _integer,
+    "output_attentions": _boolean,
+    "output_hidden_states": _boolean,
+    "output_scores": _boolean,
+    "output_logits": _boolean,
+    "return_dict_in_generate": _boolean,
+    "pad_token_id": _integer,
+    "bos_token_id": _integer,
+    "eos_token_id": _token_or_tokens,
+    "decoder_start_token_id": _token_or_tokens,
+}
+"""Every field, with what checks a value that is not None and gives it the one type that the field has."""
+
+DEFAULTS: Mapping[str, object] = {
+    "max_length": 20,
+    "min_length": 0,
+    "do_sample": False,
+    "use_cache": True,
+    "early_stopping": False,
+    "num_beams": 1,
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "num_return_sequences": 1,
+    "output_scores": False,
+    "return_dict_in_generate": False,
+    "remove_invalid_values": False,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "encoder_repetition_penalty": 1.0,
+}
+"""What holds in `generate` where neither a call nor a config says anything; a field that is not here stays None."""
+
+NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
+    "assistant_confidence_threshold": (0.4,),
+    "assistant_early_exit": (),
+    "assistant_ensemble_weight": (),
+    "assistant_lookbehind": (10,),
+    "cache_config": (),
+    "compile_config": (),
+    "constraints": (),
+    "continuous_batching_config": (),
+    "disable_compile": (False, True),
+    "diversity_penalty": (0,),
+    "dola_layers": (),
+    "force_words_ids": (),
+    "guidance_scale": (1,),
+    "is_assistant": (False,),
+    "low_memory": (False,),
+    "max_matching_ngram_size": (),
+    "num_assistant_tokens": (20,),
+    "num_assistant_tokens_schedule": ("constant",),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0,),
+    "prefill_chunk_size": (),
+    "prompt_lookup_num_tokens": (),
+    "speculation_type": (),
+    "target_lookbehind": (10,),
+    "token_healing": (False,),
+    "use_mtp": (False,),
+    "watermarking_config": (),
+}
+"""Fields of transformers that are not offered, and the values besides None with which they would do nothing."""
+
+ARGUMENTS_OF_GENERATE = (
+    "assistant_model",
+    "generator",
+    "logits_processor",
+    "negative_prompt_attention_mask",
+    "negative_prompt_ids",
+    "prefix_allowed_tokens_fn",
+    "stopping_criteria",
+    "streamer",
+    "synced_gpus",
+    "tokenizer",
+)
+"""What is said in the call and is no part of a config."""
+
+
+def checked(field: str, value: object) -> object:
+    """Return a value in the one type that its field has.
+
+    Args:
+        field: Name of a field in :data:`FIELDS`.
+        value: What it is to hold; None unsets it.
+
+    Raises:
+        FieldError: If the field cannot hold it.
+    """
+    return None if value is None else FIELDS[field](field, value)
+
+
+def check_not_offered(field: str, value: object) -> None:
+    """Let a field of transformers pass that is not offered here and would do nothing.
+
+    Args:
+        field: Name of a field in :data:`NOT_OFFERED`.
+        value: What it holds.
+
+    Raises:
+        FieldError: If it would do something.
+    """
+    does_nothing = NOT_OFFERED[field]
+    if value is not None and not any(type(value) in (type(each), float) and value == each for each in does_nothing):
+        others = f" or {' or '.join(map(repr, does_nothing))}" if does_nothing else ""
+        raise FieldError(field, f"is not offered: leave it out, or give None{others}; got {value!r:.100}")
+
+
+def check_name(field: str) -> None:
+    """Refuse a name that a config does not have.
+
+    Raises:
+        ValueError: If it belongs into the call of `generate`.
+        TypeError: If nothing is called so.
+    """
+    if field in FIELDS or field in NOT_OFFERED:
+        return
+    if field in ARGUMENTS_OF_GENERATE:
+        raise ValueError(f"{field} is no part of a generation config; give it to generate() itself")
+    near = get_close_matches(field, FIELDS, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else f"; choose from {sorted(FIELDS)}"
+    raise TypeError(f"a generation config has no field {field!r}{meant}")

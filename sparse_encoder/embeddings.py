@@ -37,6 +37,7 @@ from sparse_encoder.csr import (
     row_starts,
     slice_rows,
 )
+from sparse_encoder.embeddings_arrays import ArrayEmbeddings
 from sparse_encoder.embeddings_torch import below_each_other, call
 from sparse_encoder.embeddings_vocabulary import SparseTensorVocabulary
 
@@ -357,6 +358,7 @@ class SparseEmbeddings(SparseTensorVocabulary):
 
 # What torch.save wrote, a plain torch.load may read: the constructor checks what it is given.
 torch.serialization.add_safe_globals([SparseEmbeddings])
+SparseEmbeddings.register(ArrayEmbeddings)  # which answers as these do
 
 
 def integer_index(index: object, length: int) -> int | Tensor:

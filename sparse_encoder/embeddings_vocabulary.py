@@ -8,6 +8,7 @@ Axes: N rows, V columns, Z stored entries.
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class SparseTensorVocabulary:
+class SparseTensorVocabulary(metaclass=ABCMeta):  # noqa: B024  (so that ArrayEmbeddings count as these)
     """Answer like a coalesced torch sparse COO tensor.
 
     Args:

@@ -13,11 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sparse_encoder import __version__
 from sparse_encoder.checkpoint import ConfigError, read_json_object, resolve_inside, write_json
-from sparse_encoder.similarity import SimilarityFunction
+from sparse_encoder.similarity_names import SimilarityFunction
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +89,8 @@ def read_settings(folder: Path) -> ModelSettings:
 
 def write_settings(folder: Path, settings: ModelSettings) -> None:
     """Write the settings of a model."""
+    import torch
+
     values: dict[str, Any] = {
         "__version__": {"pytorch": str(torch.__version__), "sparse_encoder": __version__},
         "default_prompt_name": settings.default_prompt_name,

@@ -6,7 +6,6 @@ It knows nothing of models. A distance is returned negative, so that larger alwa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.similarity_names import SimilarityFunction as SimilarityFunction
 
 Embeddings: TypeAlias = (
     "Tensor | SparseEmbeddings | NDArray[np.generic] | scipy.sparse.sparray | scipy.sparse.spmatrix | Sequence[object]"
@@ -100,51 +100,13 @@ def pairwise_angle_sim(x: Embeddings, y: Embeddings) -> Tensor:
     return _pairwise(_angle, x, y)
 
 
-class SimilarityFunction(Enum):
-    """Name the ways to compare embeddings; the values are what a saved model holds."""
-
-    COSINE = "cosine"
-    DOT_PRODUCT = "dot"
-    DOT = "dot"  # noqa: PIE796  (an alias of DOT_PRODUCT)
-    EUCLIDEAN = "euclidean"
-    MANHATTAN = "manhattan"
-
-    @classmethod
-    def _missing_(cls, value: object) -> SimilarityFunction:
-        raise ValueError(f"unknown similarity {value!r}; choose from {cls.possible_values()}")
-
-    @staticmethod
-    def to_similarity_fn(similarity_function: str | SimilarityFunction) -> Callable[[Embeddings, Embeddings], Tensor]:
-        """Return the function that compares all rows with all rows.
-
-        Raises:
-            ValueError: If the name is not one of :meth:`possible_values`.
-        """
-        return _FUNCTIONS[SimilarityFunction(similarity_function)][0]
-
-    @staticmethod
-    def to_similarity_pairwise_fn(
-        similarity_function: str | SimilarityFunction,
-    ) -> Callable[[Embeddings, Embeddings], Tensor]:
-        """Return the function that compares row with row.
-
-        Raises:
-            ValueError: If the name is not one of :meth:`possible_values`.
-        """
-        return _FUNCTIONS[SimilarityFunction(similarity_function)][1]
-
-    @staticmethod
-    def possible_values() -> list[str]:
-        """List the names."""
-        return [function.value for function in SimilarityFunction]
-
-
-_FUNCTIONS = {
+FUNCTIONS = {
     SimilarityFunction.COSINE: (cos_sim, pairwise_cos_sim),
     SimilarityFunction.DOT_PRODUCT: (dot_score, pairwise_dot_score),
     SimilarityFunction.EUCLIDEAN: (euclidean_sim, pairwise_euclidean_sim),
     SimilarityFunction.MANHATTAN: (manhattan_sim, pairwise_manhattan_sim),
 }
+"""What compares all rows with all rows, and row with row, by name."""
 
 
 def as_embeddings(embeddings: Embeddings) -> Tensor | SparseEmbeddings:

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tokenizers import Encoding
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 LENGTH_STEP = 16
 
@@ -129,6 +132,12 @@ class TokenBatch:
         Raises:
             ValueError: If a text is longer than ``length``, or there is something to pad and no padding token.
         """
+        import torch
+
+        return {name: torch.from_numpy(array).to(device) for name, array in self.pad_arrays(rows, length).items()}
+
+    def pad_arrays(self, rows: Sequence[int] | None = None, length: int | None = None) -> dict[str, NDArray[np.int64]]:
+        """Do what :meth:`pad` does, without torch: numpy arrays come out."""
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
         first = self.starts[:-1][chosen]
         counts = self.starts[1:][chosen] - first
@@ -145,11 +154,11 @@ class TokenBatch:
         padded = {"input_ids": _fill(mask, self.flat_ids[source], self.pad_token_id or 0)}
         if self.has_token_type_ids:
             padded["token_type_ids"] = _fill(mask, 0 if self.flat_type_ids is None else self.flat_type_ids[source], 0)
-        padded["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
-        return {name: tensor.to(device) for name, tensor in padded.items()}
+        padded["attention_mask"] = mask.astype(np.int64)
+        return padded
 
 
-def _fill(mask: NDArray[np.bool_], values: NDArray[np.int32] | int, padding: int) -> Tensor:
+def _fill(mask: NDArray[np.bool_], values: NDArray[np.int32] | int, padding: int) -> NDArray[np.int64]:
     filled = np.full(mask.shape, padding, dtype=np.int64)
     filled[mask] = values
-    return torch.from_numpy(filled)
+    return filled

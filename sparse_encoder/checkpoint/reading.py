@@ -25,9 +25,8 @@ from sparse_encoder.checkpoint.safetensors_file import (
     stream_safetensors,
 )
 from sparse_encoder.checkpoint.torch_file import read_torch_file
-from sparse_encoder.checkpoint.weight_names import WeightNames, set_of
+from sparse_encoder.checkpoint.weight_names import MAX_INDEX_BYTES, WeightNames, set_of
 
-MAX_INDEX_BYTES = 4_000_000
 UNLISTED = re.compile(r"(?:.*\.)?(?:position_ids|pooler\..+)")
 """Names a shard may have that its index does not list: leftovers that every reader skips."""
 _SHARD = {ending: re.compile(rf"[A-Za-z0-9._-]+\.{ending}") for ending in ("safetensors", "bin")}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """What an adapter is saved as; without the first nobody reads the others."""
 
+MAX_INDEX_BYTES = 4_000_000
+"""The largest index of shards that is read."""
 _VARIANT = r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*?"
 _WEIGHTS = re.compile(
     rf"(?:(?P<stem>model|pytorch_model)(?:\.(?P<variant>{_VARIANT}))?(?P<number>-\d{{5}}-of-\d{{5}})?"

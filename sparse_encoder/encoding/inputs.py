@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_encoder.modules.transformer_files import text_options
+from sparse_encoder.tokenizer_options import text_options
 
 
 class Inputs(NamedTuple):

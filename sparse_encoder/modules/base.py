@@ -22,6 +22,8 @@ from sparse_encoder.checkpoint import (
     resolve_inside,
     write_json,
 )
+from sparse_encoder.tokenizer_options import checked_flag as checked_flag
+from sparse_encoder.tokenizer_options import checked_integer as checked_integer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -218,28 +220,3 @@ def without_values(build: Any, *arguments: Any) -> Any:  # noqa: ANN401
     """Call something that builds a module on the meta device, where it costs no memory."""
     with torch.device("meta"):
         return build(*arguments)
-
-
-def checked_integer(name: str, value: object, *, minimum: int = 1) -> int:
-    """Return an integer from a configuration or a call.
-
-    Raises:
-        TypeError: If it is none; a boolean is none.
-        ValueError: If it is too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}")
-    return value
-
-
-def checked_flag(name: str, value: object) -> bool:
-    """Return a boolean from a configuration or a call.
-
-    Raises:
-        TypeError: If it is none.
-    """
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be true or false, got {value!r}")
-    return value

@@ -25,6 +25,8 @@ from sparse_encoder.modules.base import checked_flag, checked_integer
 from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
 from sparse_encoder.tokenizer import Tokenizer
 from sparse_encoder.tokenizer_check import check_token_count
+from sparse_encoder.tokenizer_options import TextOptions as TextOptions
+from sparse_encoder.tokenizer_options import text_options as text_options
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +66,6 @@ _SPREAD = (
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _TOKENIZER_OPTIONS = ("model_max_length", "padding_side", "truncation_side", *_SPECIAL_TOKENS)
 _NEVER = "trust_remote_code"
-
-
-class TextOptions(NamedTuple):
-    """How texts are tokenised in every call."""
-
-    max_length: int | None = None
-    add_special_tokens: bool = True
 
 
 def modality_config(task: str) -> dict[str, Any]:
@@ -148,28 +143,6 @@ def _check_values(config: dict[str, Any], path: Path, default_task: str) -> None
         text_options(config.get("processing_kwargs", {}))
     except (TypeError, ValueError) as reason:
         raise ConfigError(str(reason), path=path) from reason
-
-
-def text_options(processing_kwargs: Mapping[str, Any]) -> TextOptions:
-    """Read how texts are tokenised; padding and truncation may be named, but only as they are done anyway.
-
-    Raises:
-        ValueError: If an option is unknown or has another value.
-    """
-    if unknown := sorted(set(processing_kwargs) - {"text", "common"}):
-        raise ValueError(f"unknown processing_kwargs {unknown}; choose from ['common', 'text']")
-    options = {**processing_kwargs.get("common", {}), **processing_kwargs.get("text", {})}
-    fixed = {"padding": (True, "longest"), "truncation": (True, "longest_first"), "return_tensors": ("pt",)}
-    for name, values in fixed.items():
-        if options.pop(name, values[0]) not in values:
-            raise ValueError(f"{name} in processing_kwargs must be one of {list(values)}")
-    if unknown := sorted(set(options) - set(TextOptions._fields)):
-        raise ValueError(f"unknown options {unknown} in processing_kwargs; choose from {list(TextOptions._fields)}")
-    if options.get("max_length") is not None:
-        checked_integer("max_length", options["max_length"])
-    return TextOptions(
-        options.get("max_length"), checked_flag("add_special_tokens", options.get("add_special_tokens", True))
-    )
 
 
 class OpenedBackbone(NamedTuple):

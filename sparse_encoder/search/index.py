@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,9 @@ from sparse_encoder.search.arrays import MANIFEST, ArrayFolder, pack_strings, un
 from sparse_encoder.search.ranking import NOTHING, Ranked, rank
 from sparse_encoder.search.rows import as_rows
 from sparse_encoder.search.segment import Segment, build_segments
-from sparse_encoder.similarity import Embeddings
+
+if TYPE_CHECKING:
+    from sparse_encoder.similarity import Embeddings
 
 _FOLDER = ArrayFolder("sparse-encoder search index", 1)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from sparse_encoder.embeddings import SparseEmbeddings
-from sparse_encoder.similarity import Embeddings, as_embeddings
+from sparse_encoder.embeddings_arrays import ArrayEmbeddings, Arrays
+
+if TYPE_CHECKING:
+    from sparse_encoder.similarity import Embeddings
 
 
 class Rows(NamedTuple):
@@ -46,18 +47,30 @@ def as_rows(embeddings: Embeddings, what: str) -> Rows:
         TypeError: If it is no kind of embeddings.
         ValueError: If a weight is negative, NaN, infinite or too large for float32, or the arrays are no CSR matrix.
     """
+    arrays = embeddings.arrays if isinstance(embeddings, ArrayEmbeddings) else _arrays_of(embeddings)
+    with np.errstate(over="ignore", under="ignore"):
+        weights = arrays.values.astype(np.float32, copy=False)
+    rows = Rows(arrays.starts, arrays.columns, weights, arrays.dim)
+    check_compressed(rows.starts, rows.terms, rows.dim, names=(what, "term"))
+    _check_weights(rows, what)
+    return _without_zeros(rows)
+
+
+def _arrays_of(embeddings: Embeddings) -> Arrays:
+    """Return the arrays of embeddings that torch holds, or can take over."""
+    from torch import Tensor
+
+    from sparse_encoder.embeddings import SparseEmbeddings
+    from sparse_encoder.similarity import as_embeddings
+
     matrix = as_embeddings(embeddings)
     if isinstance(matrix, Tensor):
         matrix = SparseEmbeddings.from_dense(matrix)
     values = matrix.values().cpu()
     numbers = (values.float() if values.element_size() < 4 else values).numpy()
-    with np.errstate(over="ignore", under="ignore"):
-        weights = numbers.astype(np.float32, copy=False)
-    starts, terms = matrix.crow_indices().cpu().numpy(), matrix.col_indices().cpu().numpy()
-    rows = Rows(starts, terms, weights, int(matrix.shape[-1]))
-    check_compressed(starts, terms, rows.dim, names=(what, "term"))
-    _check_weights(rows, what)
-    return _without_zeros(rows)
+    return Arrays(
+        matrix.crow_indices().cpu().numpy(), matrix.col_indices().cpu().numpy(), numbers, int(matrix.shape[-1])
+    )
 
 
 def check_compressed(

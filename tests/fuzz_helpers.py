@@ -31,6 +31,8 @@ from sparse_encoder.backbone import MaskedLanguageModel
 from sparse_encoder.backbone.adapters import LoraConfig
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.checkpoint import LoadError, read_json_object, read_safetensors, read_tensors
+from sparse_encoder.generation import GenerationConfig
+from sparse_encoder.generation.config_fields import FIELDS
 from sparse_encoder.modules import SpladePooling, Transformer
 from sparse_encoder.modules.module_types import MODULE_TYPES
 from sparse_encoder.tokenizer import Tokenizer
@@ -351,4 +353,28 @@ class Adapters(Target):
             same(self.model.state_dict(), {name: tensor.numpy() for name, tensor in self.before.items()})
 
 
-TARGETS: tuple[type[Target], ...] = (Configs, Indices, Headers, Modules, Tokenizers, Adapters)
+class Generation(Target):
+    """``generation_config.json``, alone in a folder."""
+
+    NAME = "generation_config.json"
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        ids = {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0, "bad_words_ids": [[4, 5], [6]]}
+        choice = {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "num_beams": 2, "max_length": 40}
+        others = {"sequence_bias": [[[7], -1.5]], "stop_strings": ["end"], "constraints": None, "their_own": {"a": [1]}}
+        self.content = {**ids, **choice, **others, "cache_implementation": "static", "transformers_version": "5.23.0"}
+
+    def spoil(self, data: DataObject) -> None:
+        (self.folder / self.NAME).write_bytes(spelled(data, changed(data, self.content)))
+
+    def open(self) -> None:
+        config = GenerationConfig.from_pretrained(self.folder)
+        for name, given in read_json_object(self.folder / self.NAME).items():
+            if name in FIELDS and type(given) in (bool, int, float, str, type(None)):
+                assert getattr(config, name) == given, name
+        config.save_pretrained(self.folder)
+        assert GenerationConfig.from_pretrained(self.folder) == config
+
+
+TARGETS: tuple[type[Target], ...] = (Configs, Indices, Headers, Modules, Tokenizers, Adapters, Generation)

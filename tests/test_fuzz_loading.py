@@ -1,4 +1,4 @@
-"""Two thousand changed files: every one is refused by a typed error, or read as what it says."""
+"""More than two thousand changed files: every one is refused by a typed error, or read as what it says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 
-CASES = {"Configs": 450, "Indices": 400, "Headers": 500, "Modules": 200, "Tokenizers": 300, "Adapters": 150}
+CASES = {
+    "Configs": 450,
+    "Indices": 400,
+    "Headers": 500,
+    "Modules": 200,
+    "Tokenizers": 300,
+    "Adapters": 150,
+    "Generation": 200,
+}
 MAX_KILOBYTES = 300_000
 
 
@@ -31,6 +39,6 @@ def test_changed_files(kind: type[fuzz_helpers.Target], tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MAX_KILOBYTES
 
 
-def test_there_are_two_thousand() -> None:
-    assert sum(CASES.values()) == 2000
+def test_there_are_more_than_two_thousand() -> None:
+    assert sum(CASES.values()) >= 2200
     assert {kind.__name__ for kind in fuzz_helpers.TARGETS} == set(CASES)

@@ -27,6 +27,8 @@ ROOMS = {
         "training_args",
     },
     "tokenizer": {
+        "routes",
+        "term_weights",
         "token_batch",
         "token_batches",
         "token_rows",
@@ -86,7 +88,7 @@ BELOW = {
 BELOW["training"] = {*BELOW["model"], "evaluation", "losses", "model", "samplers", "search"}
 BELOW["token_classification"] = {"backbone", "checkpoint", "tokenizer"}
 BELOW["generation"] = {"backbone", "checkpoint", "tokenizer"}
-BELOW["export"] = {*BELOW["model"], "generation", "model", "token_classification"}
+BELOW["export"] = {*BELOW["model"], "generation", "kernels", "model", "token_classification"}
 BELOW["aliases"] = {"evaluation", "modules", "samplers", "similarity", "training"}
 BELOW["cli"] = {*BELOW, "training"}
 

@@ -1,4 +1,4 @@
-"""One description of an encoder for every family: plain values, checked when they arrive.
+"""One description of a transformer for every family: plain values, checked when they arrive.
 
 Knows neither files nor names of families; `families` reads it out of a `config.json`.
 """
@@ -11,14 +11,18 @@ from math import isfinite
 from typing import TYPE_CHECKING, Literal, get_args
 
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS, GateLayout
+from sparse_encoder.backbone.normalization import NormKind
 
 if TYPE_CHECKING:
     from sparse_encoder.backbone.convolution import ConvolutionConfig
     from sparse_encoder.backbone.disentangled import DisentangledConfig
     from sparse_encoder.backbone.relative_bias import RelativeBiasConfig
+    from sparse_encoder.backbone.rope import Llama3Scaling
 
 PositionKind = Literal["absolute", "after_padding", "rotary", "none"]
 LayerType = Literal["global", "local"]
+HeadKind = Literal["masked_language", "linear"]
+"""A head that transforms before it scores the vocabulary, or one that is its table alone."""
 
 LARGEST = {
     "vocab_size": 1 << 24,
@@ -27,14 +31,25 @@ LARGEST = {
     "intermediate_size": 1 << 20,
     "num_layers": 1 << 8,
     "num_heads": 1 << 10,
+    "num_kv_heads": 1 << 10,
+    "head_width": 1 << 16,
     "max_positions": 1 << 24,
     "local_window": 1 << 24,
     "num_token_types": 1 << 16,
+    "first_position": 1 << 16,
 }
-"""Upper bounds far above any published encoder: a config beyond them is damaged, and is refused before it allocates."""
+"""Upper bounds far above any published model: a config beyond them is damaged, and is refused before it allocates."""
 
 ROTARY_NUMBERS = ("rotary_theta", "local_rotary_theta", "rotary_stretch")
-MAY_BE_ZERO = ("local_window", "num_token_types")
+MAY_BE_ZERO = ("first_position", "local_window", "num_token_types")
+POSITIVE_NUMBERS = (
+    "norm_eps",
+    "initializer_range",
+    "initializer_cutoff",
+    "attention_scale",
+    "embedding_scale",
+    "head_scale",
+)
 
 
 class FieldError(ValueError):
@@ -53,7 +68,7 @@ class FieldError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerConfig:
-    """Describe a transformer encoder and its masked-language head.
+    """Describe a transformer, encoder or decoder, and the head that scores its vocabulary.
 
     Raises:
         FieldError: If a value is out of range, or two do not go together.
@@ -64,6 +79,10 @@ class TransformerConfig:
     num_layers: int
     """Layers with weights of their own; see ``layer_order``."""
     num_heads: int
+    num_kv_heads: int | None = None
+    """Heads of keys and values, each of which several heads of queries share. None: as many as ``num_heads``."""
+    head_width: int | None = None
+    """Width of one head when it is not ``hidden_size / num_heads``."""
     intermediate_size: int
     """Width of the feed-forward network; with ``gated``, of each of its two halves."""
     max_positions: int
@@ -76,14 +95,22 @@ class TransformerConfig:
     projection_bias: bool = True
     norm_after_projection: bool = False
     """Normalise the embeddings behind their projection and not before it."""
+    embedding_norm: bool = True
+    """Normalise the embeddings."""
+    embedding_scale: float = 1.0
+    """What the words are multiplied with before places are added."""
     num_token_types: int = 0
     """Rows of the token type table; 0 for a family without token types."""
     pad_token_id: int | None = 0
-    """Row of the word embeddings that starts at zero and gets no gradient as an input."""
+    """The token that fills up short texts."""
+    pad_row_is_zero: bool = True
+    """Whether its row of the word embeddings starts at zero and gets no gradient as an input."""
 
     position_kind: PositionKind = "absolute"
     """A learned table by place, a learned table that counts only tokens that are not padding, rotation, or nothing
     that is added to the words or turns them."""
+    first_position: int = 0
+    """Row of the first token in a learned table by place."""
     relative_bias: RelativeBiasConfig | None = None
     """Biases of the attention by distance, shared by all layers."""
     disentangled: DisentangledConfig | None = None
@@ -94,10 +121,17 @@ class TransformerConfig:
     local_rotary_theta: float = 10_000.0
     rotary_stretch: float = 1.0
     """Places are divided by this before they become angles, in every layer: linear scaling to longer texts."""
+    rotary_scaling: Llama3Scaling | None = None
+    """Stretches long waves more than short ones."""
     layer_types: tuple[LayerType, ...] | None = None
     """What each layer sees: every token, or those at most ``local_window`` places away. None: all global."""
     local_window: int = 0
-    """Largest distance a local layer sees, in tokens, to either side."""
+    """Largest distance a local layer sees, in tokens, to either side. In a causal model: tokens that it sees, the one
+    that looks among them."""
+    causal: bool = False
+    """Let a token see only those before it and itself: a decoder."""
+    cross_attention: bool = False
+    """Let each layer look at a memory, the hidden states of an encoder, between attention and feed-forward."""
     layer_order: tuple[int, ...] | None = None
     """Which layer's weights run at each step, for families that share them. None: each layer once."""
     pruned_heads: tuple[tuple[int, ...], ...] | None = None
@@ -111,10 +145,18 @@ class TransformerConfig:
     fused_qkv: bool = False
     """Hold the projections to queries, keys and values as one matrix, as the family's files do."""
     attention_bias: bool = True
+    attention_output_bias: bool | None = None
+    """Of the projection behind the heads; None: as the others."""
+    attention_scale: float | None = None
+    """What scores are multiplied with; None: one over the root of the head size."""
+    query_key_norm: bool = False
+    """Normalise queries and keys head by head, by their root mean square, before they are turned."""
     feed_forward_bias: bool = True
     down_bias: bool | None = None
     """Of the second matrix of the feed-forward network; None: as the first."""
+    norm_kind: NormKind = "layer"
     norm_bias: bool = True
+    """Of norms of kind ``layer``; those of kind ``rms`` have none."""
     norm_eps: float = 1e-12
     pre_norm: bool = False
     """Normalise what goes into a block and not the sum behind it; a last norm then follows the layers."""
@@ -129,14 +171,29 @@ class TransformerConfig:
     """Between the two halves of the feed-forward network."""
     feed_forward_output_dropout: float = 0.0
 
+    head_kind: HeadKind = "masked_language"
+    final_dropout: float = 0.0
+    """Behind the last norm."""
+
+    decoder: TransformerConfig | None = None
+    """Of an encoder: the stack of layers that looks at it and writes. None: there is none."""
+    own_words: bool = True
+    """Whether there is a table of words; false for a decoder that takes its encoder's."""
+
     head_activation: str = "gelu"
     head_bias: bool = True
     """Of the head's dense layer."""
     decoder_bias: bool = True
+    logits_bias: bool = False
+    """Whether a bias that is not trained is added to the logits, as BART's files have it."""
+    head_scale: float = 1.0
+    """What the head multiplies hidden states with."""
     tie_word_embeddings: bool = True
 
     initializer_range: float = 0.02
     """Standard deviation of random weights."""
+    initializer_by_width: bool = False
+    """Divide it by the root of the width that a matrix reads, as T5 does; words keep the whole."""
     sinusoidal_positions: bool = False
     """Let a random position table start with sines and cosines."""
     initializer_cutoff: float | None = None
@@ -149,18 +206,19 @@ class TransformerConfig:
             self._check_range(name, 0 if name in MAY_BE_ZERO else 1, largest)
         if self.pad_token_id is not None:
             self._check_range("pad_token_id", 0, self.vocab_size - 1)
-        if self.hidden_size % self.num_heads:
-            raise FieldError(f"must divide the hidden size {self.hidden_size}, got {self.num_heads}", "num_heads")
+        self._check_heads()
         for name in (field.name for field in fields(self) if field.name.endswith("_dropout")):
             if not 0 <= getattr(self, name) < 1:
                 raise FieldError(f"must be at least 0 and below 1, got {getattr(self, name)}", name)
-        for name in ("norm_eps", "initializer_range", "initializer_cutoff", *ROTARY_NUMBERS):
+        for name in (*POSITIVE_NUMBERS, *ROTARY_NUMBERS):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value > 0):
                 raise FieldError(f"must be finite and greater than 0, got {value}", name)
         for name in ("activation", "head_activation"):
             self._check_choice(name, getattr(self, name), ACTIVATIONS)
         self._check_choice("gate_layout", self.gate_layout, get_args(GateLayout))
+        self._check_choice("norm_kind", self.norm_kind, get_args(NormKind))
+        self._check_choice("head_kind", self.head_kind, get_args(HeadKind))
         self._check_positions()
         self._check_layers()
 
@@ -173,12 +231,29 @@ class TransformerConfig:
         if value not in choices:
             raise FieldError(f"must be one of {sorted(choices)}, got {value!r}", name)
 
+    def _check_heads(self) -> None:
+        if self.head_width is None and self.hidden_size % self.num_heads:
+            raise FieldError(f"must divide the hidden size {self.hidden_size}, got {self.num_heads}", "num_heads")
+        if self.num_heads % self.kv_heads:
+            raise FieldError(f"must divide the {self.num_heads} heads, got {self.kv_heads}", "num_kv_heads")
+        shares = self.kv_heads != self.num_heads
+        if shares and (self.fused_qkv or self.disentangled is not None or self.pruned_heads is not None):
+            rule = f"must be {self.num_heads} with fused projections, pruned heads or scores of places"
+            raise FieldError(f"{rule}, got {self.kv_heads}", "num_kv_heads")
+        if self.head_kind == "linear" and self.word_size != self.hidden_size:
+            raise FieldError("cannot be 'linear' with embeddings of another width than the hidden size", "head_kind")
+
     def _check_positions(self) -> None:
         self._check_choice("position_kind", self.position_kind, get_args(PositionKind))
         if self.position_kind == "after_padding" and self.pad_token_id is None:
             raise FieldError("must be given, positions count from it", "pad_token_id")
         if self.position_kind == "rotary" and self.head_size % 2:
-            raise FieldError(f"must make an even head size for rotary positions, got {self.head_size}", "num_heads")
+            field = "num_heads" if self.head_width is None else "head_width"
+            raise FieldError(f"must make an even head size for rotary positions, got {self.head_size}", field)
+        if self.causal and (self.disentangled is not None or self.convolution is not None):
+            raise FieldError("cannot go with scores of places or a convolution", "causal")
+        if self.causal and self.position_kind == "after_padding":
+            raise FieldError("cannot go with positions that count tokens", "causal")
         if self.disentangled is not None and (self.position_kind == "rotary" or self.fused_qkv):
             raise FieldError("cannot go with rotary positions or fused projections", "disentangled")
         if self.disentangled is not None and self.relative_bias is not None:
@@ -213,7 +288,12 @@ class TransformerConfig:
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
-        return self.hidden_size // self.num_heads
+        return self.hidden_size // self.num_heads if self.head_width is None else self.head_width
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
 
     @property
     def word_size(self) -> int:
@@ -223,7 +303,8 @@ class TransformerConfig:
     @property
     def position_offset(self) -> int:
         """Place of the first token in the position table."""
-        return self.pad_token_id + 1 if self.position_kind == "after_padding" and self.pad_token_id is not None else 0
+        counts = self.position_kind == "after_padding" and self.pad_token_id is not None
+        return self.pad_token_id + 1 if counts and self.pad_token_id is not None else self.first_position
 
     @property
     def max_tokens(self) -> int:

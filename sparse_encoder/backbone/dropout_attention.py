@@ -2,9 +2,9 @@ r"""Attention with dropout on the CPU, without the probabilities of the whole ba
 
 .. math:: \frac{1}{1 - p} \bigl( M \odot \operatorname{softmax}(q k^T / \sqrt K + \text{bias}) \bigr) \, v
 
-torch's fused kernel has no dropout on the CPU; what runs instead keeps several (B, H, T, T) matrices for the backward.
+torch's fused kernel has no dropout on the CPU; what runs instead keeps several (B, H, T, S) matrices for the backward.
 Here a few texts are attended at a time, the backward computes their probabilities a second time, and only the mask M
-is kept, one byte each. Axes: B texts, H heads, T tokens, K head size.
+is kept, one byte each. Axes: B texts, H heads, T tokens, S that are looked at, K head size.
 """
 
 from __future__ import annotations
@@ -22,37 +22,41 @@ TILE_PROBABILITIES = 1 << 20
 """Most probabilities at a time, 4 MB in float32: they stay in the cache from the scores to the product."""
 
 
-def dropout_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
+def dropout_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, factor: float | None = None
+) -> Tensor:
     """Attend with dropout.
 
     Args:
         q: Queries, (B, H, T, K).
-        k: Keys, (B, H, T, K).
-        v: Values, (B, H, T, K).
-        bias: Added to the scores, (B, 1 or H, 1 or T, T).
+        k: Keys, (B, H, S, K), of as many tokens, or those of a past and a memory.
+        v: Values, (B, H, S, K).
+        bias: Added to the scores, (B, 1 or H, 1 or T, S).
         dropout: Share of the probabilities that is dropped, in (0, 1).
+        factor: What scores are multiplied with in place of one over the root of K.
 
     Returns:
         Attended values, (B, H, T, K). The mask is drawn from torch's generator.
     """
     kept = keep_mask((*q.shape[:3], k.shape[2]), dropout)
     scale = 1 / (1 - dropped_share(dropout))
+    factor = q.shape[-1] ** -0.5 if factor is None else factor
     with torch.autocast("cpu", enabled=False):
         q, k, bias = q.to(v.dtype), k.to(v.dtype), bias.to(v.dtype)
-        attended: Tensor = _DropoutAttention.apply(q, k, v, bias, kept, scale)  # type: ignore[no-untyped-call]
+        attended: Tensor = _DropoutAttention.apply(q, k, v, bias, kept, scale, factor)  # type: ignore[no-untyped-call]
     return attended
 
 
-def _tiles(shape: torch.Size) -> Iterator[slice]:
+def _tiles(shape: torch.Size, num_keys: int) -> Iterator[slice]:
     """Cut the texts of (B, H, T, K) queries into slices."""
     num_texts, num_heads, num_tokens, _ = shape
-    step = max(1, TILE_PROBABILITIES // (num_heads * num_tokens * num_tokens))
+    step = max(1, TILE_PROBABILITIES // (num_heads * num_tokens * num_keys))
     return (slice(start, start + step) for start in range(0, num_texts, step))
 
 
-def _probabilities(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(K) + bias) in float32 or wider, (b, H, T, T)."""
-    scores = (q @ k.mT).mul_(q.shape[-1] ** -0.5).add_(bias)
+def _probabilities(q: Tensor, k: Tensor, bias: Tensor, factor: float) -> Tensor:
+    """Return softmax(factor q k^T + bias) in float32 or wider, (b, H, T, S)."""
+    scores = (q @ k.mT).mul_(factor).add_(bias)
     return (scores if scores.dtype == torch.float64 else scores.float()).softmax(dim=-1)
 
 
@@ -68,13 +72,14 @@ class _DropoutAttention(torch.autograd.Function):
         bias: Tensor,
         kept: Tensor,
         scale: float,
+        factor: float,
     ) -> Tensor:
         """Attend, and remember only what went in and the mask."""
         ctx.save_for_backward(q, k, v, bias, kept)
-        ctx.scale = scale
+        ctx.scale, ctx.factor = scale, factor
         attended = torch.empty_like(q)
-        for texts in _tiles(q.shape):
-            probabilities = _probabilities(q[texts], k[texts], bias[texts]).mul_(kept[texts])
+        for texts in _tiles(q.shape, k.shape[2]):
+            probabilities = _probabilities(q[texts], k[texts], bias[texts], factor).mul_(kept[texts])
             attended[texts] = (probabilities.to(v.dtype) @ v[texts]).mul_(scale)
         return attended
 
@@ -85,9 +90,9 @@ class _DropoutAttention(torch.autograd.Function):
         q, k, v, bias, kept = ctx.saved_tensors
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
         grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[3] else None
-        factor = q.shape[-1] ** -0.5
-        for texts in _tiles(q.shape):
-            probabilities = _probabilities(q[texts], k[texts], bias[texts])
+        factor: float = ctx.factor
+        for texts in _tiles(q.shape, k.shape[2]):
+            probabilities = _probabilities(q[texts], k[texts], bias[texts], factor)
             scaled = gradient[texts] * ctx.scale
             grad_v[texts] = (probabilities * kept[texts]).to(v.dtype).mT @ scaled
             change = (scaled @ v[texts].mT).to(probabilities.dtype).mul_(kept[texts])
@@ -98,4 +103,4 @@ class _DropoutAttention(torch.autograd.Function):
             scores = scores.mul_(factor).to(q.dtype)
             grad_q[texts] = scores @ k[texts]
             grad_k[texts] = scores.mT @ q[texts]
-        return grad_q, grad_k, grad_v, grad_bias, None, None
+        return grad_q, grad_k, grad_v, grad_bias, None, None, None

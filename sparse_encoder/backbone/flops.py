@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.backbone.adapters.layer import LoraLinear
 from sparse_encoder.backbone.counting import num_parameters
-from sparse_encoder.backbone.heads import MaskedLanguageHead
+from sparse_encoder.backbone.heads import VocabularyHead
 
 if TYPE_CHECKING:
     from sparse_encoder.backbone.attention import Attention
@@ -72,7 +72,7 @@ def _products_per_token(model: nn.Module, backbone: Transformer) -> int:
     layers = [cast("Layer", backbone.layers[step]) for step in backbone.config.steps]
     in_layers = [_linear_weights(layer) - _linear_weights(layer.attention.positions) for layer in layers]
     once = _linear_weights(model) - _linear_weights(backbone.layers)
-    decoders = sum(part.weight.numel() for part in model.modules() if isinstance(part, MaskedLanguageHead))
+    decoders = sum(part.weight.numel() for part in model.modules() if isinstance(part, VocabularyHead))
     return sum(in_layers) + once + decoders
 
 

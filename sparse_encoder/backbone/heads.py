@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,13 +12,21 @@ from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS
 
 
-class VocabularyHead(nn.Module):
+class VocabularyHead(nn.Module, ABC):
     """What a head with a table of the vocabulary has, whatever it does before."""
 
     weight: nn.Parameter
     """Of the decoder, (V, E)."""
     bias: nn.Parameter | None
     """Of the decoder, (V,); None for a model without."""
+
+    @abstractmethod
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Return what the decoder reads: hidden states (.., D) become (.., E)."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return logits (.., V) of hidden states (.., D)."""
+        return F.linear(self.transform(hidden), self.weight, self.bias)
 
     @property
     def in_features(self) -> int:
@@ -53,6 +63,36 @@ class MaskedLanguageHead(VocabularyHead):
         transformed: Tensor = self.norm(self.activate(self.dense(hidden)))
         return transformed
 
+
+class LinearHead(VocabularyHead):
+    r"""Score every word of the vocabulary by the table alone.
+
+    .. math:: W (s h) + b
+
+    Args:
+        config: Which head. The model that owns it ties :attr:`weight` to the word embeddings.
+    """
+
+    logits_bias: Tensor | None
+    """Added to the logits and not trained, (1, V); None for a model without."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(config.vocab_size, config.word_size))
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.decoder_bias else None
+        self.scale = config.head_scale
+        self.register_buffer("logits_bias", torch.zeros(1, config.vocab_size) if config.logits_bias else None)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """Return the hidden states, multiplied with the family's scale."""
+        return hidden if self.scale == 1 else hidden * self.scale
+
     def forward(self, hidden: Tensor) -> Tensor:
         """Return logits (.., V) of hidden states (.., D)."""
-        return F.linear(self.transform(hidden), self.weight, self.bias)
+        logits = super().forward(hidden)
+        return logits if self.logits_bias is None else logits + self.logits_bias
+
+
+def build_head(config: TransformerConfig) -> VocabularyHead:
+    """Build the head that a config describes."""
+    return LinearHead(config) if config.head_kind == "linear" else MaskedLanguageHead(config)

@@ -12,7 +12,9 @@ from sparse_encoder.backbone.attention import Attention
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.embeddings import Embeddings
 from sparse_encoder.backbone.feed_forward import FeedForward
-from sparse_encoder.backbone.heads import MaskedLanguageHead, VocabularyHead
+from sparse_encoder.backbone.heads import LinearHead, MaskedLanguageHead, VocabularyHead
+from sparse_encoder.backbone.normalization import RMSNorm
+from sparse_encoder.backbone.relative_bias import RelativeBias
 
 
 @torch.no_grad()
@@ -40,22 +42,32 @@ class Roles(NamedTuple):
     residual_writers: frozenset[nn.Module]
     """Their output is added to the residual stream, or starts the head."""
     position_tables: frozenset[nn.Module]
+    queries: frozenset[nn.Module] = frozenset()
+    """Projections to the queries of attention."""
+    distance_tables: frozenset[nn.Module] = frozenset()
+    """Biases of attention by distance."""
 
 
 def roles_of(model: nn.Module) -> Roles:
     """Find the modules of a model whose place decides how they are drawn."""
     writers: set[nn.Module] = set()
     positions: set[nn.Module] = set()
+    queries: set[nn.Module] = set()
+    distances: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, Attention):
             writers.add(module.output)
+            if module.qkv is None:
+                queries.add(module.q)
+        elif isinstance(module, RelativeBias):
+            distances.add(module.table)
         elif isinstance(module, FeedForward):
             writers.add(module.down)
         elif isinstance(module, MaskedLanguageHead):
             writers.add(module.dense)
         elif isinstance(module, Embeddings) and module.position is not None:
             positions.add(module.position)
-    return Roles(frozenset(writers), frozenset(positions))
+    return Roles(frozenset(writers), frozenset(positions), frozenset(queries), frozenset(distances))
 
 
 @torch.no_grad()
@@ -67,10 +79,12 @@ def initialize_module(module: nn.Module, config: TransformerConfig, roles: Roles
         config: The rule.
         roles: Those of the model that it is in.
     """
-    if isinstance(module, nn.LayerNorm):
+    if isinstance(module, (nn.LayerNorm, RMSNorm)):
         module.reset_parameters()
+        if config.initializer_by_width:
+            module.weight.fill_(config.initializer_range)
     elif isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
-        _draw(module.weight, config, smaller=module in roles.residual_writers)
+        _draw(module.weight, config, smaller=module in roles.residual_writers, width=_width_of(module, config, roles))
         if isinstance(module, (nn.Linear, nn.Conv1d)) and module.bias is not None:
             module.bias.zero_()
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
@@ -82,6 +96,19 @@ def initialize_module(module: nn.Module, config: TransformerConfig, roles: Roles
             _draw(module.weight, config, smaller=True)
         if module.bias is not None:
             module.bias.zero_()
+        if isinstance(module, LinearHead) and module.logits_bias is not None:
+            module.logits_bias.zero_()
+
+
+def _width_of(module: nn.Module, config: TransformerConfig, roles: Roles) -> int:
+    """Return what the deviation of a module's weight is divided by the root of, in families that do so."""
+    if not config.initializer_by_width:
+        return 1
+    if module in roles.distance_tables:
+        return config.hidden_size
+    if not isinstance(module, nn.Linear):
+        return 1
+    return module.in_features * (config.head_size if module in roles.queries else 1)
 
 
 def drawn_rows(
@@ -126,9 +153,14 @@ def sinusoids(num_positions: int, size: int) -> Tensor:
 
 
 def _draw(
-    weight: Tensor, config: TransformerConfig, *, smaller: bool, generator: torch.Generator | None = None
+    weight: Tensor,
+    config: TransformerConfig,
+    *,
+    smaller: bool,
+    width: int = 1,
+    generator: torch.Generator | None = None,
 ) -> None:
-    deviation = config.initializer_range
+    deviation = config.initializer_range / sqrt(width)
     if config.initializer_cutoff is None:
         weight.normal_(0.0, deviation, generator=generator)
         return

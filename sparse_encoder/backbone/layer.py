@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.attention import Attention, AttentionContext
@@ -9,10 +11,19 @@ from sparse_encoder.backbone.dropout import Dropout
 from sparse_encoder.backbone.feed_forward import FeedForward
 
 
+class CrossAttention(NamedTuple):
+    """What a layer looks at a memory with."""
+
+    attention: Attention
+    norm: nn.Module
+
+
 class Layer(nn.Module):
     r"""Apply attention and feed-forward around a residual stream.
 
     .. math:: h' = n_1(h + a(h)),\; n_2(h' + f(h')) \quad\text{or}\quad h' = h + a(n_1(h)),\; h' + f(n_2(h'))
+
+    With cross-attention, a third block of the same kind stands between the two.
 
     Args:
         attention: Mixes tokens.
@@ -22,6 +33,7 @@ class Layer(nn.Module):
         pre_norm: Whether the norms stand before the blocks.
         attention_dropout: On what the attention adds.
         feed_forward_dropout: On what the feed-forward block adds.
+        cross: Attention to a memory and its norm; None for a layer without. It drops out as the attention does.
     """
 
     def __init__(
@@ -34,11 +46,14 @@ class Layer(nn.Module):
         pre_norm: bool = False,
         attention_dropout: float = 0.0,
         feed_forward_dropout: float = 0.0,
+        cross: CrossAttention | None = None,
     ) -> None:
         super().__init__()
         self.attention = attention
         self.attention_norm = attention_norm
         self.attention_dropout = Dropout(attention_dropout)
+        self.cross_attention = None if cross is None else cross.attention
+        self.cross_attention_norm = None if cross is None else cross.norm
         self.feed_forward = feed_forward
         self.feed_forward_norm = feed_forward_norm
         self.feed_forward_dropout = Dropout(feed_forward_dropout)
@@ -56,11 +71,25 @@ class Layer(nn.Module):
         """
         if self.pre_norm:
             normed = hidden if self.attention_norm is None else self.attention_norm(hidden)
-            hidden = hidden + self.attention_dropout(self.attention(normed, context))
+            hidden = self._with_memory(hidden + self.attention_dropout(self.attention(normed, context)), context)
             changed: Tensor = hidden + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(hidden)))
             return changed
         hidden = hidden + self.attention_dropout(self.attention(hidden, context))
         if self.attention_norm is not None:
             hidden = self.attention_norm(hidden)
+        hidden = self._with_memory(hidden, context)
         output: Tensor = self.feed_forward_norm(hidden + self.feed_forward_dropout(self.feed_forward(hidden)))
         return output
+
+    def _with_memory(self, hidden: Tensor, context: AttentionContext) -> Tensor:
+        """Add what cross-attention sees, in a layer that has it."""
+        if self.cross_attention is None or self.cross_attention_norm is None:
+            return hidden
+        assert context.cross is not None  # the transformer has looked
+        if self.pre_norm:
+            seen = self.cross_attention.look_at(self.cross_attention_norm(hidden), context.cross)
+            added: Tensor = hidden + self.attention_dropout(seen)
+            return added
+        summed: Tensor = hidden + self.attention_dropout(self.cross_attention.look_at(hidden, context.cross))
+        normed: Tensor = self.cross_attention_norm(summed)
+        return normed

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -25,11 +26,12 @@ from sparse_encoder.backbone.facts import ModelFacts
 from sparse_encoder.backbone.families import family_of, read_config, respell
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS, Family
 from sparse_encoder.backbone.head_bias import HeadBias
-from sparse_encoder.backbone.heads import MaskedLanguageHead, VocabularyHead
+from sparse_encoder.backbone.heads import VocabularyHead, build_head
 from sparse_encoder.backbone.hub_mixin import ModelPublishing
 from sparse_encoder.backbone.loading.mixin import ModelLoading
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.backbone.weights import LoadReport
+from sparse_encoder.checkpoint import ConfigError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -91,7 +93,7 @@ class PretrainedModel(ModelLoading, ModelEditing, HeadBias, ModelFacts, ModelAda
             ConfigError: If the config is not one of ours or has a value out of range.
             ValueError: If ``dtype`` or ``attn_implementation`` is unknown.
         """
-        config = read_config(hf_config)
+        config = cls.own_config(read_config(hf_config), family_of(hf_config))
         chosen = chosen_dtype(dtype, hf_config)
         with torch.device("meta"):
             model = cls(config, hf_config, attn_implementation=attn_implementation)
@@ -117,9 +119,21 @@ class PretrainedModel(ModelLoading, ModelEditing, HeadBias, ModelFacts, ModelAda
 
 
 class EncoderModel(PretrainedModel):
-    """A backbone alone: token ids in, hidden states out."""
+    """A backbone alone: token ids in, hidden states out; of an encoder with a decoder, the encoder."""
 
     has_head = False
+
+    @classmethod
+    def own_config(cls, config: TransformerConfig, family: Family) -> TransformerConfig:
+        """Return the config of the encoder, where there is a decoder as well.
+
+        Raises:
+            ConfigError: If the family's encoder cannot be saved without its decoder.
+        """
+        if not family.has_encoder_class:
+            told = f"a {family.model_type} encoder is not written alone; take Seq2SeqModel and its method encode"
+            raise ConfigError(told, field="model_type")
+        return replace(config, decoder=None)
 
     def forward(
         self,
@@ -145,7 +159,7 @@ class MaskedLanguageModel(PretrainedModel):
         self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
     ) -> None:
         super().__init__(config, hf_config, attn_implementation=attn_implementation)
-        self.head = MaskedLanguageHead(config)
+        self.head = build_head(config)
         self.tie_weights()
 
     def forward(

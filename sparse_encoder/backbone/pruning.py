@@ -52,6 +52,8 @@ def check_prunable(attention: object) -> None:
     """
     if not isinstance(attention, Attention) or type(attention) is not Attention:
         raise ValueError(f"heads of a {type(attention).__name__} cannot be pruned, only those of plain attention")
+    if attention.num_kv_heads != attention.num_heads:
+        raise ValueError("heads that share keys and values cannot be pruned one by one")
     parts = _projections(attention)
     known = {id(parameter) for part in parts for parameter in part.parameters()}
     other = sorted(name for name, parameter in attention.named_parameters() if id(parameter) not in known)
@@ -87,7 +89,7 @@ def prune_attention(attention: Attention, heads: Collection[int]) -> None:
             _keep_rows(projection, rows)
     _set(attention.output.weight, attention.output.weight.detach().index_select(1, _on(rows, attention.output)))
     attention.output.in_features = len(rows)
-    attention.num_heads = len(kept)
+    attention.num_heads = attention.num_kv_heads = len(kept)
 
 
 def apply_pruning(layers: Iterable[nn.Module], pruned: HeadsByLayer | None) -> None:

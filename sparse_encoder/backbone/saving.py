@@ -17,7 +17,7 @@ from sparse_encoder.backbone.adapters.files import write_adapter
 from sparse_encoder.backbone.adapters.holder import AdapterHolder
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
-from sparse_encoder.backbone.families.family import HEAD_BIAS, Family, Rows
+from sparse_encoder.backbone.families.family import HEAD_BIAS, WORD_EMBEDDINGS, Family, Rows
 from sparse_encoder.backbone.families.reader import DANGEROUS
 from sparse_encoder.backbone.loading.unchanged import is_as_stored
 from sparse_encoder.backbone.weights import names_of
@@ -252,6 +252,8 @@ class ModelSaving(AdapterHolder):
                     f" as {next(iter(self.state_dict()))!r}"
                 )
             tensors[theirs if self.has_head else theirs.removeprefix(family.base_prefix)] = tensor
+            if name == WORD_EMBEDDINGS and family.copies_words_if_untied and not is_tied:
+                tensors |= {copy: tensor.clone() for copy in family.word_copies}
             if name == HEAD_BIAS and names.has_second_bias and family.decoder_bias_copy is not None and not is_tied:
                 tensors[family.decoder_bias_copy] = tensor.clone()  # transformers does not tie the bias either
         return tensors

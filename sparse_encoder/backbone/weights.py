@@ -90,6 +90,8 @@ def names_of(family: Family, config: TransformerConfig, head_rows: Rows) -> Name
     others = tuple(row for row in family.head_rows if row not in head_rows)
     own = KeyTable(family.backbone_rows(config) + head_rows)
     ignored = family.ignored if head_rows else (*family.ignored, *_TASK_HEADS)
+    if family.decoder_names is not None and config.decoder is None:
+        ignored = (*ignored, family.decoder_names)
     return Names(family, own, KeyTable(others), head_rows == family.head_rows, re.compile("|".join(ignored) or r"(?!)"))
 
 
@@ -105,6 +107,8 @@ class Naming:
     unexpected: list[str] = field(default_factory=list)
     second_bias: str | None = None
     """A second name of the decoder's bias that is there."""
+    word_copies: list[str] = field(default_factory=list)
+    """Second names of the word embeddings that are there."""
     second_names: set[str] = field(default_factory=set)
 
 
@@ -134,6 +138,8 @@ def to_our_names(
         ours = next((found for found in map(names.own.ours, candidates) if found is not None), None)
         if name == family.decoder_bias_copy and names.has_second_bias:
             naming.second_bias = name
+        elif any(candidate in family.word_copies for candidate in candidates):
+            naming.word_copies.append(name)
         elif ours is None:
             known = name == family.decoder_bias_copy or any(names.left_aside.ours(each) for each in candidates)
             allowed = known or any(names.may_be_ignored.fullmatch(candidate) for candidate in candidates)

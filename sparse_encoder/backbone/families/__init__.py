@@ -8,6 +8,7 @@ from typing import Any
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families.albert import ALBERT
+from sparse_encoder.backbone.families.bart import BART
 from sparse_encoder.backbone.families.bert import BERT
 from sparse_encoder.backbone.families.deberta import DEBERTA_V2
 from sparse_encoder.backbone.families.distilbert import DISTILBERT
@@ -20,6 +21,7 @@ from sparse_encoder.backbone.families.nomic_bert import NOMIC_BERT
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from sparse_encoder.backbone.families.rotary import rope_parameters
+from sparse_encoder.backbone.families.t5 import T5
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -39,6 +41,12 @@ FAMILIES: dict[str, Family] = {
         XLM_ROBERTA,
     )
 }
+"""Stacks that are there alone: encoders, and decoders."""
+
+SEQ2SEQ_FAMILIES: dict[str, Family] = {family.model_type: family for family in (BART, T5)}
+"""An encoder, and a decoder that looks at it."""
+
+_ALL = {**FAMILIES, **SEQ2SEQ_FAMILIES}
 
 
 def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:  # Any: parsed JSON
@@ -53,10 +61,10 @@ def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:
     """
     reader = ConfigReader(hf_config, path)
     model_type = reader.text("model_type", "")
-    if model_type not in FAMILIES:
-        raise reader.error("model_type", f"unknown model type {model_type!r}; choose from {sorted(FAMILIES)}")
-    FAMILIES[model_type].check_architectures(reader)
-    return FAMILIES[model_type].spelled_as(reader)
+    if model_type not in _ALL:
+        raise reader.error("model_type", f"unknown model type {model_type!r}; choose from {sorted(_ALL)}")
+    _ALL[model_type].check_architectures(reader)
+    return _ALL[model_type].spelled_as(reader)
 
 
 def read_config(hf_config: Mapping[str, Any], path: Path | None = None) -> TransformerConfig:
@@ -112,4 +120,12 @@ def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | N
     return not with_head.isdisjoint(ConfigReader(hf_config, path).texts("architectures") or ())
 
 
-__all__ = ["FAMILIES", "Family", "architecture_is_masked_language", "family_of", "read_config", "respell"]
+__all__ = [
+    "FAMILIES",
+    "SEQ2SEQ_FAMILIES",
+    "Family",
+    "architecture_is_masked_language",
+    "family_of",
+    "read_config",
+    "respell",
+]

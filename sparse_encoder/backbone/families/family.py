@@ -67,6 +67,20 @@ class Family:
     """Chooses among several namings of one ``model_type`` by another key of the config."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """Names that other writers use for tensors of the head, and what they are called in the table."""
+    is_pair: bool = False
+    """Whether there is a decoder that looks at the encoder; their models generate."""
+    decoder_names: str | None = None
+    """Pattern of the names of the decoder's tensors, which a model of the encoder alone leaves aside."""
+    has_encoder_class: bool = True
+    """Whether transformers has a class for the encoder of a pair alone."""
+    word_copies: tuple[str, ...] = ()
+    """Names under which files may hold the word embeddings again, for each stack. With the base prefix."""
+    copies_words_if_untied: bool = False
+    """Whether transformers has a table for each stack where the head has its own; then each gets the same one."""
+    token_defaults: Mapping[str, int] = field(default_factory=dict)
+    """Special tokens that generation needs, where a ``config.json`` leaves them out."""
+    settled: Callable[[TransformerConfig], Mapping[str, Any]] = lambda _: {}
+    """Keys that a pair's ``config.json`` is written with, so that another key's change cannot change their meaning."""
 
     @property
     def masked_language_architecture(self) -> str:
@@ -81,7 +95,12 @@ class Family:
     @property
     def encoder_architecture(self) -> str:
         """Name that transformers gives the backbone alone."""
-        return f"{self.class_prefix}Model"
+        return f"{self.class_prefix}EncoderModel" if self.is_pair else f"{self.class_prefix}Model"
+
+    @property
+    def pair_architecture(self) -> str:
+        """Name that transformers gives an encoder and a decoder with a head."""
+        return f"{self.class_prefix}ForConditionalGeneration"
 
     def spelled_as(self, reader: ConfigReader) -> Family:
         """Return the family whose keys a config has: this one, or its older spelling."""
@@ -119,9 +138,11 @@ class Family:
         Raises:
             ConfigError: If one is not of this family: code of its own may compute something else with these weights.
         """
+        bare = {f"{self.class_prefix}Model", *((self.encoder_architecture,) if self.has_encoder_class else ())}
+        headed = self.pair_architecture if self.is_pair else self.masked_language_architecture
         for name in reader.texts("architectures") or ():
-            if name != self.encoder_architecture and not name.startswith(f"{self.class_prefix}For"):
-                known = sorted((self.encoder_architecture, self.masked_language_architecture, *self.pretraining_heads))
+            if name not in bare and not name.startswith(f"{self.class_prefix}For"):
+                known = sorted((*bare, headed, *self.pretraining_heads))
                 raise reader.error("architectures", f"unknown architecture {name!r}; choose from {known}")
 
 

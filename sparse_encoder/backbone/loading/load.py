@@ -18,7 +18,16 @@ from sparse_encoder.backbone.dtypes import chosen_dtype
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.family import Family
 from sparse_encoder.backbone.loading.devices import place
-from sparse_encoder.backbone.loading.matching import Match, check, match, report, settle_bias, settle_tie, tell
+from sparse_encoder.backbone.loading.matching import (
+    Match,
+    check,
+    match,
+    report,
+    settle_bias,
+    settle_tie,
+    settle_words,
+    tell,
+)
 from sparse_encoder.backbone.loading.options import LoadOptions
 from sparse_encoder.backbone.loading.origin import Origin, find_config, judge_others, locate
 from sparse_encoder.backbone.loading.placing import check_filled, fill, start_anew
@@ -148,7 +157,7 @@ def _source_of(name_or_path: str | Path | None, origin: Origin, options: LoadOpt
 def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     found_config = find_config(origin, options)
     family = family_of(found_config.values, found_config.path)
-    config = read_config(found_config.values, found_config.path)
+    config = kind.own_config(read_config(found_config.values, found_config.path), family)
     start = _Start(names_of(family, config, kind.head_rows(family)), config, found_config.values)
     source = _source(start.names, origin, options)
     peeked = PeekedSource(source)
@@ -213,6 +222,7 @@ def _plan(
     names, config, hf_config = start
     naming = to_our_names(source.tensors, names, key_mapping=options.key_mapping, path=path)
     settle_bias(naming, peeked, tied=config.tie_word_embeddings, path=path)
+    settle_words(naming, peeked, path)
     ties: Mapping[str, str] = kind.tied_targets if config.tie_word_embeddings else {}
     if settle_tie(naming, ties, peeked, path):
         return _Plan(names.family, names, naming, config, hf_config, ties)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparse_encoder.backbone.families.family import HEAD_BIAS
+from sparse_encoder.backbone.families.family import HEAD_BIAS, WORD_EMBEDDINGS
 from sparse_encoder.backbone.loading.options import LoadOptions
 from sparse_encoder.backbone.loading.sources import PeekedSource, TensorSource
 from sparse_encoder.backbone.weights import LoadReport, Mismatch, Names, Naming, counted, listed
@@ -65,6 +65,27 @@ def settle_bias(naming: Naming, source: PeekedSource, *, tied: bool, path: Path 
         naming.ignored.append(bias)
         naming.second_names.add(bias)
     naming.origins[HEAD_BIAS] = copy
+
+
+def settle_words(naming: Naming, source: PeekedSource, path: Path | None) -> None:
+    """Take the word embeddings once, under whichever of their names they are stored.
+
+    Args:
+        naming: Of the model; it is changed.
+        source: Of the tensors.
+        path: Where the tensors came from, for errors.
+
+    Raises:
+        CheckpointError: If two of them differ: both stacks of a model share one table here.
+    """
+    for copy in naming.word_copies:
+        words = naming.origins.setdefault(WORD_EMBEDDINGS, copy)
+        if words == copy:
+            continue
+        if not torch.equal(*source.peek(naming.stored[words], naming.stored[copy])):
+            raise CheckpointError(f"{words!r} and {copy!r} are one table of words and differ", path=path)
+        naming.ignored.append(copy)
+        naming.second_names.add(copy)
 
 
 def settle_tie(naming: Naming, ties: Ties, source: PeekedSource, path: Path | None) -> bool:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families.family import Family, Rows
 from sparse_encoder.backbone.loading.load import load_pretrained
 from sparse_encoder.backbone.loading.options import load_options
 from sparse_encoder.backbone.weights import LoadingInfo, LoadReport
+from sparse_encoder.checkpoint import ConfigError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,6 +29,8 @@ class ModelLoading(nn.Module):
     has_head: bool
     head_may_be_new: ClassVar[bool] = False
     """Whether a checkpoint may lack the whole head, which starts with random weights then."""
+    is_pair: ClassVar[bool] = False
+    """Whether there is a decoder that looks at the encoder."""
     tied_targets: ClassVar[Mapping[str, str]] = {}
     """Parameters that are another one if the config ties the word embeddings, and which; by our names."""
     load_report: LoadReport | None
@@ -38,6 +42,22 @@ class ModelLoading(nn.Module):
     def head_rows(cls, family: Family) -> Rows:
         """Return the names of the head's tensors: pairs of the family's and ours."""
         return family.head_rows if cls.has_head else ()
+
+    @classmethod
+    def own_config(cls, config: TransformerConfig, family: Family) -> TransformerConfig:
+        """Return what of a config this kind of model is built from: of a pair of stacks perhaps only one.
+
+        Args:
+            config: As it was read.
+            family: Whose config it is.
+
+        Raises:
+            ConfigError: If this kind of model is not made of what the config describes.
+        """
+        if config.decoder is not None and not cls.is_pair:
+            told = f"a {cls.__name__} has no decoder; sparse_encoder.generation.Seq2SeqModel loads an encoder with one"
+            raise ConfigError(told, field="is_encoder_decoder")
+        return config
 
     @overload
     @classmethod

@@ -60,7 +60,7 @@ def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: 
         return
     for name in names:
         device = placement.device_of(name)
-        shape = model.get_parameter(name).shape
+        shape = _tensor(model, name).shape
         put(model, name, torch.zeros(shape, dtype=dtype, device="cpu" if device == DISK else device))
     owners = {name.rpartition(".")[0] for name in names if name not in found.zeros}
     for path in sorted(owners):
@@ -75,6 +75,14 @@ def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: 
     for name in names:
         if placement.device_of(name) == DISK:
             _offload(model, name, model.get_parameter(name).detach(), placement, ties)
+
+
+def _tensor(model: nn.Module, name: str) -> Tensor:
+    """Return a parameter or a buffer."""
+    path, _, own = name.rpartition(".")
+    found = getattr(model.get_submodule(path), own)
+    assert isinstance(found, Tensor)
+    return found
 
 
 def _model_around(model: RandomWeights, path: str) -> RandomWeights:

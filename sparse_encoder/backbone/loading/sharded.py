@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.loading.matching import settle_bias
+from sparse_encoder.backbone.loading.matching import settle_bias, settle_words
 from sparse_encoder.backbone.loading.placing import put
 from sparse_encoder.backbone.loading.sources import PeekedSource
 from sparse_encoder.backbone.pretrained import PretrainedModel
@@ -139,6 +139,7 @@ def _matched(model: nn.Module, files: WeightFiles, source: PeekedSource, wanted:
     known = names_of(model.family, model.config, model.head_rows(model.family))
     naming = to_our_names(files.tensors, known, path=files.folder)
     settle_bias(naming, source, tied=model.config.tie_word_embeddings, path=files.folder)
+    settle_words(naming, source, files.folder)
     found = {naming.stored[origin]: name for name, origin in naming.origins.items() if name in wanted}
     without = [origin for name, origin in naming.origins.items() if name not in wanted]
     return _Names(found, [*naming.unexpected, *without], known.own)

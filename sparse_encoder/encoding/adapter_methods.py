@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from sparse_encoder.backbone import PretrainedModel
+from sparse_encoder.modules.decoders import warn_of_idle_head
 
 
 class AdapterMethods(nn.Module):
@@ -33,8 +34,13 @@ class AdapterMethods(nn.Module):
         self._backbone()
 
     def add_adapter(self, adapter_config: object, adapter_name: str | None = None) -> None:
-        """Put a fresh adapter on the backbone and train nothing else of it; as :meth:`PretrainedModel.add_adapter`."""
-        self._backbone().add_adapter(adapter_config, adapter_name)
+        """Put a fresh adapter on the backbone and train nothing else of it; as :meth:`PretrainedModel.add_adapter`.
+
+        If the backbone is a decoder and its head is not trained, the log says so and what to do.
+        """
+        backbone = self._backbone()
+        backbone.add_adapter(adapter_config, adapter_name)
+        warn_of_idle_head(backbone)
 
     def load_adapter(  # house: peer signature
         self,

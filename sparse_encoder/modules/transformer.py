@@ -12,6 +12,16 @@ from sparse_encoder.backbone import MaskedLanguageModel, PretrainedModel
 from sparse_encoder.checkpoint import write_json
 from sparse_encoder.modules.base import InputModule, LoadSettings, checked_integer
 from sparse_encoder.modules.config_view import ConfigView
+from sparse_encoder.modules.decoders import (
+    BIDIRECTIONAL,
+    CAUSAL_KEY,
+    check_task,
+    is_decoder,
+    pad_with_any,
+    places_behind_padding,
+    read_from_peer,
+    written_for_peer,
+)
 from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
 from sparse_encoder.modules.renamed import older_arguments, renamed_argument
 from sparse_encoder.modules.text_inputs import tokenize
@@ -42,14 +52,21 @@ class Transformer(InputModule):
     it, and ``features["token_embeddings"]`` computes the logits for anybody who asks. For ``"feature-extraction"`` it
     is ``token_embeddings``, the states of the last layer.
 
+    The backbone may be a decoder (GPT-2, Llama, Mistral, Qwen), whose head scores the next token; sentence-transformers
+    knows ``"fill-mask"`` of encoders only. It loads what is saved here as ``"text-generation"``, which is taken too.
+    With ``bidirectional`` among ``model_kwargs`` each token sees those behind it as well, from then on: it is saved as
+    ``is_causal`` in ``config.json``. A tokenizer without a padding token pads with its end token, which is masked.
+
     Args:
         model_name_or_path: A folder, or a repository on the hub.
         transformer_task: ``"feature-extraction"`` or ``"fill-mask"``.
         model_kwargs: Options of :meth:`MaskedLanguageModel.from_pretrained`: ``dtype``, ``attn_implementation``,
-            ``variant``, a ``device_map`` of one device, and others; for the hub ``cache_dir``,
+            ``variant``, a ``device_map`` of one device, and others; ``bidirectional`` of a decoder; for the hub
+            ``cache_dir``,
             ``revision``, ``token`` and ``local_files_only``; ``base_model`` for the base of an adapter whose file
             names a folder outside its own, or another base.
-        processor_kwargs: ``model_max_length``, ``padding_side``, ``truncation_side``, or special tokens by their names.
+        processor_kwargs: ``model_max_length``, ``padding_side``, ``truncation_side``, special tokens by their names, or
+            ``add_bos_token`` and ``add_eos_token``: whether texts begin and end with those.
         config_kwargs: Values that replace those of ``config.json``.
         processing_kwargs: ``{"text": {...}}`` (or ``"common"``) with ``max_length`` or ``add_special_tokens``, which
             then hold for each call.
@@ -106,7 +123,8 @@ class Transformer(InputModule):
         tokenizer_name_or_path: str | Path | None = None,
     ) -> None:
         super().__init__()
-        task = transformer_task or self.default_task
+        asked = transformer_task or self.default_task
+        task, processing_kwargs = read_from_peer(asked, processing_kwargs)
         if backend != "torch":
             raise ValueError(f"unknown backend {backend!r}; choose from ['torch']")
         check_outputs(task, modality_config, module_output_name)
@@ -116,6 +134,7 @@ class Transformer(InputModule):
         model, commit = open_backbone(
             model_name_or_path, task, model_kwargs=model_kwargs or {}, config_kwargs=config_kwargs or {}
         )
+        check_task(asked, model)
         if commit is not None:
             self.origin = (str(model_name_or_path), commit)
         tokenizer = open_tokenizer(
@@ -172,6 +191,7 @@ class Transformer(InputModule):
         for name, length in (("query_length", query_length), ("document_length", document_length)):
             if length is not None:
                 checked_integer(name, length)
+        pad_with_any(tokenizer)
         self.model = model
         self.tokenizer = tokenizer
         self.processing_kwargs: dict[str, Any] = dict(processing_kwargs or {})
@@ -184,6 +204,11 @@ class Transformer(InputModule):
     def transformer_task(self) -> str:
         """``"fill-mask"`` or ``"feature-extraction"``."""
         return "fill-mask" if isinstance(self.model, MaskedLanguageModel) else "feature-extraction"
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether each token sees those behind it too: true of encoders, and of decoders that are told to."""
+        return not self.model.config.causal
 
     @property
     def modality_config(self) -> dict[str, Any]:
@@ -291,7 +316,10 @@ class Transformer(InputModule):
             The features with ``token_embeddings`` (B, T, D), or with ``vocabulary_projection``.
         """
         types = features.get("token_type_ids") if self.model.config.num_token_types else None
-        hidden: Tensor = self.model.backbone(features["input_ids"], features["attention_mask"], types)
+        mask: Tensor = features["attention_mask"]
+        left = is_decoder(self.model.config) and self.tokenizer.padding_side == "left"
+        places = places_behind_padding(mask) if left else None
+        hidden: Tensor = self.model.backbone(features["input_ids"], mask, types, places)
         return self.outputs_of(hidden, features)
 
     def outputs_of(self, hidden: Tensor, features: dict[str, Any]) -> dict[str, Any]:
@@ -321,8 +349,11 @@ class Transformer(InputModule):
         return config.vocab_size if self.transformer_task == "fill-mask" else config.hidden_size
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return the configuration; what is not set is left out."""
+        """Return the configuration as sentence-transformers spells it; what is not set is left out."""
         config = super().get_config_dict()
+        if is_decoder(self.model.config):
+            config["config_kwargs"] = {CAUSAL_KEY: False} if self.bidirectional and self.model.has_adapters else None
+            config = written_for_peer(config) if self.transformer_task == "fill-mask" else config
         always = ("transformer_task", "modality_config", "module_output_name")
         return {key: value for key, value in config.items() if key in always or value not in (None, {})}
 
@@ -347,6 +378,8 @@ class Transformer(InputModule):
         """
         settings = settings or LoadSettings()
         config = read_transformer_config(Path(folder), cls.config_keys, default_task=cls.default_task)
+        if BIDIRECTIONAL in settings.model_kwargs:
+            config.get("config_kwargs", {}).pop(CAUSAL_KEY, None)
         for name in ("model_kwargs", "processor_kwargs", "config_kwargs"):
             config[name] = {**with_plain_dtype(config.get(name, {})), **with_plain_dtype(getattr(settings, name))}
         return cls(folder, **config)

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import normalizers
-
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel, TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
 from sparse_encoder.backbone.loading.load import load_pretrained
@@ -22,10 +20,12 @@ from sparse_encoder.backbone.loading.options import (
 )
 from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json_object, resolve_inside
 from sparse_encoder.modules.base import checked_flag, checked_integer
+from sparse_encoder.modules.decoders import BIDIRECTIONAL, CAUSAL_KEY, read_from_peer, with_direction
 from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
 from sparse_encoder.tokenizer import Tokenizer
 from sparse_encoder.tokenizer_check import check_token_count
 from sparse_encoder.tokenizer_options import TextOptions as TextOptions
+from sparse_encoder.tokenizer_options import lower_casing
 from sparse_encoder.tokenizer_options import text_options as text_options
 
 logger = logging.getLogger(__name__)
@@ -64,8 +64,17 @@ _SPREAD = (
 )
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_TOKENIZER_OPTIONS = ("model_max_length", "padding_side", "truncation_side", *_SPECIAL_TOKENS)
+_TOKENIZER_OPTIONS = (
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    *_SPECIAL_TOKENS,
+    "add_bos_token",  # behind the tokens, which it may put around texts
+    "add_eos_token",
+)
 _NEVER = "trust_remote_code"
+_CHATS = "message"
+"""What sentence-transformers writes beside texts for a tokenizer that knows chats."""
 
 
 def modality_config(task: str) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def check_outputs(task: str, given: Mapping[str, Any] | None, name: str | None) 
     """
     if task not in TASKS:
         raise ValueError(f"unknown transformer_task {task!r}; choose from {sorted(TASKS)}")
-    if given is not None and dict(given) != modality_config(task):
+    if given is not None and {key: given[key] for key in given if key != _CHATS} != modality_config(task):
         raise ValueError(f"modality_config must be {modality_config(task)} for {task!r}, got {dict(given)}")
     if name not in (None, TOKEN_EMBEDDINGS):
         raise ValueError(f"module_output_name must be {TOKEN_EMBEDDINGS!r}, got {name!r}")
@@ -96,8 +105,8 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
         default_task: The task of a configuration that names none.
 
     Returns:
-        Arguments of the constructor. Of the backbone's options in a file only the dtype is taken; others, and remote
-        code, are left out with a warning.
+        Arguments of the constructor. Of the backbone's options in a file only the dtype and the direction of a decoder
+        are taken; others, and remote code, are left out with a warning.
 
     Raises:
         ConfigError: If a key is unknown or a value has the wrong type.
@@ -116,7 +125,7 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
             config.pop(name, None)
         elif not isinstance(config[name], dict):
             raise ConfigError(f"must be an object, got {config[name]!r:.80}", path=path, field=name)
-    allowed = {"model_kwargs": DTYPE_KEYS, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": ()}
+    allowed = {"model_kwargs": DTYPE_KEYS, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": (CAUSAL_KEY,)}
     for name, options in allowed.items():
         if name in config:
             left_out = sorted(set(config[name]) - set(options))
@@ -138,9 +147,10 @@ def _check_values(config: dict[str, Any], path: Path, default_task: str) -> None
         for name in ("do_lower_case", "unpad_inputs"):
             if name in config:
                 checked_flag(name, config[name])
-        task = config.get("transformer_task", default_task)
+        named = config.get("transformer_task", default_task)
+        task, processing = read_from_peer(named, config.get("processing_kwargs"))
         check_outputs(task, config.get("modality_config"), config.get("module_output_name"))
-        text_options(config.get("processing_kwargs", {}))
+        text_options(processing)
     except (TypeError, ValueError) as reason:
         raise ConfigError(str(reason), path=path) from reason
 
@@ -184,10 +194,11 @@ def backbone_options(model_kwargs: Mapping[str, Any], config_kwargs: Mapping[str
         TypeError: If a value is of the wrong type.
         ValueError: If an option is unknown, in the wrong place, not supported or contradicts another.
     """
-    given = {name: value for name, value in model_kwargs.items() if name not in (_NEVER, *_NOT_OF_MODULES)}
+    turned, config_kwargs = with_direction(model_kwargs, config_kwargs)
+    given = {name: value for name, value in turned.items() if name not in (_NEVER, *_NOT_OF_MODULES)}
     options = load_options((), {}, given)
     if unknown := sorted({*options.others, *(name for name in _NOT_OF_MODULES if name in model_kwargs)}):
-        raise ValueError(f"unknown model_kwargs {unknown}; choose from {sorted(BACKBONE_OPTIONS)}")
+        raise ValueError(f"unknown model_kwargs {unknown}; choose from {sorted([*BACKBONE_OPTIONS, BIDIRECTIONAL])}")
     if wrong := sorted(set(config_kwargs) & set(HUB_OPTIONS)):
         raise ValueError(f"config_kwargs must not hold {wrong}: give them in model_kwargs")
     places = options.devices.device_map
@@ -266,18 +277,7 @@ def open_tokenizer(
     check_token_count(tokenizer.vocab_size, config.vocab_size, folder)
     if max_seq_length is not None:
         options.setdefault("model_max_length", checked_integer("max_seq_length", max_seq_length))
-    for name, value in options.items():
-        setattr(tokenizer, name, value)
+    for name in sorted(options, key=_TOKENIZER_OPTIONS.index):
+        setattr(tokenizer, name, options[name])
     tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_tokens)
     return lower_casing(tokenizer) if do_lower_case else tokenizer
-
-
-def lower_casing(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a tokenizer that lower-cases texts first; the same one if it does so already."""
-    backend = tokenizer.backend
-    before = backend.normalizer
-    if before is not None and before.normalize_str("A") == "a":
-        return tokenizer
-    steps = [normalizers.Lowercase()] if before is None else [normalizers.Lowercase(), before]
-    backend.normalizer = normalizers.Sequence(steps)
-    return Tokenizer(backend, replace(tokenizer.config))

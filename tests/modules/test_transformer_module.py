@@ -134,7 +134,7 @@ def test_tasks_of_old_and_new_names(folder: Path) -> None:
     assert MLMTransformer(folder).transformer_task == "fill-mask"
     assert MLMTransformer.load(folder).transformer_task == "fill-mask"
     with pytest.raises(ValueError, match="'feature-extraction', 'fill-mask'"):
-        Transformer(folder, transformer_task="text-generation")
+        Transformer(folder, transformer_task="sequence-classification")
 
 
 @pytest.mark.parametrize("name", CONFIG_FILES)

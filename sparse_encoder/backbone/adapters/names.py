@@ -12,6 +12,7 @@ from torch import nn
 
 from sparse_encoder.backbone.adapters.config import ALL_LINEAR, LoraConfig
 from sparse_encoder.backbone.attention import Attention
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT
 from sparse_encoder.checkpoint import KeyTable
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _resolved_targets(
         targets = default_targets(model)
     if targets == ALL_LINEAR:
         return replace(config, target_modules=shortened(names, names)), dict(names)
+    _refuse_table(targets, model)
     found = _matching(targets, names, "target_modules")
     by_file = isinstance(targets, str) or all(
         any(ends_in(each, target) for each in names.values()) for target in targets
@@ -101,6 +103,17 @@ def _resolved_targets(
     if by_file:
         return replace(config, target_modules=targets if isinstance(targets, str) else list(targets)), found
     return replace(config, target_modules=shortened(found, names)), found
+
+
+def _refuse_table(targets: str | Sequence[str], model: PretrainedModel) -> None:
+    """Say what to do instead where the table that scores the vocabulary is to have low-rank changes."""
+    table = file_names(model).get(HEAD_WEIGHT, "").removesuffix(".weight")
+    for target in () if isinstance(targets, str) else targets:
+        if ends_in(table, target):
+            raise ValueError(
+                f"target_modules {target!r} finds no linear layer: {table} is the table that scores the vocabulary; "
+                f"modules_to_save=[{target!r}] trains all of it"
+            )
 
 
 def _resolved_layers(config: LoraConfig, found: Mapping[str, str]) -> LoraConfig:

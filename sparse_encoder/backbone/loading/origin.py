@@ -208,6 +208,10 @@ def _check_keys(options: LoadOptions, known: set[str], family: str) -> None:
     if useless := sorted(set(_OF_CALLS) & set(options.others)):
         raise ValueError(f"{useless[0]} has no effect on models of this library, whose outputs are fixed; leave it out")
     unknown = sorted(set(options.others) - known) if options.any_config_value else []
+    if unknown and unknown[0] == "is_causal":
+        raise ValueError(
+            f"is_causal and bidirectional are for decoders: in a {family!r} each token sees all others anyway"
+        )
     if unknown:
         near = get_close_matches(unknown[0], sorted(known), n=3)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else f"; it takes {sorted(known)}"

@@ -1,0 +1,141 @@
+"""What a decoder, a model made to write, needs as the backbone of an encoder, and how the peer spells such a module.
+
+sentence-transformers 6.2 has no ``fill-mask`` for decoders. What it calls ``text-generation`` gives the same logits if
+it keeps those of all tokens, so that is what is written; in memory the task is ``fill-mask`` for every backbone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from sparse_encoder.backbone import PretrainedModel, TransformerConfig
+from sparse_encoder.backbone.adapters.names import file_names
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT
+from sparse_encoder.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+PEER_TASK = "text-generation"
+BIDIRECTIONAL = "bidirectional"
+CAUSAL_KEY = "is_causal"
+"""What transformers 5 calls the opposite in a ``config.json``."""
+LOGITS_TO_KEEP = "logits_to_keep"
+"""Tokens at the end whose logits sentence-transformers computes; 0 for all."""
+
+Kwargs = Mapping[str, Any]  # Any: options by name
+
+
+def is_decoder(config: TransformerConfig) -> bool:
+    """Return whether a backbone is of a family made to write, whichever way it looks now."""
+    return config.head_kind == "linear"
+
+
+def check_task(task: str, model: PretrainedModel) -> None:
+    """Refuse the peer's task for decoders on an encoder.
+
+    Raises:
+        ValueError: If the backbone is none.
+    """
+    if task == PEER_TASK and not is_decoder(model.config):
+        raise ValueError(f"transformer_task {PEER_TASK!r} is for decoders, not for a {model.architecture}: 'fill-mask'")
+
+
+def with_direction(model_kwargs: Kwargs, config_kwargs: Kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Turn the option ``bidirectional`` of a backbone into the key of its configuration, with which it is saved.
+
+    Args:
+        model_kwargs: Options of the backbone.
+        config_kwargs: Values of its configuration.
+
+    Returns:
+        Both; the first without the option.
+
+    Raises:
+        TypeError: If it is neither True nor False.
+        ValueError: If the configuration is to say the opposite.
+    """
+    rest, values = dict(model_kwargs), dict(config_kwargs)
+    asked = rest.pop(BIDIRECTIONAL, None)
+    if asked is None:
+        return rest, values
+    if not isinstance(asked, bool):
+        raise TypeError(f"{BIDIRECTIONAL} must be True or False, got {asked!r:.80}")
+    if values.setdefault(CAUSAL_KEY, not asked) is not (not asked):
+        raise ValueError(f"{BIDIRECTIONAL}={asked} and {CAUSAL_KEY}={values[CAUSAL_KEY]!r:.80} contradict each other")
+    return rest, values
+
+
+def pad_with_any(tokenizer: Tokenizer) -> None:
+    """Let a tokenizer without a padding token pad with its end token, or else its begin or unknown token.
+
+    What is padded is masked, so that any id will do.
+    """
+    if tokenizer.pad_token is None:
+        others = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token)
+        found = next((token for token in others if token is not None), None)
+        if found is not None:
+            tokenizer.pad_token = found
+
+
+def places_behind_padding(attention_mask: Tensor) -> Tensor:
+    """Count places from the first token of each text, whatever padding is before it.
+
+    Args:
+        attention_mask: 1 for tokens, 0 for padding, (B, T).
+
+    Returns:
+        Places, (B, T); 0 for padding on the left.
+    """
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def written_for_peer(config: Kwargs) -> dict[str, Any]:
+    """Spell the configuration of a module whose backbone is a decoder with a head as sentence-transformers does."""
+    processing: Kwargs = config.get("processing_kwargs") or {}
+    text = {**processing.get("text", {}), LOGITS_TO_KEEP: 0}
+    return {**config, "transformer_task": PEER_TASK, "processing_kwargs": {**processing, "text": text}}
+
+
+def read_from_peer(task: str, processing_kwargs: Kwargs | None) -> tuple[str, dict[str, Any]]:
+    """Bring the peer's spelling into ours.
+
+    Args:
+        task: The task of a module.
+        processing_kwargs: How it treats texts.
+
+    Returns:
+        The task, ``"fill-mask"`` for :data:`PEER_TASK`; and the options without the number of logits.
+
+    Raises:
+        ValueError: If only the logits of the last tokens are to be kept.
+    """
+    given = {name: dict(values) for name, values in (processing_kwargs or {}).items()}
+    if task != PEER_TASK:
+        return task, given
+    kept = [values.pop(LOGITS_TO_KEEP) for values in given.values() if LOGITS_TO_KEEP in values]
+    if not kept or any(each != 0 for each in kept):
+        raise ValueError(
+            f"transformer_task {PEER_TASK!r} needs processing_kwargs={{'text': {{{LOGITS_TO_KEEP!r}: 0}}}}: with any "
+            "other number sentence-transformers makes logits of the last tokens alone, and a text's terms are those of "
+            "all its tokens"
+        )
+    return "fill-mask", {name: values for name, values in given.items() if values}
+
+
+def warn_of_idle_head(model: PretrainedModel) -> None:
+    """Say so in the log if a decoder with adapters keeps the head that was made to score the next token."""
+    if not (is_decoder(model.config) and model.has_head) or model.get_parameter(HEAD_WEIGHT).requires_grad:
+        return
+    table = file_names(model)[HEAD_WEIGHT].removesuffix(".weight")
+    before = "untie it from the words by set_output_embeddings, and then " if model.config.tie_word_embeddings else ""
+    logger.warning(
+        "the adapter does not train %s, which was made to score the next token and not terms; %sgive "
+        "LoraConfig(..., modules_to_save=[%r])",
+        table,
+        before,
+        table,
+    )

@@ -13,9 +13,9 @@ from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, S, T, V, decoder_ids, encoder_ba
 from torch import Tensor
 
 from sparse_encoder.backbone import EncoderModel
+from sparse_encoder.backbone.cache import EncoderDecoderCache
 from sparse_encoder.backbone.families import read_config
 from sparse_encoder.backbone.weights import names_of
-from sparse_encoder.backbone.cache import EncoderDecoderCache
 from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.generation.seq2seq_model import Seq2SeqModel
 

@@ -6,7 +6,7 @@ Knows nothing of how tokens are chosen.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from torch import Tensor
 
@@ -23,6 +23,9 @@ from sparse_encoder.generation.special_tokens import SpecialTokens, special_toke
 from sparse_encoder.generation.steps import Wanted
 from sparse_encoder.generation.stopping_building import build_stopping_criteria
 from sparse_encoder.generation.task import Task
+
+if TYPE_CHECKING:
+    from sparse_encoder.backbone.config import TransformerConfig
 
 
 class Settings(NamedTuple):
@@ -180,17 +183,24 @@ def past_length(cache: GenerationCache | None) -> int:
     return 0 if cache is None else int(cache.get_seq_length())
 
 
+def positions_of(model: GenerativeModel) -> TransformerConfig:
+    """Return the config that knows the positions of what is written: the decoder's, if there is one of its own."""
+    return model.config.decoder or model.config
+
+
 def max_positions(model: GenerativeModel) -> int | None:
     """Return how many tokens a model has positions for; None: any number."""
-    return None if model.config.position_kind == "none" else model.config.max_positions
+    config = positions_of(model)
+    return None if config.position_kind == "none" else config.max_positions
 
 
 def check_positions(model: GenerativeModel, prompt: Prompt) -> None:
     """Raise a ValueError if a prompt is longer than a learned table of positions."""
+    config = positions_of(model)
     length = prompt.ids_length + prompt.embeds_length
-    if model.config.position_kind == "absolute" and length > model.config.max_positions:
+    if config.position_kind == "absolute" and length > config.max_positions:
         raise ValueError(
-            f"{prompt.name} is {length} tokens long, and this model has positions for {model.config.max_positions}; "
+            f"{prompt.name} is {length} tokens long, and this model has positions for {config.max_positions}; "
             "shorten it"
         )
 

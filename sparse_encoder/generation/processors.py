@@ -99,7 +99,7 @@ def token_ids(name: str, ids: int | Iterable[int] | Tensor, device: torch.device
         if given.is_floating_point() or given.dtype == torch.bool or (given < 0).any():
             raise ValueError(f"{name} must hold ids of at least 0, got {given.tolist()}")
         return given.to(device=device or given.device, dtype=torch.int64)
-    listed = [ids] if isinstance(ids, int) else list(ids)
+    listed = list(ids) if isinstance(ids, Iterable) else [ids]
     if not all(isinstance(each, Integral) and not isinstance(each, bool) and int(each) >= 0 for each in listed):
         raise ValueError(f"{name} must hold ids of at least 0, got {ids!r:.100}")
     return torch.tensor([int(each) for each in listed], dtype=torch.int64, device=device)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint_helpers import FakeHub, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -278,3 +279,23 @@ def test_dicts_and_json_round_trip(values: dict[str, Anything]) -> None:
         config = GenerationConfig(**values)
     assert GenerationConfig.from_dict(config.to_dict()) == config
     assert GenerationConfig.from_dict(config.to_diff_dict()) == config
+
+
+def test_from_the_hub_comes_this_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(FakeHub()) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent/token")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        files = {"generation_config.json": b'{"top_k": 3}', "sub/other.json": b'{"top_k": 4}', "config.json": b"{}"}
+        hub.add("org/model", files)
+        assert GenerationConfig.from_pretrained("org/model", cache_dir=tmp_path).top_k == 3
+        found = GenerationConfig.from_pretrained("org/model", "other.json", cache_dir=tmp_path, subfolder="sub")
+        assert found.top_k == 4
+        with pytest.raises(FileNotFoundError, match="other.json"):
+            GenerationConfig.from_pretrained("org/model", "other.json", cache_dir=tmp_path)
+    assert {path.name for path in tmp_path.rglob("*.*") if path.is_symlink()} == {
+        "generation_config.json",
+        "other.json",
+    }

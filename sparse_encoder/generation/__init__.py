@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparse_encoder.backbone.cache import DynamicCache, EncoderDecoderCache, StaticCache
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.outputs import (
     CausalLanguageModelOutput,
@@ -33,6 +34,7 @@ from sparse_encoder.generation.processors_selection import (
     SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
 )
+from sparse_encoder.generation.seq2seq_model import Seq2SeqModel
 from sparse_encoder.generation.stopping import (
     EosTokenCriteria,
     MaxLengthCriteria,
@@ -56,6 +58,8 @@ from sparse_encoder.generation.warpers import (
 
 __all__ = [
     "CausalLanguageModelOutput",
+    "DynamicCache",
+    "EncoderDecoderCache",
     "EncoderNoRepeatNGramLogitsProcessor",
     "EncoderRepetitionPenaltyLogitsProcessor",
     "EosTokenCriteria",
@@ -82,8 +86,10 @@ __all__ = [
     "NoRepeatNGramLogitsProcessor",
     "PrefixConstrainedLogitsProcessor",
     "RepetitionPenaltyLogitsProcessor",
+    "Seq2SeqModel",
     "Seq2SeqOutput",
     "SequenceBiasLogitsProcessor",
+    "StaticCache",
     "StopStringCriteria",
     "StoppingCriteria",
     "StoppingCriteriaList",

@@ -26,6 +26,7 @@ from sparse_encoder.generation.config_files import (
     fetch_folder,
     read_file,
     sort_values,
+    values_for_file,
     values_of_model,
     write_file,
 )
@@ -289,11 +290,20 @@ class GenerationConfig:
             FieldError: As :meth:`validate`, or if a bias is infinite, which a file cannot hold.
             NotADirectoryError: If the folder is a file.
         """
+        write_file(save_directory, config_file_name or GENERATION_CONFIG_NAME, self.to_file())
+
+    def to_file(self) -> dict[str, Any]:  # Any: JSON
+        """Return what a file of this config holds.
+
+        Raises:
+            ValueError: If a field would have no effect, unless all is as it was loaded.
+            FieldError: As :meth:`validate`, or if a bias is infinite, which a file cannot hold.
+        """
         if self.to_dict() == self._as_loaded:
             check_together(self)
         else:
             self.validate(strict=True)
-        write_file(save_directory, config_file_name or GENERATION_CONFIG_NAME, self.to_diff_dict())
+        return values_for_file(self.to_diff_dict())
 
     def _take(self, fields: Mapping[str, Any], others: Mapping[str, Any]) -> None:  # Any: FIELDS has the types; JSON
         for name, value in fields.items():

@@ -111,24 +111,35 @@ def write_file(folder: str | os.PathLike[str], name: str, values: Values) -> Pat
     Args:
         folder: Made if it is not there.
         name: Of the file.
-        values: Fields that are set, and what the file had besides.
+        values: As :func:`values_for_file` returns them.
 
     Returns:
         The file.
 
     Raises:
-        FieldError: If JSON cannot hold a value.
         NotADirectoryError: If the folder is a file.
     """
-    from sparse_encoder import __version__
-
     place = Path(folder)
     if place.exists() and not place.is_dir():
         raise NotADirectoryError(f"{place} is to be a folder and is a file")
     place.mkdir(parents=True, exist_ok=True)
     path = resolve_inside(place, name)
-    write_json(path, {**_plain(values), VERSION_KEY: __version__}, sort_keys=True)
+    write_json(path, values, sort_keys=True)
     return path
+
+
+def values_for_file(values: Values) -> dict[str, Any]:  # Any: JSON
+    """Return values as a file has them, with the version that writes them.
+
+    Args:
+        values: Fields that are set, and what the file had besides.
+
+    Raises:
+        FieldError: If JSON cannot hold a value.
+    """
+    from sparse_encoder import __version__
+
+    return {**_plain(values), VERSION_KEY: __version__}
 
 
 def _plain(values: Values) -> dict[str, Any]:  # Any: JSON

@@ -24,12 +24,14 @@ from sparse_encoder.backbone.record import Record
 from sparse_encoder.backbone.resize import NewRows
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.checkpoint import ConfigError
+from sparse_encoder.generation.generation_files import GenerationFiles, generation_config_of
+from sparse_encoder.generation.mixin import GenerationMixin
 from sparse_encoder.generation.outputs import EncoderOutput, Seq2SeqOutput
 from sparse_encoder.generation.seq2seq_call import Seq2SeqCall, check_one, shift_right
 from sparse_encoder.generation.token_loss import token_loss
 
 
-class Seq2SeqModel(PretrainedModel):
+class Seq2SeqModel(GenerationMixin, GenerationFiles, PretrainedModel):
     """An encoder, a decoder that looks at what it made, and a head: the families t5 and bart.
 
     ``backbone`` is the encoder. Its word embeddings serve the decoder too, which has none of its own; they are in
@@ -56,6 +58,7 @@ class Seq2SeqModel(PretrainedModel):
         if config.decoder is None:
             raise ConfigError("must be true: this model needs an encoder and a decoder", field="is_encoder_decoder")
         self.hf_config = {**self.family.token_defaults, **self.hf_config, **self.family.settled(config)}
+        self.generation_config = generation_config_of(self.hf_config)
         self.decoder = Transformer(config.decoder, attn_implementation=attn_implementation)
         self.head = LinearHead(config)
         self.tie_weights()

@@ -13,7 +13,7 @@ from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, D, S, T, V, decoder_ids, encoder
 from torch import Tensor
 
 from sparse_encoder.backbone.cache import DynamicCache, EncoderDecoderCache
-from sparse_encoder.checkpoint import CheckpointError
+from sparse_encoder.checkpoint import CheckpointError, ConfigError
 from sparse_encoder.generation.outputs import EncoderOutput
 from sparse_encoder.generation.seq2seq_call import shift_right
 from sparse_encoder.generation.seq2seq_model import Seq2SeqModel
@@ -334,3 +334,46 @@ def test_a_text_longer_than_the_table_of_places_is_refused() -> None:
         model(torch.full((1, 27), 5), decoder_input_ids=decoder_ids()[:1])
     with pytest.raises(ValueError, match="at most 26 tokens, got 27"):
         model(torch.full((1, 3), 5), decoder_input_ids=torch.full((1, 27), 5))
+
+
+def test_how_a_model_writes_comes_from_its_config_and_is_saved_beside_the_weights(tmp_path: Path) -> None:
+    model = model_of("bart")
+    settings = model.generation_config
+    assert (settings.decoder_start_token_id, settings.forced_eos_token_id, settings.eos_token_id) == (2, 2, 2)
+    settings.max_new_tokens, settings.num_beams = 7, 3
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "generation_config.json").read_text())["num_beams"] == 3
+    back = Seq2SeqModel.from_pretrained(tmp_path)
+    assert (back.generation_config.num_beams, back.generation_config.max_new_tokens) == (3, 7)
+    assert torch.equal(back.generate(**given("bart")), model.generate(**given("bart"), num_beams=3, max_new_tokens=7))
+    (tmp_path / "generation_config.json").unlink()
+    assert Seq2SeqModel.from_pretrained(tmp_path).generation_config.num_beams is None
+
+
+def test_a_config_that_would_do_nothing_is_not_saved(tmp_path: Path) -> None:
+    model = model_of("t5")
+    model.generation_config.temperature = 0.5
+    with pytest.raises(ValueError, match="temperature"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new/config.json").exists()
+
+
+def test_a_damaged_generation_config_is_refused_by_its_field(tmp_path: Path) -> None:
+    model_of("t5").save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"num_beams": "many"}')
+    with pytest.raises(ConfigError, match="num_beams"):
+        Seq2SeqModel.from_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="num_beams") as caught:
+        Seq2SeqModel.from_config({**SEQ2SEQ_CONFIGS["t5"], "num_beams": "many"})
+    assert caught.value.field == "num_beams"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_writes_the_same_with_and_without_caches(name: str) -> None:
+    model = model_of(name)
+    assert Seq2SeqModel.can_generate()
+    for settings in ({}, {"num_beams": 3}):
+        expected = model.generate(**given(name), max_new_tokens=6, use_cache=False, **settings)
+        assert torch.equal(model.generate(**given(name), max_new_tokens=6, **settings), expected)
+        static = model.generate(**given(name), max_new_tokens=6, cache_implementation="static", **settings)
+        assert torch.equal(static, expected)

@@ -191,6 +191,8 @@ def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     check_filled(model, placement)
     made = report(found, plan.naming, plan.names, plan.ties, prefix="" if kind.has_head else plan.family.base_prefix)
     model.load_report = made
+    if origin.folder is not None:
+        model.read_beside(origin.folder)
     placement.dispatch(model)
     return model.eval()
 

@@ -59,6 +59,13 @@ class ModelLoading(nn.Module):
             raise ConfigError(told, field="is_encoder_decoder")
         return config
 
+    def read_beside(self, folder: Path) -> None:
+        """Read what else of a model lies in the folder of its weights; most kinds have nothing.
+
+        Args:
+            folder: That the weights came from.
+        """
+
     @overload
     @classmethod
     def from_pretrained(  # house: peer signature

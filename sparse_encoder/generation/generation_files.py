@@ -1,0 +1,58 @@
+"""How a model that writes comes by its generation config, and saves it. Knows nothing of layers and loops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sparse_encoder.backbone.loading.mixin import ModelLoading
+from sparse_encoder.backbone.saving import ModelSaving
+from sparse_encoder.checkpoint import ConfigError
+from sparse_encoder.generation.config import GenerationConfig
+from sparse_encoder.generation.config_fields import FieldError
+from sparse_encoder.generation.config_files import GENERATION_CONFIG_NAME
+
+
+class GenerationFiles(ModelLoading, ModelSaving):
+    """Read ``generation_config.json`` beside the weights and write it there; one base of a model that writes."""
+
+    generation_config: GenerationConfig
+    """How it writes, unless a call of ``generate`` says otherwise: from its own file, else from ``config.json``."""
+
+    def read_beside(self, folder: Path) -> None:
+        """Take the generation config of a folder, if it has one.
+
+        Args:
+            folder: That the weights came from.
+
+        Raises:
+            ConfigError: If a field cannot hold its value, or one that is not offered would do something.
+        """
+        super().read_beside(folder)
+        path = folder / GENERATION_CONFIG_NAME
+        if path.exists() or path.is_symlink():
+            self.generation_config = GenerationConfig.from_pretrained(folder)
+
+    def files_to_save(self) -> dict[str, dict[str, Any]]:  # Any: JSON
+        """Return the JSON files beside the weights by their names.
+
+        Raises:
+            ValueError: If a field of the generation config would have no effect, unless all is as it was loaded.
+        """
+        return {**super().files_to_save(), GENERATION_CONFIG_NAME: self.generation_config.to_file()}
+
+
+def generation_config_of(hf_config: Mapping[str, Any]) -> GenerationConfig:  # Any: JSON
+    """Return what the ``config.json`` of a model says about generation.
+
+    Args:
+        hf_config: The content of the file.
+
+    Raises:
+        ConfigError: If a field cannot hold its value, or one that is not offered would do something.
+    """
+    try:
+        return GenerationConfig.from_model_config(hf_config)
+    except FieldError as reason:
+        raise ConfigError(reason.rule, field=reason.field) from reason

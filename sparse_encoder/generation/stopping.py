@@ -155,7 +155,9 @@ def _new(text: str, before: str, stop: str) -> bool:
 class StoppingCriteriaList(list[Criterion]):
     """End a row as soon as one of several criteria ends it."""
 
-    def __call__(self, input_ids: Tensor, scores: tuple[Tensor, ...] | None = None, **values: object) -> Tensor:
+    def __call__(  # house: peer signature
+        self, input_ids: Tensor, scores: tuple[Tensor, ...] | None = None, **values: object
+    ) -> Tensor:
         """Tell for each row whether it ends, (R,).
 
         Args:

@@ -251,7 +251,8 @@ class ModelSaving(AdapterHolder):
                     f"state_dict has {name!r}, which is no name of this model; its own are those of model.state_dict(),"
                     f" as {next(iter(self.state_dict()))!r}"
                 )
-            tensors[theirs if self.has_head else theirs.removeprefix(family.base_prefix)] = tensor
+            written = theirs if self.has_head else theirs.removeprefix(family.base_prefix)
+            tensors[written] = tensor.t() if names.is_transposed(name) and tensor.ndim == 2 else tensor
             if name == WORD_EMBEDDINGS and family.copies_words_if_untied and not is_tied:
                 tensors |= {copy: tensor.clone() for copy in family.word_copies}
             if name == HEAD_BIAS and names.has_second_bias and family.decoder_bias_copy is not None and not is_tied:

@@ -18,6 +18,7 @@ from sparse_encoder.checkpoint import CheckpointError, KeyTable, canonical_names
 _MOST_NAMES = 20
 _TASK_HEADS = (
     r"(pre_)?classifier\.((dense|out_proj)\.)?(weight|bias)",
+    r"score\.(weight|bias)",
     r"qa_outputs\.(weight|bias)",
     r"sequence_summary\.summary\.(weight|bias)",
 )
@@ -77,6 +78,12 @@ class Names(NamedTuple):
     """Whether the family's second name of the decoder's bias means one of its tensors."""
     may_be_ignored: re.Pattern[str]
     """Other names that may be there; if the model has no head, those of heads for tasks among them."""
+    transposed: KeyTable
+    """Of the tensors that files hold with rows and columns changed about."""
+
+    def is_transposed(self, ours: str) -> bool:
+        """Return whether files hold a tensor of ours with rows and columns changed about."""
+        return self.transposed.theirs_or_none(ours) is not None
 
 
 def names_of(family: Family, config: TransformerConfig, head_rows: Rows) -> Names:
@@ -92,7 +99,9 @@ def names_of(family: Family, config: TransformerConfig, head_rows: Rows) -> Name
     ignored = family.ignored if head_rows else (*family.ignored, *_TASK_HEADS)
     if family.decoder_names is not None and config.decoder is None:
         ignored = (*ignored, family.decoder_names)
-    return Names(family, own, KeyTable(others), head_rows == family.head_rows, re.compile("|".join(ignored) or r"(?!)"))
+    may_be_ignored = re.compile("|".join(ignored) or r"(?!)")
+    transposed = KeyTable([row for row in own.rows if row[1] in family.transposed])
+    return Names(family, own, KeyTable(others), head_rows == family.head_rows, may_be_ignored, transposed)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparse_encoder.backbone.cache import DynamicCache, EncoderDecoderCache, StaticCache
+from sparse_encoder.generation.causal_language_model import CausalLanguageModel
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.outputs import (
     CausalLanguageModelOutput,
@@ -57,6 +58,7 @@ from sparse_encoder.generation.warpers import (
 )
 
 __all__ = [
+    "CausalLanguageModel",
     "CausalLanguageModelOutput",
     "DynamicCache",
     "EncoderDecoderCache",

@@ -15,7 +15,14 @@ INITIALIZATIONS = (True, False, "gaussian")
 LONGEST_EXPRESSION = 10_000
 LARGEST_ALPHA = 1e6
 """Beyond any that is of use: a file with a larger one is damaged."""
-_INFORMATION = ("auto_mapping", "megatron_core", "peft_version", "qalora_group_size", "runtime_config")
+_INFORMATION = (
+    "auto_mapping",
+    "fan_in_fan_out",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "runtime_config",
+)
 """Fields of PEFT that change nothing by themselves."""
 _NEUTRAL: tuple[object, ...] = (None, False, {}, [])
 """What a field of PEFT's that is not ours may hold: nothing that it would do."""

@@ -25,7 +25,7 @@ from sparse_encoder.backbone.adapters.fitting import (
     with_plain_patterns,
     wrong_shapes,
 )
-from sparse_encoder.backbone.adapters.names import copied_parameters, file_names, is_plain, linear_names
+from sparse_encoder.backbone.adapters.names import copied_parameters, file_names, is_plain, is_transposed, linear_names
 from sparse_encoder.backbone.families.family import HEAD_BIAS
 from sparse_encoder.checkpoint import (
     CheckpointError,
@@ -84,7 +84,7 @@ def tensors_for_file(
         elif part == "bias" and _stands_on(name, model.get_submodule(module), config):
             tensors[f"{linear[module]}{BASE_BIAS}"] = tensor
         else:
-            tensors[known[ours]] = tensor
+            tensors[known[ours]] = tensor.t() if is_transposed(model, ours) else tensor
             if ours == HEAD_BIAS and family.decoder_bias_copy is not None:
                 tensors[family.decoder_bias_copy] = tensor.clone()
     return dict(sorted(tensors.items()))
@@ -118,7 +118,8 @@ def write_adapter(adapter: ModelAdapter, state_dict: Mapping[str, Tensor] | None
     if bad := [name for name, tensor in tensors.items() if not is_finite(tensor)]:
         raise ValueError(f"the adapter has NaN or infinite values, with which no load would take it: {shown(bad)}")
     write_safetensors(folder / WEIGHTS_FILE, {PREFIX + key: tensor.contiguous() for key, tensor in tensors.items()})
-    about = {"auto_mapping": None, "fan_in_fan_out": False, **adapter.config.to_dict(), "inference_mode": True}
+    turned = bool(adapter.model.family.transposed)
+    about = {"auto_mapping": None, "fan_in_fan_out": turned, **adapter.config.to_dict(), "inference_mode": True}
     write_json(folder / CONFIG_FILE, about, sort_keys=True)
 
 

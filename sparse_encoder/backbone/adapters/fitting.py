@@ -19,6 +19,7 @@ from sparse_encoder.backbone.adapters.names import (
     in_layers,
     is_named,
     is_plain,
+    is_transposed,
     linear_names,
     pattern_value,
 )
@@ -86,6 +87,8 @@ class Sorting:
         if plain == copy_of_bias and copy_of_bias not in self._parameters:
             plain = self._parameters_name_of_bias() or plain
         ours = self._find(self._parameters, plain)
+        if ours is not None and is_transposed(self.model, ours) and tensor.ndim == 2:
+            tensor = tensor.t().contiguous()
         same = ours is None or ours not in self.copies or self.copies[ours].equal(tensor)
         if ours is not None and same:
             self.copies[ours] = tensor

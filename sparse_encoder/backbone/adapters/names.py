@@ -42,6 +42,12 @@ def file_names(model: PretrainedModel) -> dict[str, str]:
     return known
 
 
+def is_transposed(model: PretrainedModel, ours: str) -> bool:
+    """Say whether the family's files hold a parameter with rows and columns changed about; by our name."""
+    rows = [row for row in model.family.backbone_rows(model.config) if row[1] in model.family.transposed]
+    return KeyTable(rows).theirs_or_none(ours) is not None
+
+
 def is_adapters_own(name: str) -> bool:
     """Say whether a tensor or a module is part of an adapter and not of the model below it."""
     return not _OWN.isdisjoint(name.split("."))

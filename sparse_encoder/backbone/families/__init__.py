@@ -14,10 +14,14 @@ from sparse_encoder.backbone.families.deberta import DEBERTA_V2
 from sparse_encoder.backbone.families.distilbert import DISTILBERT
 from sparse_encoder.backbone.families.electra import ELECTRA
 from sparse_encoder.backbone.families.family import Family
+from sparse_encoder.backbone.families.gpt2 import GPT2
 from sparse_encoder.backbone.families.gte import GTE, NEW
+from sparse_encoder.backbone.families.llama import EUROBERT, LLAMA
+from sparse_encoder.backbone.families.mistral import MISTRAL
 from sparse_encoder.backbone.families.modernbert import MODERNBERT
 from sparse_encoder.backbone.families.mpnet import MPNET
 from sparse_encoder.backbone.families.nomic_bert import NOMIC_BERT
+from sparse_encoder.backbone.families.qwen import QWEN2, QWEN3
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from sparse_encoder.backbone.families.rotary import rope_parameters
@@ -41,12 +45,17 @@ FAMILIES: dict[str, Family] = {
         XLM_ROBERTA,
     )
 }
-"""Stacks that are there alone: encoders, and decoders."""
+"""Encoders."""
+
+DECODER_FAMILIES: dict[str, Family] = {
+    family.model_type: family for family in (EUROBERT, GPT2, LLAMA, MISTRAL, QWEN2, QWEN3)
+}
+"""Stacks that write by themselves, and encoders that are made of their parts."""
 
 SEQ2SEQ_FAMILIES: dict[str, Family] = {family.model_type: family for family in (BART, T5)}
 """An encoder, and a decoder that looks at it."""
 
-_ALL = {**FAMILIES, **SEQ2SEQ_FAMILIES}
+_ALL = {**FAMILIES, **DECODER_FAMILIES, **SEQ2SEQ_FAMILIES}
 
 
 def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:  # Any: parsed JSON
@@ -106,7 +115,7 @@ def respell(hf_config: Mapping[str, Any], config: TransformerConfig) -> dict[str
 
 
 def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | None = None) -> bool:
-    """Return whether a ``config.json`` promises a masked-language head.
+    """Return whether a ``config.json`` promises a head that scores the vocabulary at every token, a decoder's too.
 
     Args:
         hf_config: The parsed file.
@@ -121,6 +130,7 @@ def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | N
 
 
 __all__ = [
+    "DECODER_FAMILIES",
     "FAMILIES",
     "SEQ2SEQ_FAMILIES",
     "Family",

@@ -16,6 +16,9 @@ from sparse_encoder.backbone.families.reader import ConfigReader
 Rows = tuple[tuple[str, str], ...]
 """Pairs of names (theirs, ours); ``{}`` stands for a layer's number."""
 
+NULLABLE = frozenset({"head_width", "num_kv_heads", "pad_token_id"})
+"""Fields that a config may leave open with null."""
+
 HEAD_WEIGHT, HEAD_BIAS = "head.weight", "head.bias"
 WORD_EMBEDDINGS = "backbone.embeddings.word.weight"
 
@@ -27,6 +30,8 @@ class Family:
     model_type: str
     class_prefix: str
     """Beginning of every class name in ``architectures``, as ``Bert`` in ``BertForMaskedLM``."""
+    head_class: str = "ForMaskedLM"
+    """End of the class name of a model with the head."""
     defaults: TransformerConfig
     """What keys stand for when a ``config.json`` leaves them out, and what the family fixes."""
     config_keys: Mapping[str, str]
@@ -38,13 +43,15 @@ class Family:
     backbone_rows: Callable[[TransformerConfig], Rows]
     """Names with the base prefix."""
     head_rows: Rows
-    """Names of the masked-language head, decoder included."""
+    """Names of the head that scores the vocabulary."""
     tagger_rows: Rows = (("classifier.weight", "head.classifier.weight"), ("classifier.bias", "head.classifier.bias"))
     """Names of the head that labels tokens."""
     tagger_dropout_key: str | None = "classifier_dropout"
     """Key of the dropout before its classifier; without it, or where it is null, the dropout behind attention is."""
     tagger_dropout: float | None = None
     """What the key stands for when it is left out; None: the dropout behind attention."""
+    transposed: tuple[str, ...] = ()
+    """Weights, by our names with ``{}`` for a number, that files hold with rows and columns changed about."""
     decoder_bias_copy: str | None = None
     """A second name under which older files store the decoder's bias."""
     ignored: tuple[str, ...] = ()
@@ -84,8 +91,13 @@ class Family:
 
     @property
     def masked_language_architecture(self) -> str:
-        """Name that transformers gives a model with the masked-language head."""
-        return f"{self.class_prefix}ForMaskedLM"
+        """Name that transformers gives a model with the head that scores the vocabulary."""
+        return f"{self.class_prefix}{self.head_class}"
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it is a stack that writes by itself, if its config does not make an encoder of it."""
+        return self.defaults.causal
 
     @property
     def tagger_architecture(self) -> str:
@@ -123,7 +135,7 @@ class Family:
             ConfigError: If a value is of the wrong type, out of range or not supported.
         """
         values: dict[str, Any] = {  # Any: each has the type of its field's default
-            field: reader.like(key, getattr(self.defaults, field), nullable=field == "pad_token_id")
+            field: reader.like(key, getattr(self.defaults, field), nullable=field in NULLABLE)
             for field, key in self.config_keys.items()
         }
         try:
@@ -141,8 +153,8 @@ class Family:
         bare = {f"{self.class_prefix}Model", *((self.encoder_architecture,) if self.has_encoder_class else ())}
         headed = self.pair_architecture if self.is_pair else self.masked_language_architecture
         for name in reader.texts("architectures") or ():
-            if name not in bare and not name.startswith(f"{self.class_prefix}For"):
-                known = sorted((*bare, headed, *self.pretraining_heads))
+            known = sorted((*bare, headed, *self.pretraining_heads))
+            if name not in known and not name.startswith(f"{self.class_prefix}For"):
                 raise reader.error("architectures", f"unknown architecture {name!r}; choose from {known}")
 
 

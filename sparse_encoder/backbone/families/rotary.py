@@ -12,6 +12,7 @@ from typing import Any
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families.reader import ConfigReader
+from sparse_encoder.backbone.rope import Llama3Scaling
 
 
 def read_rotation(
@@ -23,7 +24,8 @@ def read_rotation(
         f \theta_0, f^{2/K} \text{ (ntk)}
 
     Linear scaling is that of transformers. NTK scaling is the fixed one: its longest wave is ``f`` times as long, its
-    shortest :math:`f^{2/K}` times. Source: Su, 2023, https://kexue.fm/archives/9706, equation 6.
+    shortest :math:`f^{2/K}` times. Kind ``llama3`` is :class:`Llama3Scaling`.
+    Source: Su, 2023, https://kexue.fm/archives/9706, equation 6.
 
     Args:
         reader: The file.
@@ -45,6 +47,8 @@ def read_rotation(
     config = replace(config, rotary_theta=rope.real("rope_theta", config.rotary_theta))
     if kind == "default":
         return config
+    if kind == "llama3":
+        return replace(config, rotary_scaling=_llama3(rope, config))
     if not rope.has("factor"):
         raise rope.error("factor", f"must be given for rotary positions of type {kind!r}")
     factor = rope.real("factor", 1.0)
@@ -53,6 +57,21 @@ def read_rotation(
     if kind == "linear":
         return replace(config, rotary_stretch=factor)
     return replace(config, rotary_theta=config.rotary_theta * factor, rotary_stretch=factor ** (2 / config.head_size))
+
+
+def _llama3(rope: ConfigReader, config: TransformerConfig) -> Llama3Scaling:
+    for key in ("factor", "low_freq_factor", "high_freq_factor"):
+        if not rope.has(key):
+            raise rope.error(key, "must be given for rotary positions of type 'llama3'")
+    try:
+        return Llama3Scaling(
+            factor=rope.real("factor", 1.0),
+            low_frequency=rope.real("low_freq_factor", 1.0),
+            high_frequency=rope.real("high_freq_factor", 4.0),
+            original_max_positions=rope.count("original_max_position_embeddings", config.max_positions, 1 << 24),
+        )
+    except ValueError as reason:
+        raise rope.error("rope_scaling", f"is out of range: {reason}") from reason
 
 
 def rope_parameters(config: TransformerConfig) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sparse_encoder.backbone.families.family import Family
 from sparse_encoder.backbone.loading.devices import place
 from sparse_encoder.backbone.loading.matching import (
     Match,
+    as_ours,
     check,
     match,
     report,
@@ -160,6 +161,7 @@ def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     config = kind.own_config(read_config(found_config.values, found_config.path), family)
     start = _Start(names_of(family, config, kind.head_rows(family)), config, found_config.values)
     source = _source(start.names, origin, options)
+    source = as_ours(source, start.names, key_mapping=options.key_mapping, path=origin.folder)
     peeked = PeekedSource(source)
     plan = _plan(kind, start, source, peeked, options, origin.folder)
     with torch.device("meta"):
@@ -202,14 +204,15 @@ def _source(names: Names, origin: Origin, options: LoadOptions) -> TensorSource:
     if origin.folder is not None:
         return open_weights(origin.folder, use_safetensors=options.use_safetensors, variant=options.variant)
     assert options.state_dict is not None  # or locate would have said so
-    return GivenTensors({_their_name(name, names): tensor for name, tensor in options.state_dict.items()})
+    return GivenTensors(dict(_as_theirs(name, tensor, names) for name, tensor in options.state_dict.items()))
 
 
-def _their_name(name: str, names: Names) -> str:
-    """Return the family's name of a tensor that may have ours."""
+def _as_theirs(name: str, tensor: Tensor, names: Names) -> tuple[str, Tensor]:
+    """Return a tensor that may have our name as the family's files have it."""
     if any(names.own.ours(each) for each in (name, names.family.base_prefix + name)):
-        return name
-    return names.own.theirs_or_none(name) or name
+        return name, tensor
+    is_turned = names.is_transposed(name) and isinstance(tensor, Tensor) and tensor.ndim == 2
+    return names.own.theirs_or_none(name) or name, tensor.t() if is_turned else tensor
 
 
 def _plan(

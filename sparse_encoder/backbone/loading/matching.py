@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sparse_encoder.backbone.families.family import HEAD_BIAS, WORD_EMBEDDINGS
 from sparse_encoder.backbone.loading.options import LoadOptions
-from sparse_encoder.backbone.loading.sources import PeekedSource, TensorSource
-from sparse_encoder.backbone.weights import LoadReport, Mismatch, Names, Naming, counted, listed
+from sparse_encoder.backbone.loading.sources import PeekedSource, TensorSource, TransposedSource
+from sparse_encoder.backbone.weights import LoadReport, Mismatch, Names, Naming, counted, listed, to_our_names
 from sparse_encoder.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,24 @@ class Match:
     """Parameters without a tensor, which the family leaves out because they are zero."""
     mismatched: dict[str, Mismatch] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
+
+
+def as_ours(
+    source: TensorSource, names: Names, *, key_mapping: Mapping[str, str] | None = None, path: Path | None = None
+) -> TensorSource:
+    """Return a source whose matrices lie as the model's do, whichever way the family's files hold them.
+
+    Args:
+        source: The files.
+        names: What the model knows.
+        key_mapping: Of the names in the files.
+        path: Where they came from, for errors.
+    """
+    if not names.transposed.rows:
+        return source
+    naming = to_our_names(source.tensors, names, key_mapping=key_mapping, path=path)
+    turned = [naming.stored[theirs] for ours, theirs in naming.origins.items() if names.is_transposed(ours)]
+    return TransposedSource(source, turned)
 
 
 def settle_bias(naming: Naming, source: PeekedSource, *, tied: bool, path: Path | None) -> None:
@@ -129,6 +147,7 @@ def match(
         zeros: Parameters that may be left out and are zero then.
     """
     found = Match(unexpected=list(naming.unexpected))
+    turned = source.turned if isinstance(source, TransposedSource) else frozenset()
     for name, tensor in wanted.items():
         if name in ties:
             continue  # comes with the one it is
@@ -138,7 +157,8 @@ def match(
             continue
         shape = source.tensors[naming.stored[origin]].shape
         if shape != tuple(tensor.shape):
-            found.mismatched[name] = (origin, shape, tuple(tensor.shape))
+            step = -1 if naming.stored[origin] in turned else 1  # shapes are told as the files have them
+            found.mismatched[name] = (origin, shape[::step], tuple(tensor.shape)[::step])
         else:
             found.places[name] = naming.stored[origin]
     for target in ties:

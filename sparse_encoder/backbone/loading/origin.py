@@ -40,10 +40,13 @@ _OF_SOME_FAMILY = (
     "global_attn_every_n_layers",
     "global_rope_theta",
     "head_dim",
+    "is_causal",
     "layer_types",
     "local_attention",
     "local_rope_theta",
     "max_relative_positions",
+    "max_window_layers",
+    "n_inner",
     "pos_att_type",
     "position_biased_input",
     "position_buckets",
@@ -52,9 +55,15 @@ _OF_SOME_FAMILY = (
     "relative_attention_num_buckets",
     "rope_parameters",
     "rope_scaling",
+    "scale_attn_weights",
     "share_att_key",
+    "sliding_window",
+    "use_cache",
+    "use_sliding_window",
 )
 """Keys that a family may read though its table of one key for one field does not have them."""
+CAUSAL_KEY = "is_causal"
+"""Key of decoders; false makes an encoder of one."""
 _OF_CALLS = ("output_attentions", "output_hidden_states", "return_dict", "use_return_dict", "torchscript")
 """Keys that files may have and that change nothing here, as the outputs of a model are what its forward returns."""
 
@@ -196,6 +205,7 @@ def find_config(origin: Origin, options: LoadOptions) -> FoundConfig:
     values = read_json_object(path)
     family = family_of(values, path)
     known = {*_OF_EVERY_FAMILY, *_OF_SOME_FAMILY, *family.config_keys.values(), *values}
+    known -= set() if family.is_decoder else {CAUSAL_KEY}
     known -= {*DANGEROUS, *_OF_CALLS, "model_type"}
     _check_keys(options, known, family.model_type)
     replaced = {name: value for name, value in options.others.items() if options.any_config_value or name in known}
@@ -208,9 +218,9 @@ def _check_keys(options: LoadOptions, known: set[str], family: str) -> None:
     if useless := sorted(set(_OF_CALLS) & set(options.others)):
         raise ValueError(f"{useless[0]} has no effect on models of this library, whose outputs are fixed; leave it out")
     unknown = sorted(set(options.others) - known) if options.any_config_value else []
-    if unknown and unknown[0] == "is_causal":
+    if CAUSAL_KEY in unknown:
         raise ValueError(
-            f"is_causal and bidirectional are for decoders: in a {family!r} each token sees all others anyway"
+            f"{CAUSAL_KEY} and bidirectional are for decoders: in a {family!r} each token sees all others anyway"
         )
     if unknown:
         near = get_close_matches(unknown[0], sorted(known), n=3)

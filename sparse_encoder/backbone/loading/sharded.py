@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.loading.matching import settle_bias, settle_words
+from sparse_encoder.backbone.loading.matching import as_ours, settle_bias, settle_words
 from sparse_encoder.backbone.loading.placing import put
-from sparse_encoder.backbone.loading.sources import PeekedSource
+from sparse_encoder.backbone.loading.sources import PeekedSource, TensorSource
 from sparse_encoder.backbone.pretrained import PretrainedModel
 from sparse_encoder.backbone.weights import counted, listed, names_of, to_our_names
 from sparse_encoder.checkpoint import CheckpointError, KeyTable, WeightFiles
@@ -78,10 +78,11 @@ def load_sharded_checkpoint(
         )
     _refuse_offloaded(model)
     files = _open(Path(folder), prefer_safe=prefer_safe)
-    source = PeekedSource(files)
+    oriented = _oriented(model, files)
+    source = PeekedSource(oriented)
     wanted = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, Tensor)}
     names = _matched(model, files, source, wanted)
-    _check_shapes(files, names, wanted)
+    _check_shapes(oriented, names, wanted, files.folder)
     present = {id(wanted[own]) for own in names.own.values()}
     missing = sorted(names.in_files(name) for name, tensor in wanted.items() if id(tensor) not in present)
     unexpected = sorted(names.unexpected)
@@ -145,14 +146,21 @@ def _matched(model: nn.Module, files: WeightFiles, source: PeekedSource, wanted:
     return _Names(found, [*naming.unexpected, *without], known.own)
 
 
-def _check_shapes(files: WeightFiles, names: _Names, wanted: Mapping[str, Tensor]) -> None:
+def _oriented(model: nn.Module, files: WeightFiles) -> TensorSource:
+    """Return the files with their matrices as those of the model lie."""
+    if not isinstance(model, PretrainedModel):
+        return files
+    return as_ours(files, names_of(model.family, model.config, model.head_rows(model.family)), path=files.folder)
+
+
+def _check_shapes(files: TensorSource, names: _Names, wanted: Mapping[str, Tensor], folder: Path) -> None:
     shapes = [
         f"{name} is {files.tensors[name].shape}, the model has {tuple(wanted[own].shape)}"
         for name, own in names.own.items()
         if files.tensors[name].shape != tuple(wanted[own].shape)
     ]
     if shapes:
-        raise CheckpointError(f"{counted(shapes, 'tensor')} of another shape: {listed(shapes)}", path=files.folder)
+        raise CheckpointError(f"{counted(shapes, 'tensor')} of another shape: {listed(shapes)}", path=folder)
 
 
 def _names_by_tensor(wanted: Mapping[str, Tensor]) -> dict[int, list[str]]:

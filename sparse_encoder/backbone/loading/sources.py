@@ -58,6 +58,30 @@ class GivenTensors:
                 yield name, tensor.detach().clone()
 
 
+class TransposedSource:
+    """A source some of whose matrices are handed out with rows and columns changed about, one at a time.
+
+    Args:
+        source: Where they come from.
+        names: Which these are, by the names in the files.
+    """
+
+    def __init__(self, source: TensorSource, names: Collection[str]) -> None:
+        self._source = source
+        self.turned = frozenset(names)
+        """Names of these matrices."""
+        self.stated_dtype = source.stated_dtype
+        self.tensors = {
+            name: info._replace(shape=info.shape[::-1]) if name in self.turned else info
+            for name, info in source.tensors.items()
+        }
+
+    def stream(self, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Read tensors, all or those named, one at a time."""
+        for name, tensor in self._source.stream(names):
+            yield name, tensor.t().contiguous() if name in self.turned and tensor.ndim == 2 else tensor
+
+
 class PeekedSource:
     """A source some of whose tensors had to be looked at early; each is read once nevertheless.
 

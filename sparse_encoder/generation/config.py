@@ -48,9 +48,8 @@ class GenerationConfig:
 
     Raises:
         TypeError: If there is no field of a name.
-        FieldError: If a value is of the wrong type or out of range, if two contradict each other, or if a field that
-            is not offered would do something.
-        ValueError: If a name is one of the arguments of `generate`.
+        FieldError: If a value is of the wrong type or out of range, if two contradict each other, if a field that is
+            not offered would do something, or if a name is one of the arguments of `generate`; it is a ValueError.
     """
 
     max_length: int | None = None
@@ -211,8 +210,8 @@ class GenerationConfig:
             FieldError: As the constructor.
         """
         config, found = cls(), sort_values(values)
-        config._take(found.fields, found.others)
-        for name, value in changes.items():
+        config._others.update(deepcopy(found.others))
+        for name, value in {**found.fields, **changes}.items():
             setattr(config, name, value)
         check_together(config)
         return config
@@ -304,11 +303,6 @@ class GenerationConfig:
         else:
             self.validate(strict=True)
         return values_for_file(self.to_diff_dict())
-
-    def _take(self, fields: Mapping[str, Any], others: Mapping[str, Any]) -> None:  # Any: FIELDS has the types; JSON
-        for name, value in fields.items():
-            setattr(self, name, value)
-        self._others.update(deepcopy(dict(others)))
 
     def _remember(self) -> GenerationConfig:
         """Note that this is what was loaded, which may be saved as it is."""

@@ -280,13 +280,13 @@ def check_name(field: str) -> None:
     """Refuse a name that a config does not have.
 
     Raises:
-        ValueError: If it belongs into the call of `generate`.
+        FieldError: If it belongs into the call of `generate`.
         TypeError: If nothing is called so.
     """
     if field in FIELDS or field in NOT_OFFERED:
         return
     if field in ARGUMENTS_OF_GENERATE:
-        raise ValueError(f"{field} is no part of a generation config; give it to generate() itself")
+        raise FieldError(field, "is no part of a generation config; give it to generate() itself")
     near = get_close_matches(field, FIELDS, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else f"; choose from {sorted(FIELDS)}"
     raise TypeError(f"a generation config has no field {field!r}{meant}")

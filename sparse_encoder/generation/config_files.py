@@ -43,8 +43,8 @@ def sort_values(values: Values) -> SortedValues:
     """Check every value of a file and tell fields from what is not known.
 
     Raises:
-        FieldError: If a field cannot hold its value, or one that is not offered would do something.
-        ValueError: If a name is one of the arguments of `generate`.
+        FieldError: If a field cannot hold its value, one that is not offered would do something, or a name is one of
+            the arguments of `generate`.
     """
     fields: dict[str, Any] = {}
     others: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from sparse_encoder.generation.processors import LogitsProcessor, above_zero, at_least
 
@@ -20,13 +21,14 @@ def _penalised(ids: Tensor, scores: Tensor, penalty: float, counts: Tensor | Non
         penalty: p; below 1 it strengthens them.
         counts: Which places of ``ids`` count, (R, T); None for all.
     """
-    rows, vocabulary = scores.shape
+    vocabulary = scores.shape[1]
     place = ids.clamp(max=vocabulary)  # one column more, for those that do not count
     if counts is not None:
         place = torch.where(counts, place, vocabulary)
-    is_seen = torch.zeros(rows, vocabulary + 1, dtype=torch.bool, device=scores.device)
-    is_seen = is_seen.scatter(1, place, True)[:, :vocabulary]
-    return torch.where(is_seen, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+    wider = pad(scores, (0, 1))
+    seen = wider.gather(1, place)
+    weaker = torch.where(seen < 0, seen * penalty, seen / penalty)  # a token that is there twice has one value
+    return wider.scatter(1, place, weaker)[:, :vocabulary].contiguous()
 
 
 class RepetitionPenaltyLogitsProcessor(LogitsProcessor):

@@ -165,7 +165,7 @@ def test_fields_of_a_file_that_nobody_knows_are_kept_and_do_nothing(tmp_path: Pa
     assert saved == {"top_k": 5, "do_sample": True, "chat_format": {"a": [1]}, "other": None}
     assert GenerationConfig.from_pretrained(tmp_path / "again") == config
     (tmp_path / "generation_config.json").write_text('{"streamer": 1}')
-    with pytest.raises(ValueError, match="streamer"):
+    with pytest.raises(ConfigError, match="field 'streamer': is no part of a generation config"):
         GenerationConfig.from_pretrained(tmp_path)
 
 

@@ -67,13 +67,48 @@ def matrix_operations(model: nn.Module, backbone: Transformer, batches: Iterable
     return MULTIPLY_ADD * total * (FORWARD_AND_BACKWARD if backward else 1)
 
 
+def pair_operations(
+    encoder: Transformer, decoder: Transformer, head: nn.Module, input_ids: Tensor, decoder_input_ids: Tensor
+) -> int:
+    """Count the operations of every matrix product of an encoder, of a decoder that looks at it, and of its head.
+
+    Args:
+        encoder: One stack.
+        decoder: The other one.
+        head: On every token of the decoder.
+        input_ids: Of the encoder, (B, S).
+        decoder_input_ids: Of the decoder, (B, T).
+
+    Returns:
+        Operations of the forward pass.
+
+    Raises:
+        ValueError: If token ids are not of two axes.
+    """
+    total = matrix_operations(encoder, encoder, [input_ids], backward=False)
+    total += matrix_operations(decoder, decoder, [decoder_input_ids], backward=False)
+    (num_texts, num_keys), num_tokens = input_ids.shape, decoder_input_ids.shape[1]
+    products = num_texts * num_tokens * _head_weights(head)
+    for step in decoder.config.steps:
+        cross = cast("Layer", decoder.layers[step]).cross_attention
+        assert cross is not None  # a decoder of a pair has it
+        of_memory = _linear_weights(cross.k) + _linear_weights(cross.v)  # counted for each token of the decoder
+        products += num_texts * (num_keys - num_tokens) * of_memory
+        products += num_texts * 2 * num_tokens * num_keys * cross.output.in_features
+    return total + MULTIPLY_ADD * products
+
+
 def _products_per_token(model: nn.Module, backbone: Transformer) -> int:
     """Count what the weights of a model multiply: each layer as often as it runs, each decoder once."""
     layers = [cast("Layer", backbone.layers[step]) for step in backbone.config.steps]
     in_layers = [_linear_weights(layer) - _linear_weights(layer.attention.positions) for layer in layers]
     once = _linear_weights(model) - _linear_weights(backbone.layers)
-    decoders = sum(part.weight.numel() for part in model.modules() if isinstance(part, VocabularyHead))
-    return sum(in_layers) + once + decoders
+    return sum(in_layers) + once + _head_weights(model)
+
+
+def _head_weights(model: nn.Module) -> int:
+    """Count what the tables of a model's heads multiply."""
+    return sum(part.weight.numel() for part in model.modules() if isinstance(part, VocabularyHead))
 
 
 def _linear_weights(module: nn.Module | None) -> int:

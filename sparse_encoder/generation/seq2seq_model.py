@@ -7,31 +7,28 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from sparse_encoder.backbone.cache import Decoding, DynamicCache, EncoderDecoderCache, StaticCache
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS
 from sparse_encoder.backbone.heads import LinearHead, VocabularyHead
 from sparse_encoder.backbone.pretrained import PretrainedModel
-from sparse_encoder.backbone.recomputing import Options
 from sparse_encoder.backbone.record import Record
-from sparse_encoder.backbone.resize import NewRows
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.generation_files import GenerationFiles, generation_config_of
 from sparse_encoder.generation.mixin import GenerationMixin
 from sparse_encoder.generation.outputs import EncoderOutput, Seq2SeqOutput
 from sparse_encoder.generation.seq2seq_call import Seq2SeqCall, check_one, shift_right
+from sparse_encoder.generation.stack_pair import StackPair
 from sparse_encoder.generation.token_loss import token_loss
 
 
-class Seq2SeqModel(GenerationMixin, GenerationFiles, PretrainedModel):
+class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel):
     """An encoder, a decoder that looks at what it made, and a head: the families t5 and bart.
 
     ``backbone`` is the encoder. Its word embeddings serve the decoder too, which has none of its own; they are in
@@ -246,46 +243,10 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, PretrainedModel):
             raise ValueError(f"unknown cache {kind!r}; choose from {sorted(kinds)}")
         return EncoderDecoderCache(kinds[kind]())
 
-    def _set_config(self, config: TransformerConfig, written: Mapping[str, Any]) -> None:
-        """Take another config of the encoder; what both stacks share changes in the decoder's too."""
-        assert config.decoder is not None  # or there would be no model
-        shared = {name: getattr(config, name) for name in ("vocab_size", "pad_token_id")}
-        decoder = replace(config.decoder, **shared)
-        super()._set_config(replace(config, decoder=decoder), written)
-        self.decoder.config = decoder
-
-    def _resize_tables(
-        self, words: nn.Embedding, head: VocabularyHead | None, *, rows: int, maker: Callable[[bool], NewRows]
-    ) -> None:
-        super()._resize_tables(words, head, rows=rows, maker=maker)
-        bias = self.head.logits_bias
-        if bias is not None:  # new tokens get none
-            self.head.logits_bias = F.pad(bias, (0, rows - bias.shape[1]))
-
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: Options | None = None, every_n_layers: int = 1, offload: bool = False
-    ) -> None:
-        """Recompute layers of both stacks in the backward pass, as in :class:`PretrainedModel`."""
-        super().activation_checkpointing_enable(activation_checkpointing_kwargs, every_n_layers, offload)
-        self.decoder.checkpointing = self.backbone.checkpointing
-
-    def activation_checkpointing_disable(self) -> None:
-        """Keep activations of both stacks again."""
-        super().activation_checkpointing_disable()
-        self.decoder.checkpointing = None
-
     @property
     def architecture(self) -> str:
         """What transformers calls this model."""
         return self.family.pair_architecture
-
-    def get_encoder(self) -> Transformer:
-        """Return the encoder; :meth:`encode` runs it with what it needs."""
-        return self.backbone
-
-    def get_decoder(self) -> Transformer:
-        """Return the decoder, which takes embeddings and no ids."""
-        return self.decoder
 
     def vocabulary_head(self) -> VocabularyHead:
         """Return the head."""

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, D, S, T, V, decoder_ids, encoder_batch, randomise
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from sparse_encoder.backbone import LoraConfig
 from sparse_encoder.backbone.cache import DynamicCache, EncoderDecoderCache
 from sparse_encoder.checkpoint import CheckpointError, ConfigError
 from sparse_encoder.generation.outputs import EncoderOutput
@@ -377,3 +379,38 @@ def test_it_writes_the_same_with_and_without_caches(name: str) -> None:
         assert torch.equal(model.generate(**given(name), max_new_tokens=6, **settings), expected)
         static = model.generate(**given(name), max_new_tokens=6, cache_implementation="static", **settings)
         assert torch.equal(static, expected)
+
+
+@pytest.mark.parametrize("name", SEQ2SEQ_CONFIGS)
+def test_operations_are_those_that_torch_counts(name: str) -> None:
+    model = Seq2SeqModel.from_config(SEQ2SEQ_CONFIGS[name], attn_implementation="eager")
+    batch = {**given(name), "decoder_input_ids": decoder_ids()}
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        model.eval()(**batch, use_cache=False)
+    assert model.floating_point_ops(batch, count_products=True, backward=False) == counted.get_total_flops()
+    assert model.floating_point_ops(batch, count_products=True) == 3 * counted.get_total_flops()
+    labelled = {**given(name), "labels": decoder_ids()}
+    assert model.floating_point_ops(labelled, count_products=True) == 3 * counted.get_total_flops()
+    tokens = B * (S + T)
+    assert model.floating_point_ops(batch) == 6 * tokens * model.num_parameters(exclude_embeddings=True)
+    with pytest.raises(ValueError, match="count_products needs input_ids, and decoder_input_ids or labels"):
+        model.floating_point_ops(given(name), count_products=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_adapter_on_both_stacks_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    model = model_of(name)
+    model.save_pretrained(tmp_path / "base")
+    model = Seq2SeqModel.from_pretrained(tmp_path / "base")
+    model.add_adapter(LoraConfig(target_modules=["q", "v"] if name == "t5" else ["q_proj", "v_proj"], r=2))
+    changed = [key for key, _ in model.named_parameters() if ".lora_B." in key]
+    assert any(key.startswith("backbone.") for key in changed) and any(".cross_attention." in key for key in changed)
+    with torch.no_grad():
+        before = model(**given(name), labels=decoder_ids()).logits
+        for key in changed:
+            model.get_parameter(key).normal_(generator=torch.Generator().manual_seed(len(key)))
+        after = model(**given(name), labels=decoder_ids()).logits
+        model.save_pretrained(tmp_path / "adapter")
+        back = Seq2SeqModel.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "base")
+        close(back(**given(name), labels=decoder_ids()).logits, after)
+    assert not torch.allclose(before, after, atol=1e-3)

@@ -41,9 +41,9 @@ class Pair(NamedTuple):
     peer: Any  # a peer's class
 
 
-def peer_from(folder: Path, **options: Any) -> Any:  # noqa: ANN401 - a peer's class
+def peer_from(folder: Path, dtype: torch.dtype = torch.float32) -> Any:  # noqa: ANN401 - a peer's class
     """Load with transformers, which must have no key left over."""
-    peer, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True, **options)
+    peer, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True, dtype=dtype)
     assert not any(info.values()), info
     return peer.eval()
 
@@ -52,7 +52,7 @@ def pair_of(name: str, folder: Path, dtype: torch.dtype = torch.float64) -> Pair
     ours = Seq2SeqModel.from_config(CONFIGS[name]).to(dtype).eval()
     randomise(ours)
     ours.save_pretrained(folder)
-    return Pair(ours, peer_from(folder, dtype=dtype))
+    return Pair(ours, peer_from(folder, dtype))
 
 
 def features(name: str, *, left: bool) -> dict[str, Tensor]:

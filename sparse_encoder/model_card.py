@@ -13,7 +13,7 @@ from sparse_encoder.model_card_base import ModelCardData
 from sparse_encoder.model_card_markdown import code, fence, one_line, sentence_list, with_article
 from sparse_encoder.model_card_sections import base_model_fact, dataset_names, training_parts
 from sparse_encoder.model_card_usage import PLACEHOLDER_ID, usage_code
-from sparse_encoder.modules import Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling
+from sparse_encoder.modules import Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling, Transformer
 
 if TYPE_CHECKING:
     from sparse_encoder.model import SparseEncoder
@@ -138,6 +138,16 @@ def _kinds(model: SparseEncoder) -> list[str]:
     return [kind for part, kind in _KINDS if any(isinstance(module, part) for module in model.modules())]
 
 
+def _decoder_fact(model: SparseEncoder) -> str | None:
+    """Tell of a backbone that was made to write; None of any other."""
+    for module in model.modules():
+        if isinstance(module, Transformer) and module.auto_model.family.is_decoder:
+            sees = "all others" if module.bidirectional else "those before it"
+            begin = "" if module.tokenizer.add_bos_token else "; texts have no begin token"
+            return f"a decoder, `{module.auto_model.architecture}`, each token of which sees {sees}{begin}"
+    return None
+
+
 def _facts(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
     """List what is known of the model, a line each."""
     length = model.max_seq_length
@@ -145,6 +155,7 @@ def _facts(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:
     facts = {
         "Model type": card.model_type,
         "Base model": base_model_fact(card),
+        "Backbone": _decoder_fact(model),
         "Maximum sequence length": f"{length} tokens" if length else None,
         **_lengths_of_tasks(model),
         "Output dimensionality": f"{model.get_embedding_dimension()} dimensions",

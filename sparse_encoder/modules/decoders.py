@@ -12,26 +12,20 @@ from typing import Any
 
 from torch import Tensor
 
-from sparse_encoder.backbone import PretrainedModel, TransformerConfig
+from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.backbone.adapters.names import file_names
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT
+from sparse_encoder.backbone.loading.origin import CAUSAL_KEY
 from sparse_encoder.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
 PEER_TASK = "text-generation"
 BIDIRECTIONAL = "bidirectional"
-CAUSAL_KEY = "is_causal"
-"""What transformers 5 calls the opposite in a ``config.json``."""
 LOGITS_TO_KEEP = "logits_to_keep"
 """Tokens at the end whose logits sentence-transformers computes; 0 for all."""
 
 Kwargs = Mapping[str, Any]  # Any: options by name
-
-
-def is_decoder(config: TransformerConfig) -> bool:
-    """Return whether a backbone is of a family made to write, whichever way it looks now."""
-    return config.head_kind == "linear"
 
 
 def check_task(task: str, model: PretrainedModel) -> None:
@@ -40,7 +34,7 @@ def check_task(task: str, model: PretrainedModel) -> None:
     Raises:
         ValueError: If the backbone is none.
     """
-    if task == PEER_TASK and not is_decoder(model.config):
+    if task == PEER_TASK and not model.family.is_decoder:
         raise ValueError(f"transformer_task {PEER_TASK!r} is for decoders, not for a {model.architecture}: 'fill-mask'")
 
 
@@ -128,7 +122,7 @@ def read_from_peer(task: str, processing_kwargs: Kwargs | None) -> tuple[str, di
 
 def warn_of_idle_head(model: PretrainedModel) -> None:
     """Say so in the log if a decoder with adapters keeps the head that was made to score the next token."""
-    if not (is_decoder(model.config) and model.has_head) or model.get_parameter(HEAD_WEIGHT).requires_grad:
+    if not (model.family.is_decoder and model.has_head) or model.get_parameter(HEAD_WEIGHT).requires_grad:
         return
     table = file_names(model)[HEAD_WEIGHT].removesuffix(".weight")
     before = "untie it from the words by set_output_embeddings, and then " if model.config.tie_word_embeddings else ""

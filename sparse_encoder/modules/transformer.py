@@ -13,10 +13,7 @@ from sparse_encoder.checkpoint import write_json
 from sparse_encoder.modules.base import InputModule, LoadSettings, checked_integer
 from sparse_encoder.modules.config_view import ConfigView
 from sparse_encoder.modules.decoders import (
-    BIDIRECTIONAL,
-    CAUSAL_KEY,
     check_task,
-    is_decoder,
     pad_with_any,
     places_behind_padding,
     read_from_peer,
@@ -55,7 +52,8 @@ class Transformer(InputModule):
     The backbone may be a decoder (GPT-2, Llama, Mistral, Qwen), whose head scores the next token; sentence-transformers
     knows ``"fill-mask"`` of encoders only. It loads what is saved here as ``"text-generation"``, which is taken too.
     With ``bidirectional`` among ``model_kwargs`` each token sees those behind it as well, from then on: it is saved as
-    ``is_causal`` in ``config.json``. A tokenizer without a padding token pads with its end token, which is masked.
+    ``is_causal`` in ``config.json``; the base of an adapter is saved beside it then, unless it was saved so before. A
+    tokenizer without a padding token pads with its end token, which is masked.
 
     Args:
         model_name_or_path: A folder, or a repository on the hub.
@@ -194,6 +192,7 @@ class Transformer(InputModule):
         pad_with_any(tokenizer)
         self.model = model
         self.tokenizer = tokenizer
+        self._is_decoder = model.family.is_decoder
         self.processing_kwargs: dict[str, Any] = dict(processing_kwargs or {})
         self._text_options: TextOptions = text_options(self.processing_kwargs)
         self.query_length = query_length
@@ -317,7 +316,7 @@ class Transformer(InputModule):
         """
         types = features.get("token_type_ids") if self.model.config.num_token_types else None
         mask: Tensor = features["attention_mask"]
-        left = is_decoder(self.model.config) and self.tokenizer.padding_side == "left"
+        left = self._is_decoder and self.tokenizer.padding_side == "left"
         places = places_behind_padding(mask) if left else None
         hidden: Tensor = self.model.backbone(features["input_ids"], mask, types, places)
         return self.outputs_of(hidden, features)
@@ -351,9 +350,8 @@ class Transformer(InputModule):
     def get_config_dict(self) -> dict[str, Any]:
         """Return the configuration as sentence-transformers spells it; what is not set is left out."""
         config = super().get_config_dict()
-        if is_decoder(self.model.config):
-            config["config_kwargs"] = {CAUSAL_KEY: False} if self.bidirectional and self.model.has_adapters else None
-            config = written_for_peer(config) if self.transformer_task == "fill-mask" else config
+        if self._is_decoder and self.transformer_task == "fill-mask":
+            config = written_for_peer(config)
         always = ("transformer_task", "modality_config", "module_output_name")
         return {key: value for key, value in config.items() if key in always or value not in (None, {})}
 
@@ -378,8 +376,6 @@ class Transformer(InputModule):
         """
         settings = settings or LoadSettings()
         config = read_transformer_config(Path(folder), cls.config_keys, default_task=cls.default_task)
-        if BIDIRECTIONAL in settings.model_kwargs:
-            config.get("config_kwargs", {}).pop(CAUSAL_KEY, None)
         for name in ("model_kwargs", "processor_kwargs", "config_kwargs"):
             config[name] = {**with_plain_dtype(config.get(name, {})), **with_plain_dtype(getattr(settings, name))}
         return cls(folder, **config)

@@ -20,7 +20,7 @@ from sparse_encoder.backbone.loading.options import (
 )
 from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json_object, resolve_inside
 from sparse_encoder.modules.base import checked_flag, checked_integer
-from sparse_encoder.modules.decoders import BIDIRECTIONAL, CAUSAL_KEY, read_from_peer, with_direction
+from sparse_encoder.modules.decoders import BIDIRECTIONAL, read_from_peer, with_direction
 from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
 from sparse_encoder.tokenizer import Tokenizer
 from sparse_encoder.tokenizer_check import check_token_count
@@ -105,8 +105,8 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
         default_task: The task of a configuration that names none.
 
     Returns:
-        Arguments of the constructor. Of the backbone's options in a file only the dtype and the direction of a decoder
-        are taken; others, and remote code, are left out with a warning.
+        Arguments of the constructor. Of the backbone's options in a file only the dtype is taken; others, and remote
+        code, are left out with a warning.
 
     Raises:
         ConfigError: If a key is unknown or a value has the wrong type.
@@ -125,7 +125,7 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
             config.pop(name, None)
         elif not isinstance(config[name], dict):
             raise ConfigError(f"must be an object, got {config[name]!r:.80}", path=path, field=name)
-    allowed = {"model_kwargs": DTYPE_KEYS, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": (CAUSAL_KEY,)}
+    allowed = {"model_kwargs": DTYPE_KEYS, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": ()}
     for name, options in allowed.items():
         if name in config:
             left_out = sorted(set(config[name]) - set(options))

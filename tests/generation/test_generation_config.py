@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from checkpoint_helpers import FakeHub, serving
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_encoder.checkpoint import ConfigError
@@ -272,6 +272,7 @@ SIMPLE = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(values=SIMPLE)
 def test_dicts_and_json_round_trip(values: dict[str, Anything]) -> None:
     with warnings.catch_warnings():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -220,6 +220,7 @@ def test_bad_arguments_are_named(make: object, message: str) -> None:
         make()
 
 
+@settings(deadline=None, max_examples=60)
 @given(size=st.integers(1, 4), tokens=st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_nothing_but_repeated_ngrams_is_banned(size: int, tokens: list[int]) -> None:
     found = banned(NoRepeatNGramLogitsProcessor(size)(torch.tensor([tokens]), torch.zeros(1, 5)))

@@ -7,7 +7,7 @@ from queue import Empty
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_encoder.generation import TextIteratorStreamer, TextStreamer
@@ -111,6 +111,7 @@ def test_an_iterator_does_not_wait_for_ever() -> None:
         next(streamer)
 
 
+@settings(deadline=None, max_examples=60)
 @given(text=st.text(alphabet="ab \né中🙂", max_size=25), prompt=st.text(alphabet="ab \n", max_size=5))
 def test_the_parts_are_the_whole(text: str, prompt: str) -> None:
     whole = Bytes().decode(list((prompt + text).encode()))

@@ -6,7 +6,7 @@ from math import exp, log
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -125,6 +125,7 @@ MAKERS = st.one_of(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(warper=MAKERS, values=st.lists(st.floats(-9, 9, width=32), min_size=3, max_size=7))
 def test_something_is_always_left_and_nothing_is_changed(warper: LogitsProcessor, values: list[float]) -> None:
     scores = torch.tensor([values])

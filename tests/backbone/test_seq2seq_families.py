@@ -150,8 +150,8 @@ def test_a_foreign_architecture_is_refused_with_those_we_know(names: list[str]) 
 
 
 def test_kinds_of_models_without_a_decoder_say_which_has_one() -> None:
-    for config in (T5, BART):
-        with pytest.raises(ConfigError, match="MaskedLanguageModel has no decoder; .*Seq2SeqModel"):
+    for config in (T5, BART, {**T5, "is_encoder_decoder": False}):
+        with pytest.raises(ConfigError, match="and a MaskedLanguageModel is one stack; take .*Seq2SeqModel"):
             MaskedLanguageModel.from_config(config)
     with pytest.raises(ConfigError, match="a bart encoder is not written alone; take Seq2SeqModel"):
         EncoderModel.from_config(BART)

@@ -54,9 +54,9 @@ class ModelLoading(nn.Module):
         Raises:
             ConfigError: If this kind of model is not made of what the config describes.
         """
-        if config.decoder is not None and not cls.is_pair:
-            told = f"a {cls.__name__} has no decoder; sparse_encoder.generation.Seq2SeqModel loads an encoder with one"
-            raise ConfigError(told, field="is_encoder_decoder")
+        if family.is_pair and not cls.is_pair:
+            told = f"a {family.model_type} is an encoder with a decoder, and a {cls.__name__} is one stack"
+            raise ConfigError(f"{told}; take sparse_encoder.generation.Seq2SeqModel", field="model_type")
         return config
 
     def read_beside(self, folder: Path) -> None:

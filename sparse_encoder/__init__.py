@@ -50,7 +50,7 @@ _HOMES = {
     "ProgressCallback": "sparse_encoder.training",
     "SimilarityFunction": "sparse_encoder.similarity",
     "SparseEmbeddings": "sparse_encoder.embeddings",
-    "SparseEncoder": "sparse_encoder.model",
+    "SparseEncoder": "sparse_encoder.front",
     "SparseEncoderDataCollator": "sparse_encoder.training",
     "SparseEncoderModelCardData": "sparse_encoder.model_card",
     "SparseEncoderTrainer": "sparse_encoder.training",

@@ -66,7 +66,7 @@ class SparseEncoder(ModuleSequence):
         processor_kwargs: Options of the tokenizer; ``tokenizer_kwargs`` is its older name.
         config_kwargs: Values that replace those of the backbone's ``config.json``.
         model_card_data: What the author says in the README.
-        backend: ``"torch"``.
+        backend: ``"torch"``; with ``"onnx"`` ``sparse_encoder.SparseEncoder`` makes an :class:`OnnxSparseEncoder`.
         similarity_fn_name: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``; ``"dot"`` if it is not said
             here or in the model's folder.
         max_active_dims: Most entries of an embedding; by default as saved, else the ``k`` of a ``SparseAutoEncoder``.
@@ -101,7 +101,7 @@ class SparseEncoder(ModuleSequence):
         max_active_dims: int | None = None,
     ) -> None:
         if backend != "torch":
-            raise ValueError(f"unknown backend {backend!r}; choose from ['torch']")
+            raise ValueError(f"unknown backend {backend!r} for this class; sparse_encoder.SparseEncoder has 'onnx' too")
         if trust_remote_code:
             logger.warning("trust_remote_code is ignored: code that comes with a model is never run")
         if max_active_dims is not None:

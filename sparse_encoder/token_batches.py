@@ -17,6 +17,10 @@ TOKEN_BUDGET = 16_384
 """Most padded tokens of one batch: 32 texts of 512 tokens, so that the default batch size is never cut."""
 
 
+CHUNK_TEXTS = 8_192
+"""Texts that are tokenised, and sorted by length, at a time: memory does not grow with the corpus."""
+
+
 class Batch(NamedTuple):
     """Rows that are run together."""
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+from tokenizers import normalizers
+
+from sparse_encoder.tokenizer import Tokenizer
 
 
 class TextOptions(NamedTuple):
@@ -58,3 +63,14 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be true or false, got {value!r}")
     return value
+
+
+def lower_casing(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that lower-cases texts first; the same one if it does so already."""
+    backend = tokenizer.backend
+    before = backend.normalizer
+    if before is not None and before.normalize_str("A") == "a":
+        return tokenizer
+    steps = [normalizers.Lowercase()] if before is None else [normalizers.Lowercase(), before]
+    backend.normalizer = normalizers.Sequence(steps)
+    return Tokenizer(backend, replace(tokenizer.config))

@@ -89,6 +89,8 @@ BELOW["training"] = {*BELOW["model"], "evaluation", "losses", "model", "samplers
 BELOW["token_classification"] = {"backbone", "checkpoint", "tokenizer"}
 BELOW["generation"] = {"backbone", "checkpoint", "tokenizer"}
 BELOW["export"] = {*BELOW["model"], "generation", "kernels", "model", "token_classification"}
+BELOW["serving"] = {*BELOW["export"], "evaluation", "export", "search"}
+BELOW["front"] = {"model", "serving"}
 BELOW["aliases"] = {"evaluation", "modules", "samplers", "similarity", "training"}
 BELOW["cli"] = {*BELOW, "training"}
 

@@ -199,7 +199,7 @@ def test_one_call_may_cut_its_texts_shorter(model: SparseEncoder, router: Sparse
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "onnx"}, r"unknown backend 'onnx'; choose from \['torch'\]"),
+        ({"backend": "openvino"}, r"unknown backend 'openvino'; choose from \['onnx', 'torch'\]"),
         ({"similarity_fn_name": "angle"}, "unknown similarity 'angle'"),
         ({"default_prompt_name": "title"}, "unknown default_prompt_name 'title'"),
         (

@@ -24,6 +24,7 @@ _WANTED = ("*.json", "*.txt", "*.model", "README.md", "adapter_model.safetensors
 _DESCRIPTIONS = ("config.json", "modules.json", "router_config.json", "adapter_config.json")
 """Files of which a model's folder has one."""
 _UNWANTED = (".*", "checkpoint-*", "onnx/*", "openvino/*", "coreml/*", "runs/*", "*/runs/*")
+_GRAPHS = ("*.onnx", "*.onnx_data", "*.onnx.data")
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's hash of a file, or the SHA-256 of a large one
 _CHUNK_BYTES = 1 << 20
 
@@ -39,6 +40,8 @@ class _Selection(NamedTuple):
     descriptions_only: bool
     only_file: str | None = None
     """Nothing but this one is, which need not be there."""
+    graphs: bool = False
+    """Whether ONNX graphs are wanted too."""
 
     @property
     def safetensors(self) -> WeightNames:
@@ -65,10 +68,11 @@ class _Selection(NamedTuple):
         top = self.pickles if self.use_safetensors is False else self.safetensors
         below = {top, self.safetensors, WeightNames()}  # other modules have no variants, and are asked nothing
         inside = [f"*/{name}" for names in sorted(below, key=repr) for name in _patterns(names)]
-        return self._inside([*_WANTED, *_patterns(top), *inside])
+        graphs = _GRAPHS if self.graphs else ()
+        return self._inside([*_WANTED, *graphs, *_patterns(top), *inside])
 
     def unwanted(self) -> list[str]:
-        return self._inside(_UNWANTED)
+        return self._inside([name for name in _UNWANTED if name != "onnx/*" or not self.graphs])
 
     def _inside(self, patterns: Sequence[str]) -> list[str]:
         folder = f"{glob.escape(self.subfolder.strip('/'))}/" if self.subfolder else ""
@@ -104,6 +108,7 @@ def fetch_model_folder(  # house: peer signature
     use_safetensors: bool | None = None,
     descriptions_only: bool = False,
     repository_only: bool = False,
+    graphs: bool = False,
     only_file: str | None = None,
 ) -> Path:
     """Return the folder of a model, downloaded first if it is on the hub.
@@ -123,6 +128,7 @@ def fetch_model_folder(  # house: peer signature
         use_safetensors: True fetches no pickles, False those of the model in place of its safetensors.
         descriptions_only: Fetch ``config.json`` and its like, and no weights.
         repository_only: Take the name for one of the hub even if there is a folder that is called so.
+        graphs: Fetch ONNX graphs too.
         only_file: Fetch nothing but this file, which need not be there.
 
     Returns:
@@ -138,7 +144,7 @@ def fetch_model_folder(  # house: peer signature
     if name and not repository_only and Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     repository = repository_of(name)
-    selection = _Selection(subfolder, variant, use_safetensors, descriptions_only, only_file)
+    selection = _Selection(subfolder, variant, use_safetensors, descriptions_only, only_file, graphs)
     if subfolder:
         resolve_inside(Path(repository), subfolder)
     from huggingface_hub import constants, snapshot_download

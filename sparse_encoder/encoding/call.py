@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.encode import EncodeSettings, encode_texts
 from sparse_encoder.encoding.inputs import Inputs, check_positive
+from sparse_encoder.encoding.progress import progress
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.encoding.workers import WorkerPool
-
-logger = logging.getLogger("sparse_encoder")
 
 Encoded = SparseEmbeddings | Tensor | list[SparseEmbeddings] | list[Tensor]
 """What a call returns: rows of CSR, a tensor, or a list of rows of one of the two."""
@@ -63,7 +59,7 @@ def run_call(model: ModuleSequence, inputs: Inputs, call: EncodeCall) -> Encoded
         give (0, V); in sentence-transformers (0,).
     """
     if inputs.texts:
-        with _progress(len(inputs.texts), call.show_progress_bar) as on_done:
+        with progress(len(inputs.texts), call.show_progress_bar) as on_done:
             rows = _rows(model, inputs.texts, call, on_done)
     else:
         rows = SparseEmbeddings.empty(model.get_embedding_dimension() or 0).to(device=model.device)
@@ -82,14 +78,6 @@ def _rows(
     if call.device is not None:
         model.to(call.device)
     return encode_texts(model, texts, call.settings, on_done=on_done)
-
-
-@contextmanager
-def _progress(total: int, show: bool | None) -> Iterator[Callable[[int], object]]:
-    """Show a bar that counts texts."""
-    hidden = not (logger.getEffectiveLevel() in (logging.INFO, logging.DEBUG) if show is None else show)
-    with tqdm(total=total, desc="Encoding", unit="text", disable=hidden) as bar:
-        yield bar.update
 
 
 def _present(rows: SparseEmbeddings, *, single: bool, call: EncodeCall) -> Encoded:

@@ -18,10 +18,7 @@ from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.inputs import check_positive
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.modules import Router, Transformer
-from sparse_encoder.token_batches import TOKEN_BUDGET, Batch, plan_batches, split_batch
-
-CHUNK_TEXTS = 8_192
-"""Texts that are tokenised, and sorted by length, at a time: memory does not grow with the corpus."""
+from sparse_encoder.token_batches import CHUNK_TEXTS, TOKEN_BUDGET, Batch, plan_batches, split_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

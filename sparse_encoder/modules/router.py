@@ -10,24 +10,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from sparse_encoder.modules.base import InputModule, LoadSettings, Module, checked_flag
-from sparse_encoder.modules.router_files import (
+from sparse_encoder.modules.router_files import read_routes, write_routes
+from sparse_encoder.modules.vocabulary import check_routes, follow_vocabulary
+from sparse_encoder.routes import (
+    MODALITY,
     ROUTER_FILE,
     Modality,
     RouteKey,
     check_route_name,
-    read_routes,
+    choose_route,
     sorted_key,
-    write_routes,
 )
-from sparse_encoder.modules.vocabulary import check_routes, follow_vocabulary
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
-
-MODALITY = "text"
 
 
 class Router(InputModule):
@@ -108,19 +107,8 @@ class Router(InputModule):
         Raises:
             ValueError: If none is found; lists what there is.
         """
-        task, modality = sorted_key((task, modality))
-        for key in ((task, modality), (task, None), (None, modality), (None, None)):
-            if key in self.route_mappings:
-                return self.route_mappings[key]
-        for name in (task, modality):
-            if isinstance(name, str) and name in self.sub_modules:
-                return name
-        if task is None and self.default_route is not None:
-            return self.default_route
-        raise ValueError(
-            f"no route for task {task!r} and modality {modality!r}; "
-            f"there are the routes {list(self.sub_modules)}, mappings {self.route_mappings} "
-            f"and the default {self.default_route!r}. In training, router_mapping gives each column its task"
+        return choose_route(
+            task, modality, routes=list(self.sub_modules), mappings=self.route_mappings, default=self.default_route
         )
 
     def route(self, task: str | None = None, modality: Modality = MODALITY) -> list[nn.Module]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,9 +12,7 @@ from torch import Tensor, nn
 from sparse_encoder.backbone.resize import check_resizable, rows_wanted, set_rows
 from sparse_encoder.checkpoint import (
     CheckpointError,
-    ConfigError,
     fetch_model_folder,
-    read_json_object,
     read_tensors,
     resolve_inside,
     write_tensors,
@@ -23,17 +20,11 @@ from sparse_encoder.checkpoint import (
 from sparse_encoder.modules.base import InputModule, LoadSettings, checked_flag
 from sparse_encoder.modules.features import Features
 from sparse_encoder.modules.text_inputs import tokenize
+from sparse_encoder.term_weights import MAX_WEIGHT, WEIGHTS_FILE, find_term_weights, read_term_weights
 from sparse_encoder.tokenizer import UNLIMITED, TokenBatch, Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-logger = logging.getLogger(__name__)
-
-WEIGHTS_FILE = "idf.json"
-MAX_WEIGHTS_BYTES = 64_000_000
-MAX_WEIGHT = 1e30
-"""No larger weight fits a product of two in float32."""
 
 
 class SparseStaticEmbedding(InputModule):
@@ -244,7 +235,7 @@ class SparseStaticEmbedding(InputModule):
             return cls(tokenizer, read_weights(resolve_inside(folder, WEIGHTS_FILE), tokenizer))
         config = cls.load_config(folder)
         if "path" in config:
-            weight = read_weights(_find(config.pop("path"), folder, settings.root or folder), tokenizer)
+            weight = read_weights(find_term_weights(config.pop("path"), folder, settings.root or folder), tokenizer)
         else:
             tensors = read_tensors(folder)
             if list(tensors) != ["weight"] or not tensors["weight"].is_floating_point():
@@ -255,45 +246,5 @@ class SparseStaticEmbedding(InputModule):
 
 
 def read_weights(path: Path, tokenizer: Tokenizer) -> Tensor:
-    """Read the weight of each term from a JSON file ``{term: weight}``.
-
-    Args:
-        path: The file.
-        tokenizer: Maps terms to dimensions; terms it does not have are left out, with a warning.
-
-    Returns:
-        Weights, (V,) float32; 0 for terms that the file does not list.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ConfigError: If it is no object of finite numbers, or none of its terms is a token.
-    """
-    listed = read_json_object(path, max_bytes=MAX_WEIGHTS_BYTES)
-    vocabulary = tokenizer.get_vocab()
-    weight = torch.zeros(tokenizer.vocab_size)
-    unknown = []
-    for term, value in listed.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > MAX_WEIGHT:
-            raise ConfigError(f"a weight must be a finite number, got {value!r:.80}", path=path, field=term[:80])
-        if term in vocabulary:
-            weight[vocabulary[term]] = value
-        else:
-            unknown.append(term)
-    if len(unknown) == len(listed):
-        raise ConfigError("none of its terms is a token of the tokenizer", path=path)
-    if unknown:
-        logger.warning("%s has %d terms that the tokenizer lacks, such as %r", path, len(unknown), unknown[0])
-    return weight
-
-
-def _find(name: object, folder: Path, root: Path) -> Path:
-    """Look for a file that a configuration names in the module's folder, then in the model's."""
-    if not isinstance(name, str) or not name.endswith(".json"):
-        raise ConfigError(
-            f"must be the name of a JSON file, got {name!r:.80}", path=folder / "config.json", field="path"
-        )
-    for place in (folder, root):
-        path = resolve_inside(place, name)
-        if path.is_file():
-            return path
-    raise ConfigError(f"{name!r} is neither in {folder} nor in {root}", path=folder / "config.json", field="path")
+    """Read the weight of each term from a JSON file ``{term: weight}``; as :func:`read_term_weights`, a tensor."""
+    return torch.from_numpy(read_term_weights(path, tokenizer))

@@ -1,0 +1,71 @@
+"""Texts in, rows out: the same length buckets and token budget as with torch, so that a text's row is its own.
+
+Axes: N texts, V terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sparse_encoder.embeddings_arrays import ArrayEmbeddings
+from sparse_encoder.serving.arguments import ServedCall
+from sparse_encoder.serving.routes import ServedRoute
+from sparse_encoder.serving.static_terms import static_embeddings
+from sparse_encoder.token_batches import CHUNK_TEXTS, plan_batches
+
+
+def encode_texts(
+    route: ServedRoute, texts: Sequence[str], call: ServedCall, *, on_done: Callable[[int], object]
+) -> ArrayEmbeddings:
+    """Encode texts.
+
+    Args:
+        route: What makes weights of them.
+        texts: Any number.
+        call: How.
+        on_done: Called with the number of texts of each finished batch.
+
+    Returns:
+        Term weights, (N, V), in the order of the texts.
+
+    Raises:
+        ValueError: If a weight is not finite; names the text.
+    """
+    parts = [
+        _encode_chunk(route, texts[start : start + CHUNK_TEXTS], call, start, on_done)
+        for start in range(0, len(texts), CHUNK_TEXTS)
+    ]
+    return ArrayEmbeddings.concatenate(parts, route.num_dimensions)
+
+
+def _encode_chunk(
+    route: ServedRoute, texts: Sequence[str], call: ServedCall, first_text: int, on_done: Callable[[int], object]
+) -> ArrayEmbeddings:
+    """Encode texts that are tokenised, and sorted by length, together."""
+    tokens = route.tokenize(texts, prompt=call.prompt, task=call.task, max_length=call.max_length)
+    if route.weights is not None:
+        on_done(len(texts))
+        return static_embeddings(tokens, route.weights, max_active_dims=call.max_active_dims)
+    assert route.session is not None  # a route has a table or a graph
+    parts, order = [], []
+    for batch in plan_batches(tokens.lengths, max_length=route.positions, batch_size=call.batch_size):
+        features = tokens.pad_arrays(batch.rows, batch.length)
+        rows = route.session.run(features, max_active_dims=call.max_active_dims)
+        _check_finite(rows, [first_text + row for row in batch.rows])
+        parts.append(rows)
+        order += batch.rows
+        on_done(len(batch.rows))
+    sorted_rows: ArrayEmbeddings = ArrayEmbeddings.concatenate(parts, route.num_dimensions)[np.argsort(order)]
+    return sorted_rows
+
+
+def _check_finite(rows: ArrayEmbeddings, texts: Sequence[int]) -> None:
+    fine = np.isfinite(rows.arrays.values)
+    if not fine.all():
+        row = int(np.searchsorted(rows.arrays.starts, int(np.flatnonzero(~fine)[0]), side="right")) - 1
+        raise ValueError(
+            f"texts[{texts[row]}] has weights that are not finite; the graph was written in float16 or is damaged: "
+            "export the model again in float32"
+        )

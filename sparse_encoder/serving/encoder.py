@@ -1,0 +1,304 @@
+"""OnnxSparseEncoder: texts in, sparse embeddings out, computed by onnxruntime. It does not import torch.
+
+Axes: N texts, V terms.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparse_encoder.checkpoint import fetch_model_folder
+from sparse_encoder.encoding.inputs import check_positive, is_singular_input, max_length_of_call, read_inputs
+from sparse_encoder.encoding.progress import progress
+from sparse_encoder.encoding.prompts import (
+    check_default_prompt_name,
+    document_prompt_name,
+    merge_prompts,
+    query_prompt_name,
+    resolve_prompt,
+)
+from sparse_encoder.serving.arguments import ModelArguments, ServedCall
+from sparse_encoder.serving.batches import encode_texts
+from sparse_encoder.serving.fingerprint import fingerprint_of
+from sparse_encoder.serving.folder import read_folder
+from sparse_encoder.serving.looking import decode_rows, sparsity_of
+from sparse_encoder.serving.opening import open_sessions
+from sparse_encoder.serving.options import read_options
+from sparse_encoder.serving.routes import ServedRoute, serve_routes
+from sparse_encoder.serving.similarity import Matrix, Rows, compare_all, compare_pairs
+from sparse_encoder.settings import ModelSettings, read_settings
+from sparse_encoder.similarity_names import SimilarityFunction
+from sparse_encoder.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from sparse_encoder.evaluation import SentenceEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxSparseEncoder:
+    """Encode texts with a graph instead of a torch model; ``SparseEncoder(folder, backend="onnx")`` makes one.
+
+    It answers as :class:`SparseEncoder` does wherever no torch is needed: ``similarity`` returns numpy arrays, and
+    embeddings are :class:`ArrayEmbeddings`, which become torch tensors when they are asked to. It has no modules,
+    is not trained and not saved.
+
+    Args:
+        arguments: Those of ``SparseEncoder``.
+
+    Raises:
+        ValueError: If an argument cannot hold for this backend; names it.
+        LoadError: If the folder's files are not what they claim to be.
+        FileNotFoundError: If there is no model, or no graph and none may be made.
+        ImportError: If onnxruntime is not installed.
+    """
+
+    def __init__(self, arguments: ModelArguments) -> None:
+        options = read_options(arguments.model_kwargs)
+        folder = fetch_model_folder(
+            arguments.name,
+            cache_folder=arguments.cache_folder,
+            revision=arguments.revision,
+            token=arguments.token,
+            local_files_only=arguments.local_files_only,
+            graphs=True,
+        )
+        has_settings = (folder / "modules.json").exists()
+        settings = read_settings(folder) if has_settings else ModelSettings()
+        self._plan = read_folder(folder, arguments.processor_kwargs)
+        sessions = open_sessions(folder, self._plan, options, arguments.device)
+        self._routes = serve_routes(folder, self._plan, sessions.by_route)
+        self.prompts = merge_prompts(arguments.prompts, settings.prompts)
+        self.default_prompt_name = arguments.default_prompt_name or settings.default_prompt_name
+        check_default_prompt_name(self.default_prompt_name, self.prompts)
+        self._similarity_fn_name: str | None = None
+        self.similarity_fn_name = arguments.similarity_fn_name or settings.similarity_fn_name
+        self.max_active_dims = arguments.max_active_dims or settings.max_active_dims
+
+    def encode(  # house: peer signature
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool | None = None,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: object = None,
+        max_active_dims: int | None = None,
+        pool: object = None,
+        chunk_size: int | None = None,
+        *,
+        task: str | None = None,
+        processing_kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - ArrayEmbeddings, or what torch makes of them
+        """Encode texts; arguments are those of :meth:`SparseEncoder.encode`.
+
+        Weights are float32, in main memory (so ``save_to_cpu`` holds anyway). A text's weights are the same whatever
+        else is encoded with it, in float32 and in the 8 bits of :func:`quantize_onnx`.
+
+        Returns:
+            :class:`ArrayEmbeddings`, (N, V), in the order of the texts, or (V,) for one text; ``convert_to_tensor``
+            and ``convert_to_sparse_tensor=False`` import torch and give tensors.
+
+        Raises:
+            TypeError: If an input is no string; names its position.
+            ValueError: If an argument is out of range, or cannot hold for this backend, or weights are not finite.
+        """
+        checked = read_inputs(inputs, task=task, with_tasks=self._plan.has_routes)
+        call = ServedCall(
+            batch_size=batch_size,
+            prompt=resolve_prompt(
+                self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
+            ),
+            task=checked.task,
+            max_length=max_length_of_call(processing_kwargs or {}),
+            max_active_dims=self.max_active_dims if max_active_dims is None else max_active_dims,
+            as_tensor=convert_to_tensor,
+            as_sparse=convert_to_sparse_tensor,
+        )
+        self._refuse(device, pool, chunk_size)
+        route = self._route(checked.task)
+        with progress(len(checked.texts), show_progress_bar) as on_done:
+            rows = encode_texts(route, checked.texts, call, on_done=on_done)
+        return call.present(rows, single=checked.single)
+
+    def encode_query(  # house: peer signature
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool | None = None,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: object = None,
+        max_active_dims: int | None = None,
+        pool: object = None,
+        chunk_size: int | None = None,
+        *,
+        task: str | None = "query",
+        processing_kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - as encode
+        """Encode queries: :meth:`encode` with the task and the prompt ``"query"``; an empty prompt stays empty."""
+        if prompt is None and prompt_name is None:
+            prompt_name = query_prompt_name(self.prompts)
+        return self.encode(
+            inputs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_sparse_tensor=convert_to_sparse_tensor,
+            save_to_cpu=save_to_cpu,
+            device=device,
+            max_active_dims=max_active_dims,
+            pool=pool,
+            chunk_size=chunk_size,
+            task=task,
+            processing_kwargs=processing_kwargs,
+        )
+
+    def encode_document(  # house: peer signature
+        self,
+        inputs: str | Sequence[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        convert_to_tensor: bool | None = None,
+        convert_to_sparse_tensor: bool = True,
+        save_to_cpu: bool = False,
+        device: object = None,
+        max_active_dims: int | None = None,
+        pool: object = None,
+        chunk_size: int | None = None,
+        *,
+        task: str | None = "document",
+        processing_kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - as encode
+        """Encode documents: :meth:`encode` with the task ``"document"`` and the documents' prompt."""
+        if prompt is None and prompt_name is None:
+            prompt_name = document_prompt_name(self.prompts)
+        return self.encode(
+            inputs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            convert_to_tensor=convert_to_tensor,
+            convert_to_sparse_tensor=convert_to_sparse_tensor,
+            save_to_cpu=save_to_cpu,
+            device=device,
+            max_active_dims=max_active_dims,
+            pool=pool,
+            chunk_size=chunk_size,
+            task=task,
+            processing_kwargs=processing_kwargs,
+        )
+
+    def _refuse(self, device: object, pool: object, chunk_size: int | None) -> None:
+        """Refuse what needs the modules of a torch model."""
+        for name, value in (("pool", pool), ("chunk_size", chunk_size)):
+            if value is not None:
+                raise ValueError(f"{name} is for worker processes of backend='torch'; onnxruntime has its own threads")
+        if device is not None and str(device).partition(":")[0] != self.device:
+            raise ValueError(
+                f"device must be {self.device!r}, where this model was opened, got {device!r}; "
+                "give device to SparseEncoder, or providers in model_kwargs"
+            )
+
+    def _route(self, task: str | None) -> ServedRoute:
+        return self._routes[self._plan.route(task).name]
+
+    def is_singular_input(self, inputs: object) -> bool:
+        """Say whether an input is one text, not a collection of them."""
+        return is_singular_input(inputs)
+
+    def similarity(self, embeddings1: Rows, embeddings2: Rows) -> Matrix:
+        """Compare all embeddings of one collection with all of another, by :attr:`similarity_fn_name`, (N, M)."""
+        return compare_all(self.similarity_fn_name, embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Rows, embeddings2: Rows) -> Matrix:
+        """Compare each embedding of a collection with the same of another, by :attr:`similarity_fn_name`, (N,)."""
+        return compare_pairs(self.similarity_fn_name, embeddings1, embeddings2)
+
+    def decode(self, embeddings: Any, top_k: int | None = None) -> Any:  # noqa: ANN401 - as SparseEncoder.decode
+        """Name the active terms of embeddings and their weights, the heaviest first; as :meth:`SparseEncoder.decode`.
+
+        Args:
+            embeddings: One embedding (V,), or several, (N, V).
+            top_k: Most terms of an embedding; ``None`` for all.
+        """
+        limit = None if top_k is None else check_positive("top_k", top_k)
+        return decode_rows(embeddings, self.tokenizer.convert_ids_to_tokens, limit)
+
+    sparsity = staticmethod(sparsity_of)
+
+    def evaluate(self, evaluator: SentenceEvaluator, output_path: str | None = None) -> dict[str, float] | float:
+        """Call an evaluator on this model; makes the folder ``output_path`` first, for what it writes."""
+        if output_path is not None:
+            Path(output_path).mkdir(parents=True, exist_ok=True)
+        return evaluator(self, output_path)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """How embeddings are compared: ``"dot"`` unless it was set."""
+        return self._similarity_fn_name or SimilarityFunction.DOT.value
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
+        self._similarity_fn_name = None if value is None else SimilarityFunction(value).value
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """The number of tokens at which texts are cut, of the route that allows most; setting it sets all."""
+        return max((route.max_seq_length for route in self._routes.values()), default=None)
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        for route in self._routes.values():
+            route.set_max_seq_length(value)
+
+    def get_max_seq_length(self) -> int | None:
+        """Return :attr:`max_seq_length`."""
+        return self.max_seq_length
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the first route."""
+        return next(iter(self._routes.values())).tokenizer
+
+    def get_embedding_dimension(self) -> int:
+        """Return V."""
+        return next(iter(self._routes.values())).num_dimensions
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Do what :meth:`get_embedding_dimension` does, which is its name now."""
+        return self.get_embedding_dimension()
+
+    def get_backend(self) -> str:
+        """Return ``"onnx"``."""
+        return "onnx"
+
+    @property
+    def providers(self) -> list[str]:
+        """What runs the graph, the first choice first; empty if no route needs one."""
+        graphs = [route.session for route in self._routes.values() if route.session is not None]
+        return graphs[0].providers if graphs else []
+
+    @property
+    def device(self) -> str:
+        """``"cuda"`` if that runs the graph, else ``"cpu"``; embeddings are in main memory either way."""
+        return "cuda" if self.providers[:1] == ["CUDAExecutionProvider"] else "cpu"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the graphs, tokenizers and tables, in hex, for :class:`SparseIndex`; not that of the torch model."""
+        return fingerprint_of(self._routes)

@@ -1,0 +1,125 @@
+"""How a saved transformer cuts its texts, from ``sentence_bert_config.json`` and what the caller adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparse_encoder.checkpoint import ConfigError, read_json_object, resolve_inside
+from sparse_encoder.tokenizer import UNLIMITED, Tokenizer
+from sparse_encoder.tokenizer_options import checked_flag, checked_integer, lower_casing, text_options
+
+CONFIG_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""Names of the configuration, today's first; the first that is there is read."""
+_TOKENIZER_OPTIONS = (
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextSettings:
+    """How texts become tokens."""
+
+    max_seq_length: int | None = None
+    """Most tokens of a text."""
+    query_length: int | None = None
+    """Most tokens when the task is ``"query"``."""
+    document_length: int | None = None
+    """Most tokens when the task is ``"document"``."""
+    max_length: int | None = None
+    """Most tokens in every call, whatever else is said."""
+    add_special_tokens: bool = True
+    do_lower_case: bool = False
+    tokenizer_options: Mapping[str, Any] | None = None
+    """Attributes of the tokenizer; Any: numbers and texts."""
+
+    def applied(self, tokenizer: Tokenizer, processor_kwargs: Mapping[str, Any]) -> TextSettings:
+        """Set up a tokenizer, the caller's options last; returns these settings.
+
+        Raises:
+            ValueError: If an option is unknown.
+        """
+        if unknown := sorted(set(processor_kwargs) - set(_TOKENIZER_OPTIONS)):
+            raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(_TOKENIZER_OPTIONS)}")
+        options = {**(self.tokenizer_options or {}), **processor_kwargs}
+        if self.max_seq_length is not None:
+            options.setdefault("model_max_length", self.max_seq_length)
+        for name, value in options.items():
+            setattr(tokenizer, name, value)
+        return self
+
+    def cased(self, tokenizer: Tokenizer) -> Tokenizer:
+        """Return the tokenizer, with lower-casing if that is asked for."""
+        return lower_casing(tokenizer) if self.do_lower_case else tokenizer
+
+    def length_of(self, task: str | None, max_length: int | None) -> int | None:
+        """Return the most tokens of a text in a call; ``None`` for the tokenizer's limit."""
+        if self.max_length is not None:
+            return self.max_length
+        if max_length is not None:
+            return max_length
+        return {"query": self.query_length, "document": self.document_length}.get(task or "")
+
+
+def read_text_settings(folder: Path) -> TextSettings:
+    """Read the settings of a transformer's folder; those that are not there stay as they are.
+
+    Raises:
+        ConfigError: If a value has the wrong type.
+    """
+    name = next((name for name in CONFIG_FILES if (folder / name).exists()), None)
+    if name is None:
+        return TextSettings()
+    path = resolve_inside(folder, name)
+    values = {key: value for key, value in read_json_object(path).items() if value is not None}
+    try:
+        lengths = {
+            key: checked_integer(key, values[key])
+            for key in ("max_seq_length", "query_length", "document_length")
+            if key in values
+        }
+        processing = text_options(_object(values, "processing_kwargs"))
+        options = _object(values, "processor_kwargs") or _object(values, "tokenizer_args")
+        return TextSettings(
+            **lengths,
+            max_length=processing.max_length,
+            add_special_tokens=processing.add_special_tokens,
+            do_lower_case=checked_flag("do_lower_case", values.get("do_lower_case", False)),
+            tokenizer_options={key: options[key] for key in _TOKENIZER_OPTIONS if key in options},
+        )
+    except (TypeError, ValueError) as reason:
+        raise ConfigError(str(reason), path=path) from reason
+
+
+def _object(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = values.get(name, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} must be an object, got {value!r:.80}")
+    return value
+
+
+def positions_of(folder: Path) -> int | None:
+    """Return the positions that a checkpoint's ``config.json`` tells, for graphs that do not tell; ``None`` if neither.
+
+    Some of RoBERTa's kind are reserved for padding.
+    """
+    path = resolve_inside(folder, "config.json")
+    values = read_json_object(path) if path.exists() else {}
+    count, kind = values.get("max_position_embeddings"), str(values.get("model_type"))
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 < count < UNLIMITED:
+        return None
+    reserved = kind in ("roberta", "xlm-roberta", "camembert", "mpnet")
+    return count - (int(values.get("pad_token_id") or 0) + 1 if reserved else 0)

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import nn
 
+from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel
 from sparse_encoder.encoding.sequence import ModuleSequence
-from sparse_encoder.export.graph import Graph
+from sparse_encoder.export.decoders import causal_graph, decoder_graph, encoder_graph
+from sparse_encoder.export.features import WITH_PAST, FeaturesManager
+from sparse_encoder.export.graph import Graph, Tensors
+from sparse_encoder.export.model_graphs import text_graph
+from sparse_encoder.export.named_call import NamedCall, take
+from sparse_encoder.export.onnx_config import OnnxConfig
+from sparse_encoder.export.onnx_config_seq2seq import OnnxSeq2SeqConfigWithPast
+from sparse_encoder.export.onnx_config_with_past import OnnxConfigWithPast
 from sparse_encoder.export.sparse_encoders import sparse_graphs
+from sparse_encoder.generation import CausalLanguageModel, Seq2SeqModel
+from sparse_encoder.token_classification import TokenClassificationModel
 
-MODEL_FILE = "model.onnx"
-SPARSE_TASK = "sparse-embedding"
+MODEL_FILE, ENCODER_FILE, DECODER_FILE = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
+SPARSE_FEATURES = ("sparse-embedding",)
+_STATES = ("feature-extraction", "default")
+FEATURES: Mapping[type[PretrainedModel], tuple[str, ...]] = {
+    EncoderModel: _STATES,
+    MaskedLanguageModel: ("masked-lm", *_STATES),
+    TokenClassificationModel: ("token-classification", *_STATES),
+    CausalLanguageModel: (f"causal-lm{WITH_PAST}", "causal-lm"),
+    Seq2SeqModel: (f"seq2seq-lm{WITH_PAST}", "seq2seq-lm"),
+}
+"""What each kind of model can be asked for; first what it is asked for by default."""
 
 
 def describe(model: nn.Module, task: str | None, top_k: int | None) -> dict[str, Graph]:
@@ -28,8 +50,59 @@ def describe(model: nn.Module, task: str | None, top_k: int | None) -> dict[str,
         ValueError: If it cannot do the task.
     """
     if isinstance(model, ModuleSequence):
-        if task not in (None, SPARSE_TASK):
-            raise ValueError(f"task must be {SPARSE_TASK!r} for a sparse encoder, got {task!r}")
+        _chosen(task, SPARSE_FEATURES, model)
         graphs = sparse_graphs(model, top_k)
         return {MODEL_FILE if route is None else f"{route}/{MODEL_FILE}": graph for route, graph in graphs.items()}
-    raise TypeError(f"model must be a SparseEncoder or a model of the library, got {type(model).__name__}")
+    known = next((names for kind, names in FEATURES.items() if isinstance(model, kind)), None)
+    if known is None or not isinstance(model, PretrainedModel):
+        kinds = ["SparseEncoder", *(kind.__name__ for kind in FEATURES)]
+        raise TypeError(f"model must be one of {kinds}, got a {type(model).__name__}")
+    if top_k is not None:
+        raise ValueError(f"top_k is for sparse encoders; leave it out for a {type(model).__name__}")
+    feature = _chosen(task, known, model)
+    _, constructor = FeaturesManager.check_supported_model_or_raise(model, feature)
+    config = constructor(model.config)
+    graph = graph_by_config(model, config)
+    if isinstance(model, Seq2SeqModel) and isinstance(config, OnnxSeq2SeqConfigWithPast) and config.use_past:
+        return {ENCODER_FILE: encoder_graph(model, config), DECODER_FILE: graph}
+    return {MODEL_FILE: graph}
+
+
+def _chosen(task: str | None, known: tuple[str, ...], model: nn.Module) -> str:
+    """Return the feature that is asked for."""
+    if task is not None and task not in known:
+        raise ValueError(f"task must be one of {list(known)} for a {type(model).__name__}, got {task!r:.80}")
+    return known[0] if task is None else task
+
+
+def graph_by_config(model: nn.Module, config: OnnxConfig) -> Graph:
+    """Describe the graph of a model as a configuration says.
+
+    Args:
+        model: A model of the library; any other is called with the inputs and read by the outputs that are named.
+        config: The configuration; of a pair of stacks with a past it says the decoder's.
+    """
+    if isinstance(model, CausalLanguageModel) and isinstance(config, OnnxConfigWithPast):
+        return causal_graph(model, config)
+    if isinstance(model, Seq2SeqModel) and isinstance(config, OnnxSeq2SeqConfigWithPast) and config.use_past:
+        return decoder_graph(model, config)
+    if isinstance(model, (EncoderModel, MaskedLanguageModel, TokenClassificationModel)):
+        return text_graph(model, config.task, inputs=config.inputs, outputs=config.outputs)
+    return _graph_of_any(model, config)
+
+
+def _graph_of_any(model: nn.Module, config: OnnxConfig) -> Graph:
+    """Describe the graph of a model of which nothing is known but its names; the example is to be put in."""
+    outputs = config.outputs
+
+    def reference(inputs: Tensors) -> Tensors:
+        found: Any = model(**inputs)  # of any kind
+        return {name: take(found, name, place) for place, name in enumerate(outputs)}
+
+    return Graph(
+        module=NamedCall(model, list(config.inputs), list(outputs)),
+        reference=reference,
+        inputs=config.inputs,
+        outputs=outputs,
+        example={},
+    )

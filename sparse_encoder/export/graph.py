@@ -41,21 +41,17 @@ class Graph:
     """Describe a graph that is to be written."""
 
     module: nn.Module
-    """Called with all inputs, in order, as the ``arguments`` say; returns the outputs in order."""
+    """Called with all inputs in order, each a tensor; returns the outputs in order."""
     reference: Callable[[Tensors], Tensors]
     """Computes the outputs by the model itself, for comparison."""
     inputs: Axes
     outputs: Axes
     example: Tensors
-    """Inputs to trace with, by name, in the order of ``inputs``."""
+    """Inputs to trace with, by name, in the order of ``inputs``; without any there are only comparisons."""
     cases: Sequence[Case] = ()
     compare: Compare | None = None
     """How outputs are compared; None: each output value by value."""
-    arrange: Callable[[Sequence[object]], tuple[object, ...]] = tuple
-    """Turns the inputs in order, or what belongs to each, into the module's arguments: pairs of a cache, for one."""
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Check that the example has what is asked for."""
-        if list(self.example) != list(self.inputs):
-            raise ValueError(f"the example must have the inputs {list(self.inputs)}, got {list(self.example)}")
+    feed: Callable[[Tensors], Mapping[str, Tensor]] | None = None
+    """Turns inputs of the model into those of the graph, where they differ."""

@@ -7,7 +7,7 @@ frozen into the graph.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -65,6 +65,34 @@ def _plain_attention(model: nn.Module) -> Iterator[None]:
     finally:
         for module, attend in fused:
             module.attend = attend
+
+
+@contextmanager
+def overridden(model: nn.Module, values: Mapping[str, Any] | None) -> Iterator[None]:  # Any: of a configuration
+    """Change values of a model's configuration where it has them; afterwards they are what they were.
+
+    Args:
+        model: A model of the library, or any with a ``config``.
+        values: By name; None for none.
+    """
+    config = getattr(model, "hf_config", None)
+    if isinstance(config, dict):
+        kept = {name: config[name] for name in values or () if name in config}
+        config.update({name: value for name, value in (values or {}).items() if name in kept})
+        try:
+            yield
+        finally:
+            config.update(kept)
+        return
+    other = getattr(model, "config", None)
+    kept = {name: getattr(other, name) for name in values or () if hasattr(other, name)}
+    try:
+        for name in kept:
+            setattr(other, name, (values or {})[name])
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(other, name, value)
 
 
 def check_values(model: nn.Module) -> None:

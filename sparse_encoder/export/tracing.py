@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
@@ -57,6 +58,8 @@ def trace(graph: Graph, opset: int) -> Any:  # noqa: ANN401 - an onnx_ir.Model, 
     for name in ("onnx", "onnxscript"):
         require(name)
     check_values(graph.module)
+    if list(graph.example) != list(graph.inputs):
+        raise ValueError(f"the inputs must be {list(graph.inputs)}, got {list(graph.example)}")
     with quiet(), traceable(graph.module):
         program = _translate(graph, _capture(graph), opset)
     model = program.model
@@ -79,10 +82,19 @@ def _capture(graph: Graph) -> ExportedProgram:
     values = [value.to(device) for value in graph.example.values()]
     try:
         return torch.export.export(
-            graph.module, graph.arrange(values), dynamic_shapes=graph.arrange(free), strict=False
+            graph.module, tuple(values), dynamic_shapes=_by_argument(graph.module, free), strict=False
         )
     except (RuntimeError, ValueError, TypeError, torch._dynamo.exc.UserError) as reason:
         raise ExportError(f"torch.export cannot trace {type(graph.module).__name__}: {reason}") from reason
+
+
+def _by_argument(module: torch.nn.Module, values: list[Any]) -> tuple[Any, ...]:  # Any: what belongs to an input
+    """Put what belongs to inputs into the form of a module's arguments, of which the last may take several."""
+    kinds = [each.kind for each in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(values)
+    first = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+    return (*values[:first], tuple(values[first:])) if values[first:] else tuple(values)
 
 
 def _translate(graph: Graph, captured: ExportedProgram, opset: int) -> Any:  # noqa: ANN401 - an ONNXProgram

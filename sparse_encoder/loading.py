@@ -57,7 +57,7 @@ class LoadOptions(NamedTuple):
     """How the backbone is opened."""
 
     model_kwargs: Mapping[str, Any]
-    """``dtype`` or ``torch_dtype``, ``attn_implementation``, ``base_model``."""
+    """``dtype`` or ``torch_dtype``, ``attn_implementation``, ``base_model``; of decoders ``bidirectional``."""
     processor_kwargs: Mapping[str, Any]
     """Options of the tokenizer."""
     config_kwargs: Mapping[str, Any]
@@ -115,7 +115,8 @@ def load_model(folder: Path, options: LoadOptions) -> LoadedModel:
     """Open a model's folder.
 
     A folder without ``modules.json``, or of another kind of model, becomes SPLADE if it holds a masked language model,
-    else a dense encoder with a fresh sparse auto-encoder. A dense sentence-transformers model keeps its modules and
+    or a decoder with its head, of which sentence-transformers does not use the head; else a dense encoder with a fresh
+    sparse auto-encoder. A dense sentence-transformers model keeps its modules and
     settings and gets a fresh auto-encoder.
 
     Args:

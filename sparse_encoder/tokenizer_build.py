@@ -147,8 +147,8 @@ def _add_ends(backend: Backend, options: Options, special: Mapping[str, str], pa
         set_ends(
             backend,
             Ends(special.get("bos_token"), special.get("eos_token")),
-            begin=True if flags["bos"] else None,
-            end=True if flags["eos"] else None,
+            begin=True if flags["bos"] is True else None,
+            end=True if flags["eos"] is True else None,
         )
     except ValueError as reason:
         raise TokenizerError(str(reason), path=path) from reason

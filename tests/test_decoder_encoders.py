@@ -9,11 +9,12 @@ import pytest
 import torch
 from datasets import Dataset
 from decoder_encoder_helpers import DECODERS, TEXTS, config_of, write_decoder
+from text_helpers import llama_tokenizer
 
 from sparse_encoder import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
-from sparse_encoder.backbone import LoraConfig
+from sparse_encoder.backbone import EncoderModel, LoraConfig
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
-from sparse_encoder.modules import SpladePooling, Transformer
+from sparse_encoder.modules import Pooling, SparseAutoEncoder, SpladePooling, Transformer
 
 PAIRS = {"query": ["spare", "a dense", "dense dense", "a ."], "document": ["spare a", "dense", "spare .", "é a"]}
 
@@ -167,6 +168,27 @@ def test_all_of_a_decoder_is_trained_without_an_adapter(folder: Path, tmp_path: 
     model = bidirectional(folder)
     losses = train(model, tmp_path / "run")
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_decoder_without_its_head_gets_an_auto_encoder_as_of_the_peer(folder: Path, tmp_path: Path) -> None:
+    EncoderModel.from_pretrained(folder).save_pretrained(tmp_path / "headless")
+    llama_tokenizer().save_pretrained(tmp_path / "headless")
+    model = SparseEncoder(str(tmp_path / "headless"), model_kwargs={"bidirectional": True})
+    assert [type(module) for module in model] == [Transformer, Pooling, SparseAutoEncoder]
+    assert model[0].bidirectional
+
+
+def test_recomputing_layers_gives_the_same_gradient(folder: Path) -> None:
+    gradients = []
+    for recompute in (False, True):
+        model = bidirectional(folder).train()
+        if recompute:
+            model.gradient_checkpointing_enable()
+        model(model.preprocess(TEXTS))["sentence_embedding"].square().sum().backward()
+        gradients.append([each.grad for each in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        assert plain is not None and plain.abs().sum() > 0
+        torch.testing.assert_close(plain, recomputed)
 
 
 class TestHeads:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from decoder_encoder_helpers import DECODERS, TEXTS, config_of, write_decoder
+from real_checkpoints import write_stories
 from text_helpers import llama_tokenizer
 from torch import Tensor
 
 from sparse_encoder import SparseEncoder
+from sparse_encoder.backbone import LoraConfig
 from sparse_encoder.modules import SpladePooling, Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -21,15 +24,24 @@ peer = pytest.importorskip("sentence_transformers")
 MAX_LENGTH = 20
 
 
-def weights_of(folder: Path, *, bidirectional: bool, dtype: torch.dtype = torch.float32) -> Tensor:
+def weights_of(
+    folder: Path,
+    *,
+    bidirectional: bool,
+    dtype: torch.dtype = torch.float32,
+    adapter: Path | None = None,
+    texts: Sequence[str] = TEXTS,
+) -> Tensor:
     """Return log(1 + relu(.)) of the largest logit of each text alone, as transformers computes it, (B, V)."""
     config = transformers.AutoConfig.from_pretrained(folder)
     config.is_causal = not bidirectional
     options = {"config": config, "dtype": dtype, "attn_implementation": "eager"}
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+    if adapter is not None:
+        model = pytest.importorskip("peft").PeftModel.from_pretrained(model, adapter).eval()
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder)  # AutoTokenizer forces Qwen's own on it
     rows = []
-    for text in TEXTS:
+    for text in texts:
         ids = tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             rows.append(torch.log1p(torch.relu(model(ids).logits[0])).amax(dim=0))
@@ -67,6 +79,38 @@ def test_weights_in_double_precision(family: str, tmp_path: Path) -> None:
         found = model(model.preprocess(TEXTS))["sentence_embedding"]
     error = 1e-10 if family == "gpt2" else 1e-5  # angles and norms by root mean square are float32 in both
     torch.testing.assert_close(found, wanted, atol=error, rtol=error)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # of PEFT, at transformers
+@pytest.mark.parametrize(("family", "modules_to_save"), [("llama", ["lm_head"]), ("qwen3", None), ("gpt2", None)])
+def test_an_adapter_made_here_is_read_by_peft(family: str, modules_to_save: list[str] | None, tmp_path: Path) -> None:
+    base = write_decoder(tmp_path / "base", family)
+    model = SparseEncoder(str(base), model_kwargs={"bidirectional": True})
+    model.max_seq_length = MAX_LENGTH
+    torch.manual_seed(1)
+    model.add_adapter(LoraConfig(r=3, lora_alpha=6, init_lora_weights=False, modules_to_save=modules_to_save))
+    with torch.no_grad():
+        model[0].auto_model.head.weight.mul_(1.5 if modules_to_save else 1.0)
+    model[0].auto_model.save_adapter(tmp_path / "adapter")
+    wanted = weights_of(base, bidirectional=True, adapter=tmp_path / "adapter")
+    found = torch.as_tensor(model.encode(TEXTS).to_dense())
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, weights_of(base, bidirectional=True), atol=1e-2)
+
+
+@pytest.mark.fixture
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_real_llama(bidirectional: bool, tmp_path: Path) -> None:
+    write_stories(tmp_path / "stories")
+    texts = ["Once upon a time, there was a little girl named Lily.", "The dog ran home."]
+    model = SparseEncoder(str(tmp_path / "stories"), model_kwargs={"bidirectional": bidirectional})
+    model.max_seq_length = MAX_LENGTH
+    found = torch.as_tensor(model.encode(texts).to_dense())
+    torch.testing.assert_close(
+        found, weights_of(tmp_path / "stories", bidirectional=bidirectional, texts=texts), atol=1e-4, rtol=1e-4
+    )
+    if not bidirectional:
+        assert " time" in model.tokenizer.decode(found[0].topk(20).indices)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

@@ -81,11 +81,15 @@ def _capture(graph: Graph) -> ExportedProgram:
     device = device_of(graph.module)
     values = [value.to(device) for value in graph.example.values()]
     try:
-        return torch.export.export(
+        captured = torch.export.export(
             graph.module, tuple(values), dynamic_shapes=_by_argument(graph.module, free), strict=False
         )
     except (RuntimeError, ValueError, TypeError, torch._dynamo.exc.UserError) as reason:
         raise ExportError(f"torch.export cannot trace {type(graph.module).__name__}: {reason}") from reason
+    # With examples torch would check its guards on the shapes of a past, for which torch 2.13 cannot name the inputs;
+    # that the graph holds for other shapes is seen by comparing.
+    captured.example_inputs = None
+    return captured
 
 
 def _by_argument(module: torch.nn.Module, values: list[Any]) -> tuple[Any, ...]:  # Any: what belongs to an input

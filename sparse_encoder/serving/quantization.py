@@ -1,0 +1,197 @@
+"""Graphs in 8 bits: weights are rounded once, in blocks, and the numbers they meet at run time, row by row.
+
+Both are rounded block by block along the axis that is summed over, so that a token's result depends on that token
+alone. onnxruntime's ``quantize_dynamic`` has one scale for all tokens of a batch instead: there a text's weights change
+with the texts beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from sparse_encoder.checkpoint import CheckpointError, staged_folder
+from sparse_encoder.serving.onnx_file import check_onnx_file
+from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
+from sparse_encoder.serving.session import onnxruntime
+
+if TYPE_CHECKING:
+    from sparse_encoder.evaluation import SentenceEvaluator
+
+CONFIGS = ("arm64", "avx2", "avx512", "avx512_vnni")
+"""The machines that sentence-transformers names its files after."""
+BLOCK = 128
+"""Weights that share a scale. Measured on a BERT of MiniLM's size: 32 is nearer to float32 and slower than 128."""
+_ACCURACY = 4  # the level at which onnxruntime multiplies 8-bit numbers
+_MAX_BYTES = 2 * 1024**3
+
+
+def quantize_onnx(
+    folder: str | os.PathLike[str],
+    *,
+    quantization_config: str | None = None,
+    file_suffix: str | None = None,
+    texts: Sequence[str] | None = None,
+    evaluator: SentenceEvaluator | None = None,
+) -> QuantizationReport:
+    """Write each graph of a model in 8 bits beside it, as ``onnx/model_qint8_avx2.onnx``, and measure the change.
+
+    Products with fixed weights are quantised, the projection on the vocabulary included; embedding tables, layer norms
+    and attention between tokens stay in float32. Open the result with
+    ``SparseEncoder(folder, backend="onnx", model_kwargs={"file_name": report.file_name})``.
+
+    Args:
+        folder: A saved model with ``onnx/model.onnx``, or ``onnx/<route>/model.onnx`` for each route.
+        quantization_config: The machine that the file is named after, one of :data:`CONFIGS`; ``None`` for this one.
+            The file is the same for all: onnxruntime chooses its kernels when it runs.
+        file_suffix: What follows ``model_`` in the file's name instead.
+        texts: Encoded by both graphs, to compare; ``None`` for a few sentences in English.
+        evaluator: Run on both, too.
+
+    Returns:
+        What has changed, in figures.
+
+    Raises:
+        FileNotFoundError: If there is no graph.
+        CheckpointError: If a graph is damaged.
+        ImportError: If onnx or onnxruntime is not installed.
+        ValueError: If the name is unknown, there are no texts, or a graph has nothing to quantise.
+    """
+    if quantization_config is not None and quantization_config not in CONFIGS:
+        raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
+    if texts is not None and (isinstance(texts, str) or not texts):
+        raise ValueError("texts must be a list of at least one text")
+    folder = Path(folder)
+    graphs = sorted((folder / "onnx").rglob("model.onnx"))
+    if not graphs:
+        raise FileNotFoundError(f"{folder} has no onnx/model.onnx; SparseEncoder(folder).export_onnx(folder) writes it")
+    suffix = file_suffix or f"qint8_{quantization_config or this_machine()}"
+    written = [_quantize(graph, graph.with_name(f"model_{suffix}.onnx")) for graph in graphs]
+    return compare_graphs(folder, graphs, written, texts=texts or SENTENCES, evaluator=evaluator)
+
+
+def export_dynamic_quantized_onnx_model(  # house: peer signature
+    model: Any,  # noqa: ANN401 - a SparseEncoder of either backend
+    quantization_config: str,
+    model_name_or_path: str,
+    push_to_hub: bool = False,
+    create_pr: bool = False,
+    file_suffix: str | None = None,
+) -> QuantizationReport:
+    """Write a model's graph in 8 bits into a folder; by the name and signature of sentence-transformers.
+
+    Args:
+        model: A torch model, which is saved and exported into the folder unless that has a graph already; or one of
+            ``backend="onnx"``, whose folder must be given.
+        quantization_config: One of :data:`CONFIGS`, as for :func:`quantize_onnx`.
+        model_name_or_path: The folder.
+        push_to_hub: Must be false: write a folder, and upload it with ``push_to_hub(local_model_path=...)``.
+        create_pr: Likewise.
+        file_suffix: What follows ``model_`` in the file's name; ``qint8_<config>`` if it is not said.
+
+    Returns:
+        What has changed; sentence-transformers returns nothing.
+
+    Raises:
+        ValueError: If something is to be uploaded; otherwise as :func:`quantize_onnx`.
+    """
+    if push_to_hub or create_pr:
+        raise ValueError(
+            "push_to_hub and create_pr must be False: write the graph to a folder, "
+            "then call model.push_to_hub(repo_id, local_model_path=folder)"
+        )
+    if quantization_config not in CONFIGS:
+        raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
+    has_graph = any((Path(model_name_or_path) / "onnx").rglob("model.onnx"))
+    if not has_graph and model.get_backend() == "torch":
+        from sparse_encoder.export import export_onnx
+
+        model.save_pretrained(model_name_or_path)
+        export_onnx(model, model_name_or_path)
+    return quantize_onnx(model_name_or_path, quantization_config=quantization_config, file_suffix=file_suffix)
+
+
+def this_machine() -> str:
+    """Return which of :data:`CONFIGS` this machine is, as far as it can be told."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "arm64"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return "avx2"
+    if "avx512_vnni" in flags:
+        return "avx512_vnni"
+    return "avx512" if "avx512f" in flags else "avx2"
+
+
+def _quantize(graph: Path, target: Path) -> Path:
+    """Write one graph in 8 bits."""
+    check_onnx_file(graph)
+    onnx, package = _import("onnx"), onnxruntime()
+    with TemporaryDirectory() as scratch, _quiet():
+        folded = _fold(package, graph, Path(scratch) / "folded.onnx")
+        model = onnx.load(folded)
+        tools = _import("onnxruntime.quantization.matmul_nbits_quantizer")
+        algorithm = tools.DefaultWeightOnlyQuantConfig(
+            block_size=BLOCK, is_symmetric=True, accuracy_level=_ACCURACY, bits=8
+        )
+        quantizer = tools.MatMulNBitsQuantizer(model, algo_config=algorithm)
+        quantizer.process()
+        result = quantizer.model.model
+        if not any(node.op_type == "MatMulNBits" for node in result.graph.node):
+            raise ValueError(f"{graph} has no product with fixed weights that could be quantised")
+        original = onnx.load(graph, load_external_data=False)
+        del result.metadata_props[:]
+        result.metadata_props.extend(original.metadata_props)
+        onnx.helper.set_model_props(
+            result, {each.key: each.value for each in original.metadata_props} | {"sparse_encoder.quantized": "qint8"}
+        )
+        if result.ByteSize() >= _MAX_BYTES:
+            raise ValueError(f"{graph} has {result.ByteSize()} bytes in 8 bits, more than a file can hold")
+        with staged_folder(target.parent) as stage:
+            onnx.save(result, stage / target.name)
+    return target
+
+
+def _fold(package: Any, graph: Path, target: Path) -> Path:  # noqa: ANN401 - onnxruntime
+    """Write a graph whose constants are computed, so that a transposed weight is a weight."""
+    options = package.SessionOptions()
+    options.log_severity_level = 3  # errors
+    options.optimized_model_filepath = str(target)
+    options.graph_optimization_level = package.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "folded.data")
+    state = package.capi.onnxruntime_pybind11_state
+    try:
+        package.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except (RuntimeError, state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument) as reason:
+        raise CheckpointError(f"onnxruntime cannot open it: {str(reason)[:300]}", path=graph) from reason
+    return target
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave the program's logging as it is: the tools of onnxruntime set it up, and tell of every node."""
+    root, tools = logging.getLogger(), logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer")
+    handlers, level, told = root.handlers[:], root.level, tools.level
+    tools.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        tools.setLevel(told)
+
+
+def _import(name: str) -> Any:  # noqa: ANN401 - a module of a package that may be missing
+    try:
+        return import_module(name)
+    except ImportError as reason:
+        package = str(reason.name or name).partition(".")[0]
+        raise ImportError(f"8-bit graphs need {package}: pip install 'sparse-encoder[onnx]'") from reason

@@ -94,8 +94,10 @@ def test_the_readme_tells_of_the_decoder(folder: Path, tmp_path: Path) -> None:
     assert "each token of which sees those before it\n" in (tmp_path / "plain" / "README.md").read_text()
 
 
-def train(model: SparseEncoder, output: Path, steps: int = 6) -> list[float]:
-    """Train on four pairs and return the losses."""
+def train(
+    model: SparseEncoder, output: Path, *, save_steps: int | None = None, resume: Path | None = None
+) -> list[float]:
+    """Train on four pairs for six steps and return the losses."""
     loss = SpladeLoss(
         model,
         loss=SparseMultipleNegativesRankingLoss(model),
@@ -104,17 +106,18 @@ def train(model: SparseEncoder, output: Path, steps: int = 6) -> list[float]:
     )
     arguments = SparseEncoderTrainingArguments(
         output_dir=str(output),
-        max_steps=steps,
+        max_steps=6,
         per_device_train_batch_size=4,
         learning_rate=0.03,
         lr_scheduler_type="constant",
         logging_steps=1,
-        save_strategy="no",
+        save_strategy="no" if save_steps is None else "steps",
+        save_steps=save_steps or 500,
         report_to=[],
         use_cpu=True,
     )
     trainer = SparseEncoderTrainer(model=model, args=arguments, train_dataset=Dataset.from_dict(PAIRS), loss=loss)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
@@ -150,6 +153,17 @@ def test_an_adapter_learns_is_saved_loaded_and_merged(
     merged = SparseEncoder(str(tmp_path / "merged"))
     assert merged[0].bidirectional
     torch.testing.assert_close(torch.as_tensor(merged.encode(TEXTS).to_dense()), learnt, atol=1e-5, rtol=1e-5)
+
+
+def test_a_run_goes_on_from_its_checkpoint_to_the_bit(folder: Path, tmp_path: Path) -> None:
+    found = []
+    for output, resume in ((tmp_path / "run", None), (tmp_path / "again", tmp_path / "run" / "checkpoint-3")):
+        model = bidirectional(folder)
+        torch.manual_seed(0)
+        model.add_adapter(LoraConfig(r=4, modules_to_save=["lm_head"]))
+        train(model, output, save_steps=3, resume=resume)
+        found.append(torch.as_tensor(model.encode(TEXTS).to_dense()))
+    assert torch.equal(*found)
 
 
 def test_an_adapter_is_saved_alone_if_its_base_was_made_bidirectional_before(folder: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from sparse_encoder.backbone import MaskedLanguageModel
 from sparse_encoder.backbone.attention import Attention
+from sparse_encoder.backbone.heads import MaskedLanguageHead
 from sparse_encoder.backbone.layer import Layer
 
 TYPICAL_SHARE = 0.5
@@ -215,6 +216,7 @@ def _set_head(model: MaskedLanguageModel, axes: _Axes, start: LexicalStart) -> N
     small, straight = 0.4, 5.0
     constant = small * start.constant
     head = model.head
+    assert isinstance(head, MaskedLanguageHead)  # a BERT's
     head.dense.weight.copy_(torch.diag(small * axes.terms))
     head.dense.bias.copy_(straight + constant * (1 + axes.signs))
     state = small * start.typical_size * sqrt(axes.size)

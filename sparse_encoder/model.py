@@ -32,6 +32,7 @@ from sparse_encoder.model_card import SparseEncoderModelCardData, card_text
 from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import save_modules
 from sparse_encoder.modules.renamed import renamed_argument
+from sparse_encoder.onnx_methods import OnnxMethods
 from sparse_encoder.publishing import Upload, upload
 from sparse_encoder.settings import MODEL_TYPE, ModelSettings, write_settings
 from sparse_encoder.similarity import Embeddings, SimilarityFunction
@@ -44,7 +45,7 @@ logger = logging.getLogger(__name__)
 Device = str | torch.device
 
 
-class SparseEncoder(ModuleSequence):
+class SparseEncoder(OnnxMethods, ModuleSequence):
     """Turn texts into sparse vectors, one dimension per term of a vocabulary.
 
     It is used as that of sentence-transformers is. Errors are of the same types with texts of their own, and parameters
@@ -67,8 +68,7 @@ class SparseEncoder(ModuleSequence):
         config_kwargs: Values that replace those of the backbone's ``config.json``.
         model_card_data: What the author says in the README.
         backend: ``"torch"``; with ``"onnx"`` ``sparse_encoder.SparseEncoder`` makes an :class:`OnnxSparseEncoder`.
-        similarity_fn_name: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``; ``"dot"`` if it is not said
-            here or in the model's folder.
+        similarity_fn_name: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``; by default as saved, else dot.
         max_active_dims: Most entries of an embedding; by default as saved, else the ``k`` of a ``SparseAutoEncoder``.
 
     Raises:

@@ -99,14 +99,18 @@ def judged(kind: str, ratio: float, bound: float) -> dict[str, Any]:
 
 
 def main(
-    description: str, worker: Callable[[str, list[str]], dict[str, float]], run: Callable[[int], list[Any]]
+    description: str,
+    worker: Callable[[str, list[str]], dict[str, float]],
+    run: Callable[[int], list[Any]],
+    *,
+    libraries: Sequence[str] = (OURS, PEER),
 ) -> None:
     """Be the worker or the run, as the command line says; ``--json FILE`` keeps the report.
 
     Leaves with 1 if a target was missed.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--worker", choices=(OURS, PEER), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", choices=libraries, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5, help="processes per library")
     parser.add_argument("--json", type=Path, help="write the report here")
     options, rest = parser.parse_known_args()

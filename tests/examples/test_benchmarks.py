@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 import sparse_encoder.samplers
@@ -114,3 +115,41 @@ def test_one_worker_of_evaluation(load: object, tmp_path: Path) -> None:
     assert measured["dot_recall@10"] > 0.9  # half a query's terms are of its document
     assert 150 < measured["corpus_active_dims"] < 250
     assert measured["rows_bytes"] == 8 * round(60 * measured["corpus_active_dims"] + 9 * measured["query_active_dims"])
+
+
+def test_both_workers_of_decoding_write_the_same(load: object, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    decoding = load("decoding")  # type: ignore[operator]
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 1}
+    decoding.CONFIG |= {**sizes, "num_attention_heads": 2, "num_key_value_heads": 2}
+    folder = str(decoding.write_model(tmp_path / "model"))
+    ours, theirs = (decoding.worker(name, [folder, "3", "9"]) for name in ("sparse_encoder", "sentence_transformers"))
+    assert ours["checksum"] == theirs["checksum"] and ours["tokens_per_s"] > 0
+
+
+def test_the_workers_of_encoding_through_onnx(
+    load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    materials, benchmark = load("materials"), load("encode_onnx")  # type: ignore[operator]
+    monkeypatch.setattr(materials, "VOCABULARY", 300)
+    monkeypatch.setattr(materials, "TOKENS", 32)
+    monkeypatch.setattr(materials, "ACTIVE_TERMS", 20)
+    monkeypatch.setattr(benchmark, "TEXTS", 4)
+    words = [f"word{number}" for number in range(40)]
+    pairs = [(f"{word} question", " ".join(words[place:] + words[:place])) for place, word in enumerate(words)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+    model = materials.write_model(tmp_path, [text for pair in pairs for text in pair])
+    benchmark.write_graphs(model)
+    vectors = {}
+    for variant in benchmark.VARIANTS[:3]:
+        assert benchmark.worker(variant, [str(model), str(tmp_path / "pairs.json"), str(tmp_path)])["seconds"] > 0
+        vectors[variant] = np.load(tmp_path / f"{variant}.npy")
+    quality = benchmark.compare(vectors["onnx"], vectors["sparse_encoder"], terms=5)
+    assert quality["largest_difference"] < 1e-4 and quality["best_terms_kept"] > 0.9
+    rough = benchmark.compare(vectors["onnx_int8"], vectors["sparse_encoder"], terms=5)
+    assert 0.9 < rough["cosine"] < quality["cosine"] <= 1 + 1e-5
+    ours, logits = benchmark.output_bytes(model, 16)
+    assert (ours, logits) == (8 * 16 * 12, 8 * 32 * 300 * 4)
+    assert benchmark.show_outputs(ours, logits)["ratios"]["bytes"]["met"]
+    assert "met" in capsys.readouterr().out

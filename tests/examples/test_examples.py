@@ -127,3 +127,23 @@ def test_a_language_model_is_adapted(
     shares = [float(line.split(": ")[1].split("%")[0]) for line in told]
     assert len(shares) == 12 and shares[0] + 10 < shares[-1] <= 100
     assert SparseEncoder(str(tmp_path / "adapted" / "model")).encode(DOCUMENTS).shape[0] == len(DOCUMENTS)
+
+
+def test_a_story_learnt_by_heart_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    module = example("tell_a_story")
+    module.main(["--prompt", "Once upon a time, a small lamp", "--max-new-tokens", "40"])
+    told = capsys.readouterr().out.strip()
+    assert module.STORY.startswith(told) and len(told) > 80
+
+
+def test_an_exported_model_finds_what_its_torch_model_finds(
+    checkpoint: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    queries = ["--query", "which planet is red", "--query", "hidden states"]
+    example("search").main([str(corpus), "--model", str(checkpoint), *queries])
+    expected = capsys.readouterr().out
+    served = tmp_path / "served"
+    example("export_and_serve").main([str(corpus), "--model", str(checkpoint), "--output", str(served), *queries])
+    assert capsys.readouterr().out == expected
+    assert (served / "onnx" / "model.onnx").is_file()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
+from abc import ABCMeta
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +37,18 @@ def _loaded() -> tuple[type, ...]:
     return tuple(kind for kind in kinds if isinstance(kind, type))
 
 
-class _Front(type):
-    """Answer for the real class; a class made of this one is a class made of the real one."""
+class _Front(ABCMeta):
+    """Answer for the real class; a class made of this one is a class made of the real one.
+
+    It is an ``ABCMeta`` only so that a class may be made of this one and an abstract one.
+    """
 
     def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **options: Any) -> Any:  # noqa: ANN401
         if not any(isinstance(base, _Front) for base in bases):
-            return super().__new__(mcs, name, bases, body)
+            return type.__new__(mcs, name, bases, body)  # without the set-up of abstract classes
         real = tuple(_real() if isinstance(base, _Front) else base for base in bases)
         kinds = {type(base) for base in real}
-        kind = next(each for each in kinds if all(issubclass(each, other) for other in kinds))
+        kind = next((each for each in kinds if all(issubclass(each, other) for other in kinds)), type)
         return kind(name, real, body, **options)
 
     def __call__(cls, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the real class, which checks them

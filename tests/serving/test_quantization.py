@@ -1,0 +1,114 @@
+"""Graphs in 8 bits: near the graph in float32, the same whatever stands beside a text, and reported."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_helpers import write_masked_language_model
+from serving_helpers import TEXTS, copy_of, exported_folder
+
+from sparse_encoder import SparseEncoder
+from sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
+from sparse_encoder.serving import QuantizationReport, export_dynamic_quantized_onnx_model, quantize_onnx
+from sparse_encoder.serving.quality import _cosines, _overlap
+from sparse_encoder.serving.quantization import CONFIGS, this_machine
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_of(exported_folder(), tmp_path_factory.mktemp("int8") / "model")
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> SparseInformationRetrievalEvaluator:
+    queries, corpus = {"q": TEXTS[0]}, {str(place): text for place, text in enumerate(TEXTS)}
+    return SparseInformationRetrievalEvaluator(queries, corpus, {"q": {"0"}}, show_progress_bar=False)
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path, evaluator: SparseInformationRetrievalEvaluator) -> QuantizationReport:
+    return quantize_onnx(folder, texts=TEXTS, evaluator=evaluator)
+
+
+def test_the_report_says_what_has_changed(
+    folder: Path, report: QuantizationReport, evaluator: SparseInformationRetrievalEvaluator
+) -> None:
+    assert report.file_name == f"onnx/model_qint8_{this_machine()}.onnx"
+    assert report.paths == (folder / report.file_name,)
+    assert (report.num_texts, report.bytes_after) == (len(TEXTS), (folder / report.file_name).stat().st_size)
+    before, after = (
+        SparseEncoder(str(folder), backend="onnx", model_kwargs=kwargs).encode_document(TEXTS).numpy()
+        for kwargs in ({}, {"file_name": report.file_name})
+    )
+    scale = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    assert report.cosine == pytest.approx(((before * after).sum(axis=1) / scale).mean(), abs=1e-6)
+    assert 0.99 < report.lowest_cosine <= report.cosine < 1
+    assert 0.9 < report.term_overlap <= 1
+    gaps = np.abs(after @ after.T - before @ before.T).mean() / np.abs(before @ before.T).mean()
+    assert report.score_error == pytest.approx(gaps, rel=1e-4)
+    assert report.metric == "cosine_ndcg@10" and report.metric_after is not None
+    assert report.metric_before == evaluator(SparseEncoder(str(folder), device="cpu"))[report.metric]
+    lines = str(report).splitlines()
+    assert report.file_name in lines[0] and f"{report.metric}:" in lines[3]
+
+
+def test_a_text_is_its_own_in_8_bits_too(folder: Path, report: QuantizationReport) -> None:
+    served: Any = SparseEncoder(str(folder), backend="onnx", model_kwargs={"file_name": report.file_name})
+    together = served.encode(TEXTS).numpy()
+    assert np.array_equal(served.encode(TEXTS[::-1], batch_size=3).numpy()[::-1], together)
+    assert np.array_equal(served.encode(TEXTS[2]).numpy(), together[2])
+
+
+def test_the_graph_keeps_what_it_says_of_itself(folder: Path, report: QuantizationReport) -> None:
+    import onnx
+
+    old, new = (
+        {each.key: each.value for each in onnx.load(folder / name).metadata_props}
+        for name in ("onnx/model.onnx", report.file_name)
+    )
+    assert new == {**old, "sparse_encoder.quantized": "qint8"}
+    kinds = {node.op_type for node in onnx.load(folder / report.file_name).graph.node}
+    assert "MatMulNBits" in kinds
+
+
+def test_logging_of_the_program_is_left_alone(folder: Path) -> None:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    quantize_onnx(folder, quantization_config="arm64", texts=["rain"])
+    assert (root.handlers, root.level) == before
+    assert (folder / "onnx" / "model_qint8_arm64.onnx").is_file()
+
+
+def test_the_peers_function_writes_the_peers_file(folder: Path) -> None:
+    model = SparseEncoder(str(folder), backend="onnx")
+    report = export_dynamic_quantized_onnx_model(model, "avx2", str(folder), file_suffix="small")
+    assert report.file_name == "onnx/model_small.onnx"
+    for wrong in ({"push_to_hub": True}, {"create_pr": True}):
+        with pytest.raises(ValueError, match="push_to_hub and create_pr must be False"):
+            export_dynamic_quantized_onnx_model(model, "avx2", str(folder), **wrong)
+    with pytest.raises(ValueError, match="unknown quantization_config 'sse'"):
+        export_dynamic_quantized_onnx_model(model, "sse", str(folder))
+
+
+def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown quantization_config 'sse'; choose from \['arm64'"):
+        quantize_onnx(folder, quantization_config="sse")
+    with pytest.raises(ValueError, match="texts must be a list of at least one text"):
+        quantize_onnx(folder, texts="rain")
+    with pytest.raises(FileNotFoundError, match="has no onnx/model.onnx"):
+        quantize_onnx(write_masked_language_model(tmp_path))
+    assert this_machine() in CONFIGS
+
+
+def test_figures_by_hand() -> None:
+    old, new = np.array([[3.0, 4.0, 0.0], [0, 0, 0]]), np.array([[4.0, 3.0, 0.0], [0, 0, 0]])
+    assert _cosines(old, new).tolist() == [pytest.approx(24 / 25), 1.0]
+    assert _overlap(np.array([3.0, 2.0, 0.0, 0.0]), np.array([3.0, 0.0, 2.0, 0.0])) == 0.5
+    assert _overlap(np.zeros(3), np.ones(3)) == 1.0

@@ -15,6 +15,7 @@ from sparse_encoder.checkpoint import LoadError
 COMMANDS = {
     "convert": "turn weights in pickles (pytorch_model.bin) into safetensors, without running what is in them",
     "evaluate": "measure a model on a collection of documents, queries and judgements, and what a search costs",
+    "export": "write a sparse encoder as an ONNX graph, pooling included, in 8 bits if asked, and measure what changed",
     "ner": "fine-tune a tagger of words on tagged sentences, tag texts with it, and measure it",
     "prune-sweep": "measure ways to prune a model's vectors: quality, postings and size, encoding once",
     "quickstart": "train a small encoder on the docstrings of this machine, measure it against BM25, and search",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.generation.beam_search import write_beams
-from sparse_encoder.generation.preparation import prepare, settle
+from sparse_encoder.generation.preparation import Settings, prepare, settle
 from sparse_encoder.generation.protocol import GenerativeModel
 from sparse_encoder.generation.records import GenerateOutput, Records
 from sparse_encoder.generation.request import GenerationRequest, refuse
@@ -144,6 +144,31 @@ class GenerationMixin:
 def write(model: GenerativeModel, request: GenerationRequest) -> GenerateOutput | Tensor:
     """Do what a call of `generate` asks for."""
     settings = settle(model, request)
+    if not leaves_only_tokens(request, settings):
+        return written(model, request, settings)
+    with torch.inference_mode():
+        tokens = written(model, request, settings)
+    assert isinstance(tokens, Tensor)
+    return tokens.clone()  # an ordinary tensor, that can be used with gradients
+
+
+def leaves_only_tokens(request: GenerationRequest, settings: Settings) -> bool:
+    """Return whether nothing that is computed reaches the caller but the tokens.
+
+    Then torch need not keep what later use in training would need, which makes steps faster.
+    """
+    asked = (
+        request.logits_processor,
+        request.stopping_criteria,
+        request.prefix_allowed_tokens_fn,
+        request.streamer,
+        settings.arguments.past_key_values,
+    )
+    return not settings.config.return_dict_in_generate and all(value is None for value in asked)
+
+
+def written(model: GenerativeModel, request: GenerationRequest, settings: Settings) -> GenerateOutput | Tensor:
+    """Prepare and write; returns tokens, or all that was asked for."""
     records = Records(settings.config)
     task = prepare(model, request, settings, records.wanted)
     beams = write_beams(model, task, records) if (task.config.num_beams or 1) > 1 else None

@@ -45,7 +45,7 @@ class GenerativeModel(Protocol):
     """Give the logits of the next token.
 
     A decoder is called with ``input_ids`` or ``inputs_embeds``, ``attention_mask`` over all tokens read so far and the
-    new ones (None: all of them count), ``position_ids`` of the new tokens (None: counted on from the cache),
+    new ones, ``position_ids`` of the new tokens (None: counted on from the cache),
     ``past_key_values``, ``use_cache``, ``output_attentions``, ``output_hidden_states`` and ``logits_to_keep``; it
     returns logits, attentions and hidden_states by these names, and fills the cache in place.
     """

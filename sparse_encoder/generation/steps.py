@@ -51,6 +51,10 @@ class GrowingMask:
             ones = self._columns.new_ones(self._columns.shape[0], GROWTH)
             self._columns = torch.cat([self._columns, ones], dim=-1)
         self.length += 1
+        return self.columns()
+
+    def columns(self) -> Tensor:
+        """Return the mask so far."""
         return self._columns[:, : self.length]
 
 
@@ -67,7 +71,7 @@ class ModelSteps:
         self._model = model
         self._inputs = inputs
         self._wanted = wanted
-        self._mask = None if inputs.attention_mask is None else GrowingMask(inputs.attention_mask)
+        self._mask = GrowingMask(first_mask(inputs))
         self._places = inputs.position_ids
         self._started = False
 
@@ -85,7 +89,7 @@ class ModelSteps:
         if not self._started:
             self._started = True
             return self._read_prompt()
-        mask = None if self._mask is None else self._mask.grow()
+        mask = self._mask.grow()
         if self.cache is not None:
             ids = ids[:, -1:]
             if self._places is not None:
@@ -98,9 +102,9 @@ class ModelSteps:
         """Read what the cache does not hold."""
         inputs = self._inputs
         ids = inputs.ids[:, -inputs.new_tokens :]
-        return self._run(ids, inputs.attention_mask, inputs.position_ids, inputs.inputs_embeds)
+        return self._run(ids, self._mask.columns(), inputs.position_ids, inputs.inputs_embeds)
 
-    def _run(self, ids: Tensor, mask: Tensor | None, places: Tensor | None, embeds: Tensor | None) -> Step:
+    def _run(self, ids: Tensor, mask: Tensor, places: Tensor | None, embeds: Tensor | None) -> Step:
         """Call the model once."""
         if self._model.is_encoder_decoder:
             return self._run_behind_encoder(ids, mask)
@@ -117,7 +121,7 @@ class ModelSteps:
         )
         return Step(last_logits(output), output.attentions, None, output.hidden_states)
 
-    def _run_behind_encoder(self, ids: Tensor, mask: Tensor | None) -> Step:
+    def _run_behind_encoder(self, ids: Tensor, mask: Tensor) -> Step:
         """Call a model with an encoder once."""
         output = self._model(
             decoder_input_ids=ids,
@@ -133,6 +137,14 @@ class ModelSteps:
         return Step(
             last_logits(output), output.decoder_attentions, output.cross_attentions, output.decoder_hidden_states
         )
+
+
+def first_mask(inputs: ModelInputs) -> Tensor:
+    """Return the mask of all tokens that the first call knows, cached ones too."""
+    if inputs.attention_mask is not None:
+        return inputs.attention_mask
+    past = 0 if inputs.cache is None else inputs.cache.get_seq_length()
+    return inputs.ids.new_ones(inputs.ids.shape[0], past + inputs.new_tokens)
 
 
 def last_logits(output: Any) -> Tensor:  # noqa: ANN401  # a CausalLanguageModelOutput or a Seq2SeqOutput

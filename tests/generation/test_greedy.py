@@ -259,6 +259,30 @@ def test_nothing_is_recorded_for_gradients_and_results_can_be_used_with_them() -
     torch.testing.assert_close(weight.grad, scores[0])
 
 
+def test_tokens_can_be_read_with_gradients() -> None:  # T37
+    """They are made in inference mode, and leave it as ordinary tensors."""
+    for settings in ({}, {"num_beams": 2}):
+        tokens = TableModel(random_table(V)).generate(torch.tensor([[1]]), max_new_tokens=3, **settings)
+        assert not tokens.is_inference()
+        words = torch.nn.Embedding(V, 2)
+        words(tokens).sum().backward()
+        assert words.weight.grad is not None
+        assert words.weight.grad.sum() == 2 * tokens.numel()
+
+
+def test_what_a_caller_may_keep_is_made_outside_inference_mode() -> None:  # T37
+    kept: list[Tensor] = []
+
+    def keeps(ids: Tensor, scores: Tensor) -> Tensor:
+        kept.extend((ids, scores))
+        return scores
+
+    TableModel(random_table(V)).generate(torch.tensor([[1]]), max_new_tokens=2, logits_processor=[keeps])
+    output = TableModel(random_table(V)).generate(torch.tensor([[1]]), max_new_tokens=2, return_dict_in_generate=True)
+    assert len(kept) == 4
+    assert not any(tensor.is_inference() for tensor in (*kept, output.sequences))
+
+
 def test_rows_are_independent() -> None:
     table = random_table(V, spread=3.0)
     model = TableModel(table, eos_token_id=END, pad_token_id=9)

@@ -52,10 +52,12 @@ def test_without_a_cache_all_tokens_and_places_are_read_again() -> None:
     assert second["use_cache"] is False
 
 
-def test_a_mask_of_ones_is_left_out() -> None:
-    table = model()
-    table.generate(PADDED, attention_mask=torch.ones(2, 3), max_new_tokens=2)
-    assert all(call["attention_mask"] is None and call["position_ids"] is None for call in table.calls)
+def test_where_all_tokens_count_places_are_left_to_the_model() -> None:
+    for mask in (None, torch.ones(2, 3)):
+        table = model()
+        table.generate(PADDED, attention_mask=mask, max_new_tokens=2)
+        assert all(call["position_ids"] is None for call in table.calls)
+        assert [call["attention_mask"].tolist() for call in table.calls] == [[[1] * 3] * 2, [[1] * 4] * 2]
 
 
 def test_padding_is_told_by_its_token_where_no_mask_is_given() -> None:
@@ -68,7 +70,7 @@ def test_padding_that_also_ends_texts_is_text_and_a_warning_tells() -> None:  # 
     table = model(pad_token_id=0, eos_token_id=[5, 0])
     with pytest.warns(UserWarning, match="padding cannot be told from the end token"):
         table.generate(PADDED, max_new_tokens=1)
-    assert table.calls[0]["attention_mask"] is None
+    assert table.calls[0]["attention_mask"].all()
 
 
 def test_a_missing_pad_token_is_told_of_a_batch_without_mask_and_of_nothing_else() -> None:

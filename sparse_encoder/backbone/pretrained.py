@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -124,7 +125,7 @@ class EncoderModel(PretrainedModel):
     has_head = False
 
     @classmethod
-    def own_config(cls, config: TransformerConfig, family: Family) -> TransformerConfig:
+    def own_config(cls, config: TransformerConfig, family: Family, path: Path | None = None) -> TransformerConfig:
         """Return the config of the encoder, where there is a decoder as well.
 
         Raises:
@@ -132,7 +133,7 @@ class EncoderModel(PretrainedModel):
         """
         if not family.has_encoder_class:
             told = f"a {family.model_type} encoder is not written alone; take Seq2SeqModel and its method encode"
-            raise ConfigError(told, field="model_type")
+            raise ConfigError(told, path=path, field="model_type")
         return replace(config, decoder=None)
 
     def forward(

@@ -7,6 +7,7 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from sparse_encoder.backbone.cache import Decoding, DynamicCache, EncoderDecoderCache, StaticCache
 from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS
+from sparse_encoder.backbone.families import SEQ2SEQ_FAMILIES
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS, Family
 from sparse_encoder.backbone.heads import LinearHead, VocabularyHead
 from sparse_encoder.backbone.pretrained import PretrainedModel
 from sparse_encoder.backbone.record import Record
@@ -59,6 +61,18 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         self.decoder = Transformer(config.decoder, attn_implementation=attn_implementation)
         self.head = LinearHead(config)
         self.tie_weights()
+
+    @classmethod
+    def own_config(cls, config: TransformerConfig, family: Family, path: Path | None = None) -> TransformerConfig:
+        """Return the config as it is.
+
+        Raises:
+            ConfigError: If its family has one stack.
+        """
+        if not family.is_pair:
+            told = f"a {family.model_type} is one stack, and a {cls.__name__} an encoder with a decoder"
+            raise ConfigError(f"{told}; choose from {sorted(SEQ2SEQ_FAMILIES)}", path=path, field="model_type")
+        return config
 
     def forward(  # type: ignore[override]  # house: peer signature
         self,

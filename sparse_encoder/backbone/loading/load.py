@@ -158,7 +158,7 @@ def _source_of(name_or_path: str | Path | None, origin: Origin, options: LoadOpt
 def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     found_config = find_config(origin, options)
     family = family_of(found_config.values, found_config.path)
-    config = kind.own_config(read_config(found_config.values, found_config.path), family)
+    config = kind.own_config(read_config(found_config.values, found_config.path), family, found_config.path)
     start = _Start(names_of(family, config, kind.head_rows(family)), config, found_config.values)
     source = _source(start.names, origin, options)
     source = as_ours(source, start.names, key_mapping=options.key_mapping, path=origin.folder)

@@ -44,19 +44,20 @@ class ModelLoading(nn.Module):
         return family.head_rows if cls.has_head else ()
 
     @classmethod
-    def own_config(cls, config: TransformerConfig, family: Family) -> TransformerConfig:
+    def own_config(cls, config: TransformerConfig, family: Family, path: Path | None = None) -> TransformerConfig:
         """Return what of a config this kind of model is built from: of a pair of stacks perhaps only one.
 
         Args:
             config: As it was read.
             family: Whose config it is.
+            path: Where it came from, for errors.
 
         Raises:
             ConfigError: If this kind of model is not made of what the config describes.
         """
         if family.is_pair and not cls.is_pair:
             told = f"a {family.model_type} is an encoder with a decoder, and a {cls.__name__} is one stack"
-            raise ConfigError(f"{told}; take sparse_encoder.generation.Seq2SeqModel", field="model_type")
+            raise ConfigError(f"{told}; take sparse_encoder.generation.Seq2SeqModel", path=path, field="model_type")
         return config
 
     def read_beside(self, folder: Path) -> None:

@@ -280,3 +280,21 @@ def test_lengths_behind_an_encoder_count_the_tokens_of_the_decoder() -> None:
         pair(decoder_start_token_id=7).generate(PADDED, max_length=1)
     with pytest.raises(ValueError, match="attention_mask must cover the 3 tokens of the encoder, got 2"):
         pair(decoder_start_token_id=7).generate(PADDED, attention_mask=torch.ones(2, 2))
+
+
+def test_padding_is_not_penalised_as_repeated() -> None:  # T23
+    table = torch.full((11, 11), -1.0)
+    table[:, 0], table[:, 4] = 4.0, 3.0
+    prompt = torch.tensor([[0, 0, 5], [0, 0, 5]])
+    settings = {"repetition_penalty": 2.0, "max_new_tokens": 1, "eos_token_id": 9, "pad_token_id": 0}
+    padded = TableModel(table).generate(prompt, attention_mask=torch.tensor([[0, 0, 1]] * 2), **settings)
+    assert padded[:, -1].tolist() == [0, 0]  # not yet written, so 4.0 stays above 3.0
+    whole = TableModel(table).generate(prompt, attention_mask=torch.ones(2, 3), **settings)
+    assert whole[:, -1].tolist() == [4, 4]  # written in the prompt: 4.0 / 2.0
+
+
+def test_no_pair_of_tokens_comes_twice_where_none_may() -> None:
+    for settings in ({}, {"num_beams": 3}, {"do_sample": True, "generator": torch.Generator().manual_seed(0)}):
+        written = model().generate(PADDED[1:], no_repeat_ngram_size=2, max_new_tokens=30, **settings)[0].tolist()
+        pairs = list(zip(written, written[1:], strict=False))
+        assert len(set(pairs)) == len(pairs)

@@ -1,0 +1,190 @@
+"""Caches by themselves: what comes back, growth, rows, cropping, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sparse_encoder.backbone.cache import (
+    SPARE_TOKENS,
+    DynamicCache,
+    EncoderDecoderCache,
+    KeyValueCache,
+    StaticCache,
+)
+
+B, H, K = 2, 3, 4
+
+
+def pieces(*lengths: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(B, H, length, K, generator=generator), torch.randn(B, H, length, K, generator=generator))
+        for length in lengths
+    ]
+
+
+def joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.cat([key for key, _ in parts], dim=2), torch.cat([value for _, value in parts], dim=2)
+
+
+@torch.no_grad()
+def test_a_dynamic_cache_returns_all_tokens_in_their_order() -> None:
+    cache, parts = DynamicCache(), pieces(5, 1, 3, 1)
+    for count in range(1, 5):
+        for layer in range(2):
+            got = cache.update(*parts[count - 1], layer)
+            for tensor, expected in zip(got, joined(parts[:count]), strict=True):
+                assert torch.equal(tensor, expected)
+    assert (cache.get_seq_length(), len(cache), cache.num_columns(10)) == (10, 2, 10)
+    assert torch.equal(cache[1].keys, joined(parts)[0])
+    assert torch.equal(cache[1].values, joined(parts)[1])
+
+
+@torch.no_grad()
+def test_most_steps_copy_nothing_but_their_own_token() -> None:
+    cache, parts = DynamicCache(), pieces(5, *[1] * (SPARE_TOKENS + 2))
+    places = {cache.update(*part, 0).keys.data_ptr() for part in parts[1:]}
+    first = {cache.update(*part, 1).keys.data_ptr() for part in parts[:1]}
+    assert len(places) == 2  # the first token is kept as it came, then room is made twice
+    assert not places & first
+
+
+@torch.no_grad()
+def test_what_was_returned_before_stays_as_it_was() -> None:
+    cache, parts = DynamicCache(), pieces(3, 2, 1)
+    cache.update(*parts[0], 0)
+    before = cache.update(*parts[1], 0).keys
+    kept = before.clone()
+    cache.update(*parts[2], 0)
+    assert torch.equal(before, kept)
+
+
+def test_gradients_go_through_every_piece() -> None:
+    keys = [part[0].requires_grad_() for part in pieces(3, 2, 1)]
+    cache = DynamicCache()
+    got = [cache.update(key, key.detach(), 0).keys for key in keys]
+    (got[1].square().sum() + got[2].sum()).backward()
+    torch.testing.assert_close(keys[0].grad, 2 * keys[0].detach() + 1)
+    torch.testing.assert_close(keys[2].grad, torch.ones_like(keys[2]))
+
+
+def test_a_cache_of_inference_mode_goes_on_outside() -> None:
+    parts = pieces(3, 2, 1)
+    for cache in (DynamicCache(), StaticCache(8)):
+        with torch.inference_mode():
+            cache.update(*parts[0], 0)
+            cache.update(*parts[1], 0)
+        with torch.no_grad():
+            got = cache.update(*parts[2], 0).keys
+        assert torch.equal(got[:, :, :6], joined(parts)[0])
+
+
+@torch.no_grad()
+def test_a_cache_from_tensors_gives_them_back() -> None:
+    pairs = pieces(4, 4)
+    cache = DynamicCache.from_tensors(pairs)
+    assert (len(cache), cache.get_seq_length()) == (2, 4)
+    for got, expected in zip(cache.to_tensors(), pairs, strict=True):
+        assert torch.equal(got.keys, expected[0])
+        assert torch.equal(got.values, expected[1])
+    empty = DynamicCache.from_tensors([(torch.zeros(B, H, 0, K),) * 2])
+    assert empty.get_seq_length() == 0
+    assert torch.equal(empty.update(*pairs[0], 0).keys, pairs[0][0])
+    assert [layer.keys.shape[2] for layer in cache] == [4, 4]
+
+
+@torch.no_grad()
+def test_a_static_cache_has_its_size_from_the_beginning_and_zeros_behind() -> None:
+    cache, parts = StaticCache(9), pieces(5, 1, 3)
+    for part in parts:
+        keys, values = cache.update(*part, 0)
+    for tensor, expected in zip((keys, values), joined(parts), strict=True):
+        assert torch.equal(tensor, expected)
+    assert (cache.get_seq_length(), cache.num_columns(3), len(cache)) == (9, 9, 1)
+    with pytest.raises(ValueError, match="max_cache_len must be at least 10 for so many tokens, got 9"):
+        cache.update(*pieces(1)[0], 0)
+    cache.crop(-4)
+    assert cache.get_seq_length() == 5
+    assert torch.equal(cache[0].keys[:, :, :5], parts[0][0])
+    assert not cache[0].keys[:, :, 5:].any()
+    place = cache[0].keys.data_ptr()
+    cache.reset()
+    assert (cache.get_seq_length(), cache[0].keys.any().item(), cache[0].keys.data_ptr()) == (0, False, place)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "8"])
+def test_a_static_cache_needs_a_size(value: object) -> None:
+    with pytest.raises(ValueError, match="max_cache_len must be an integer from 1 on"):
+        StaticCache(value)  # type: ignore[arg-type]
+
+
+def filled(kind: str) -> KeyValueCache:
+    cache: KeyValueCache = DynamicCache() if kind == "dynamic" else StaticCache(9)
+    if kind == "pair":
+        cache = EncoderDecoderCache(DynamicCache())
+    for part in pieces(4, 1):
+        cache.update(*part, 0)
+    return cache
+
+
+def keys_of(cache: KeyValueCache) -> Tensor:
+    inner = cache.self_attention_cache if isinstance(cache, EncoderDecoderCache) else cache
+    assert isinstance(inner, DynamicCache | StaticCache)
+    return inner[0].keys[:, :, : cache.get_seq_length()]
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static", "pair"])
+@torch.no_grad()
+def test_rows_are_reordered_repeated_and_chosen(kind: str) -> None:
+    expected = joined(pieces(4, 1))[0]
+    cache = filled(kind)
+    cache.reorder_cache(torch.tensor([1, 1]))
+    assert torch.equal(keys_of(cache), expected[[1, 1]])
+    cache = filled(kind)
+    cache.batch_repeat_interleave(2)
+    assert torch.equal(keys_of(cache), expected[[0, 0, 1, 1]])
+    cache.batch_select_indices(torch.tensor([3, 0, 2]))
+    assert torch.equal(keys_of(cache), expected[[1, 0, 1]])
+    cache.update(torch.ones(3, H, 1, K), torch.ones(3, H, 1, K), 0)
+    assert torch.equal(keys_of(cache)[:, :, -1], torch.ones(3, H, K))
+    cache.reset()
+    assert cache.get_seq_length() == 0
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "static", "pair"])
+@torch.no_grad()
+def test_the_last_tokens_are_forgotten(kind: str) -> None:
+    cache, expected = filled(kind), joined(pieces(4, 1))[0]
+    cache.crop(-2)
+    assert torch.equal(keys_of(cache), expected[:, :, :3])
+    cache.crop(0)
+    more = torch.full((B, H, 1, K), 7.0)
+    cache.update(more, more, 0)
+    assert torch.equal(keys_of(cache), torch.cat((expected[:, :, :3], more), dim=2))
+    with pytest.raises(ValueError, match="minus the number of tokens to forget, got 3"):
+        cache.crop(3)
+    with pytest.raises(ValueError, match="at most 4 tokens, got -5"):
+        cache.crop(-5)
+
+
+@torch.no_grad()
+def test_the_memory_is_kept_once_for_each_layer() -> None:
+    cache, (memory, other) = EncoderDecoderCache(DynamicCache()), pieces(6, 6)
+    assert cache.memory(0) is None
+    cache.keep_memory(*memory, 0)
+    cache.keep_memory(*other, 1)
+    assert cache.is_updated == {0: True, 1: True}
+    kept = cache.memory(1)
+    assert kept is not None
+    assert torch.equal(kept.values, other[1])
+    assert (cache.get_seq_length(), len(cache)) == (0, 0)
+    cache.reorder_cache(torch.tensor([1, 0]))
+    kept = cache.memory(0)
+    assert kept is not None
+    assert torch.equal(kept.keys, memory[0][[1, 0]])
+    again = EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache)
+    assert again.is_updated == {0: True, 1: True}
+    cache.reset()
+    assert cache.memory(0) is None

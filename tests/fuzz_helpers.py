@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, randomise
+from decoder_encoder_helpers import DECODERS
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 from model_helpers import write_masked_language_model
 from safetensors.torch import load_file, save_file
+from seq2seq_helpers import SEQ2SEQ_CONFIGS
 from text_helpers import BERT, bert_backend, write_folder
 
 from sparse_encoder import SparseEncoder
@@ -31,7 +33,7 @@ from sparse_encoder.backbone import MaskedLanguageModel
 from sparse_encoder.backbone.adapters import LoraConfig
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.checkpoint import LoadError, read_json_object, read_safetensors, read_tensors
-from sparse_encoder.generation import GenerationConfig
+from sparse_encoder.generation import GenerationConfig, Seq2SeqModel
 from sparse_encoder.generation.config_fields import FIELDS
 from sparse_encoder.modules import SpladePooling, Transformer
 from sparse_encoder.modules.module_types import MODULE_TYPES
@@ -190,8 +192,16 @@ class Configs(Target):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.configs = {**TINY_CONFIGS, **VARIANTS}
-        self.models = {name: MaskedLanguageModel.from_config(config).eval() for name, config in self.configs.items()}
+        two_stacks = {config["model_type"] for config in SEQ2SEQ_CONFIGS.values()}
+        self.configs = {**TINY_CONFIGS, **VARIANTS, **DECODERS, **SEQ2SEQ_CONFIGS}
+        self.kinds = [
+            Seq2SeqModel if config["model_type"] in two_stacks else MaskedLanguageModel
+            for config in self.configs.values()
+        ]
+        self.models = {
+            name: kind.from_config(config).eval()
+            for kind, (name, config) in zip(self.kinds, self.configs.items(), strict=True)
+        }
         for number, model in enumerate(self.models.values()):
             randomise(model)
             model.save_pretrained(self.folder / str(number))
@@ -211,8 +221,8 @@ class Configs(Target):
             if type(given) in (int, float) and field not in self.DERIVED:
                 assert getattr(config, field) == given, (field, key)
         with torch.device("meta"):
-            MaskedLanguageModel(config, values)
-        model = MaskedLanguageModel.from_pretrained(folder)
+            self.kinds[self.number](config, values)
+        model = self.kinds[self.number].from_pretrained(folder)
         good = list(self.models.values())[self.number].state_dict()
         assert set(model.state_dict()) == set(good)
         for name, tensor in model.state_dict().items():

@@ -83,6 +83,11 @@ GOOD = {
     "embeddings": "embeddings",
     "checkpoint": "checkpoint",
     "adapter": "adapter",
+    "llama": "llama",
+    "gpt2": "gpt2",
+    "t5": "t5",
+    "bart": "bart",
+    "served": "served",
 }
 """Which good folder a harm is done to."""
 

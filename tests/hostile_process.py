@@ -23,6 +23,7 @@ from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import MaskedLanguageModel, load_sharded_checkpoint
 from sparse_encoder.checkpoint import LoadError
 from sparse_encoder.embeddings import SparseEmbeddings
+from sparse_encoder.generation import CausalLanguageModel, Seq2SeqModel
 from sparse_encoder.search import SparseIndex
 from sparse_encoder.token_classification import TokenClassificationPipeline
 from sparse_encoder.tokenizer import Tokenizer
@@ -141,9 +142,39 @@ def adapter(folder: Path) -> Numbers:
             BASE.delete_adapter("default")
 
 
+def llama(folder: Path) -> Numbers:
+    return written(CausalLanguageModel.from_pretrained(folder), input_ids=IDS)
+
+
+def gpt2(folder: Path) -> Numbers:
+    return written(CausalLanguageModel.from_pretrained(folder), input_ids=IDS)
+
+
+def t5(folder: Path) -> Numbers:
+    return written(Seq2SeqModel.from_pretrained(folder), input_ids=IDS, decoder_input_ids=IDS)
+
+
+def bart(folder: Path) -> Numbers:
+    return written(Seq2SeqModel.from_pretrained(folder), input_ids=IDS, decoder_input_ids=IDS)
+
+
+def written(model: CausalLanguageModel | Seq2SeqModel, **inputs: torch.Tensor) -> Numbers:
+    with torch.inference_mode():
+        found = model(**inputs).logits.flatten().tolist()
+    return [*model.generate(IDS, max_new_tokens=3)[0].tolist(), *(round(each, 5) for each in found)]
+
+
+def served(folder: Path) -> Numbers:
+    row = SparseEncoder(str(folder), backend="onnx").encode([TEXT]).to_scipy().todense()
+    return [round(each, 5) for each in row.flatten().tolist()]
+
+
 ENTRIES: dict[str, Callable[[Path], Numbers]] = {
     each.__name__: each
-    for each in (encoder, masked, masked_safe, sharded, tokenizer, tagger, index, embeddings, checkpoint, adapter)
+    for each in (
+        *(encoder, masked, masked_safe, sharded, tokenizer, tagger, index, embeddings, checkpoint, adapter),
+        *(llama, gpt2, t5, bart, served),
+    )
 }
 CONFIG: dict[str, Any] = {}
 LEARNER: SparseEncoder

@@ -15,12 +15,13 @@ import pytest
 from checkpoints_helpers import small_run
 from hostile_adapters import ADAPTER_CASES
 from hostile_cases import CASES as FILE_CASES
+from hostile_decoders import DECODER_CASES, make_decoders
 from hostile_helpers import GOOD, MODELS, Case, as_pickle, file, make_good, only_pickle, packed, spoil
 from hostile_tokenizers import TOKENIZER_CASES
 
 from sparse_encoder import SparseEncoder
 
-CASES = [*FILE_CASES, *TOKENIZER_CASES, *ADAPTER_CASES]
+CASES = [*FILE_CASES, *TOKENIZER_CASES, *ADAPTER_CASES, *DECODER_CASES]
 ALL = [(case, entry) for case in CASES for entry in case.entries]
 MAX_BYTES = 100_000_000
 
@@ -30,6 +31,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Open all folders in one process."""
     root = Path(os.path.realpath(tmp_path_factory.mktemp("hostile")))
     make_good(root)
+    make_decoders(root)
     run = small_run(root / "run", model=SparseEncoder(str(root / "sparse"), device="cpu"))
     run.train()
     (root / "run" / "checkpoint-3").rename(root / "checkpoint")

@@ -43,13 +43,13 @@ class _Front(ABCMeta):
     It is an ``ABCMeta`` only so that a class may be made of this one and an abstract one.
     """
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **options: Any) -> Any:  # noqa: ANN401
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:  # noqa: ANN401
         if not any(isinstance(base, _Front) for base in bases):
             return type.__new__(mcs, name, bases, body)  # without the set-up of abstract classes
         real = tuple(_real() if isinstance(base, _Front) else base for base in bases)
         kinds = {type(base) for base in real}
         kind = next((each for each in kinds if all(issubclass(each, other) for other in kinds)), type)
-        return kind(name, real, body, **options)
+        return kind(name, real, body)
 
     def __call__(cls, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the real class, which checks them
         backend = options.get("backend", "torch")

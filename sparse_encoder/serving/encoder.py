@@ -254,6 +254,7 @@ class OnnxSparseEncoder:
 
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
+        """Set it; ``None`` for the usual one."""
         self._similarity_fn_name = None if value is None else SimilarityFunction(value).value
 
     @property
@@ -263,6 +264,7 @@ class OnnxSparseEncoder:
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
+        """Set it for all routes; ``None`` for as many as there are positions."""
         for route in self._routes.values():
             route.set_max_seq_length(value)
 

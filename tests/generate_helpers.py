@@ -42,7 +42,7 @@ class TableModel(GenerationMixin):
 
     def __init__(self, table: Tensor, **settings: Any) -> None:  # noqa: ANN401
         self.table = table
-        self.generation_config = GenerationConfig(**settings)
+        self.generation_config = GenerationConfig.from_dict(settings)
         positions = {"max_positions": 64, "position_kind": "absolute"}
         self.config: Any = SimpleNamespace(vocab_size=table.shape[0], decoder=None, **positions)
         self.calls: list[dict[str, Any]] = []

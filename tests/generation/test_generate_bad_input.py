@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -14,8 +14,7 @@ from sparse_encoder.generation import GenerationConfig
 IDS = torch.tensor([[3, 1], [2, 4]])
 
 
-def model(**settings: Any) -> TableModel:  # noqa: ANN401
-    return TableModel(random_table(11), **settings)
+model = partial(TableModel, random_table(11))
 
 
 def cache_of(length: int) -> CountingCache:

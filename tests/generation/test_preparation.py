@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,7 @@ PADDED = torch.tensor([[0, 0, 3], [4, 1, 2]])
 MASK = torch.tensor([[0, 0, 1], [1, 1, 1]])
 
 
-def model(**settings: Any) -> TableModel:  # noqa: ANN401
-    return TableModel(random_table(11), **settings)
+model = partial(TableModel, random_table(11))
 
 
 def test_the_mask_grows_by_ones_and_places_go_on() -> None:  # T20, T21
@@ -91,7 +91,7 @@ def test_padding_on_the_right_is_told(mask: torch.Tensor | None) -> None:
 def test_a_single_text_is_never_padded_on_the_wrong_side() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model(pad_token_id=0).generate(torch.tensor([[3, 0]]), max_new_tokens=1)
+        assert model(pad_token_id=0).generate(torch.tensor([[3, 0]]), max_new_tokens=1).shape == (1, 3)
 
 
 def test_rows_of_a_text_stand_next_to_each_other() -> None:  # T32
@@ -213,8 +213,7 @@ class WritingPair(TableModel):
         return SimpleNamespace(logits=output.logits, **fields)
 
 
-def pair(**settings: Any) -> WritingPair:  # noqa: ANN401
-    return WritingPair(random_table(11), **settings)
+pair = partial(WritingPair, random_table(11))
 
 
 def test_a_decoder_behind_an_encoder_begins_with_its_start_token() -> None:

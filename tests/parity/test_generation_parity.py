@@ -6,6 +6,7 @@ token of a beam is not compared: transformers fills it with the end token where 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from functools import cache
 from itertools import combinations
@@ -347,3 +348,16 @@ def test_twenty_tokens_are_the_default_of_both(name: str) -> None:
     texts = [model.generate(**features, eos_token_id=None, pad_token_id=0) for model in pair]
     assert texts[0].shape[1] == 20 + (1 if name in PAIRS else 4)
     assert texts[0].tolist() == texts[1].tolist()
+
+
+def test_generate_has_the_arguments_of_transformers_in_their_order() -> None:
+    ours, theirs = (
+        list(inspect.signature(model.generate).parameters)
+        for model in (CausalLanguageModel, transformers.LlamaForCausalLM)
+    )
+    assert [name for name in ours if name not in ("tokenizer", "generator")] == theirs
+    ours, theirs = (
+        list(inspect.signature(model.compute_transition_scores).parameters)
+        for model in (CausalLanguageModel, transformers.LlamaForCausalLM)
+    )
+    assert ours[: len(theirs)] == theirs

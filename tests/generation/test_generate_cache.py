@@ -174,3 +174,15 @@ def test_weights_of_sixteen_bits_write(dtype: torch.dtype) -> None:  # T27
     output = small.generate(PROMPTS, attention_mask=MASK, num_beams=2, max_new_tokens=3, **ENDLESS, **EVERY_STEP)
     assert output.sequences.shape == (3, 7)
     assert output.logits[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
+def test_a_model_learns_after_it_has_written(name: str) -> None:  # T37: nothing of inference mode stays behind
+    learner = model(name)
+    written = learner.generate(PROMPTS, attention_mask=MASK, max_new_tokens=3, **ENDLESS)
+    learner.zero_grad()
+    labels = {"labels": written} if name in PAIRS else {"labels": PROMPTS}
+    learner(input_ids=PROMPTS, attention_mask=MASK, **labels).loss.backward()
+    assert all(parameter.grad is not None for parameter in learner.parameters())
+    assert sum(float(parameter.grad.abs().sum()) for parameter in learner.parameters()) > 0
+    learner.zero_grad()

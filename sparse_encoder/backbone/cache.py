@@ -307,15 +307,7 @@ def _selected(pair: KeysAndValues, rows: Tensor) -> KeysAndValues:
 
 
 def checked_crop(max_length: int, length: int) -> int:
-    """Return how many tokens to forget.
-
-    Args:
-        max_length: Minus their number.
-        length: How many there are.
-
-    Raises:
-        ValueError: If it is positive, or says to forget more than there is.
-    """
+    """Return how many tokens to forget; argument and errors as :meth:`DynamicCache.crop`, of ``length`` tokens."""
     if max_length > 0:
         raise ValueError(f"crop takes minus the number of tokens to forget, got {max_length}")
     if -max_length > length:

@@ -19,9 +19,10 @@ ENCODER = ["default", "feature-extraction", "masked-lm", "sparse-embedding", "to
 
 
 def test_available_features_are_sorted_and_all_there_are() -> None:
-    assert sorted(
-        [*ENCODER, "causal-lm", "causal-lm-with-past", "seq2seq-lm", "seq2seq-lm-with-past"]
-    ) == FeaturesManager.AVAILABLE_FEATURES
+    assert (
+        sorted([*ENCODER, "causal-lm", "causal-lm-with-past", "seq2seq-lm", "seq2seq-lm-with-past"])
+        == FeaturesManager.AVAILABLE_FEATURES
+    )
 
 
 def test_families_have_the_features_of_their_kind() -> None:

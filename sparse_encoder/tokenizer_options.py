@@ -10,6 +10,9 @@ from tokenizers import normalizers
 
 from sparse_encoder.tokenizer import Tokenizer
 
+LOGITS_TO_KEEP = "logits_to_keep"
+"""Tokens at the end whose logits sentence-transformers computes; 0 for all."""
+
 
 class TextOptions(NamedTuple):
     """How texts are tokenised in every call."""
@@ -74,3 +77,15 @@ def lower_casing(tokenizer: Tokenizer) -> Tokenizer:
     steps = [normalizers.Lowercase()] if before is None else [normalizers.Lowercase(), before]
     backend.normalizer = normalizers.Sequence(steps)
     return Tokenizer(backend, replace(tokenizer.config))
+
+
+def pad_with_any(tokenizer: Tokenizer) -> None:
+    """Let a tokenizer without a padding token pad with its end token, or else its begin or unknown token.
+
+    What is padded is masked, so that any id will do.
+    """
+    if tokenizer.pad_token is None:
+        others = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token)
+        found = next((token for token in others if token is not None), None)
+        if found is not None:
+            tokenizer.pad_token = found

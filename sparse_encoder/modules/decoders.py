@@ -16,14 +16,13 @@ from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.backbone.adapters.names import file_names
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT
 from sparse_encoder.backbone.loading.origin import CAUSAL_KEY
-from sparse_encoder.tokenizer import Tokenizer
+from sparse_encoder.tokenizer_options import LOGITS_TO_KEEP as LOGITS_TO_KEEP
+from sparse_encoder.tokenizer_options import pad_with_any as pad_with_any
 
 logger = logging.getLogger(__name__)
 
 PEER_TASK = "text-generation"
 BIDIRECTIONAL = "bidirectional"
-LOGITS_TO_KEEP = "logits_to_keep"
-"""Tokens at the end whose logits sentence-transformers computes; 0 for all."""
 
 Kwargs = Mapping[str, Any]  # Any: options by name
 
@@ -61,18 +60,6 @@ def with_direction(model_kwargs: Kwargs, config_kwargs: Kwargs) -> tuple[dict[st
     if values.setdefault(CAUSAL_KEY, not asked) is not (not asked):
         raise ValueError(f"{BIDIRECTIONAL}={asked} and {CAUSAL_KEY}={values[CAUSAL_KEY]!r:.80} contradict each other")
     return rest, values
-
-
-def pad_with_any(tokenizer: Tokenizer) -> None:
-    """Let a tokenizer without a padding token pad with its end token, or else its begin or unknown token.
-
-    What is padded is masked, so that any id will do.
-    """
-    if tokenizer.pad_token is None:
-        others = (tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token)
-        found = next((token for token in others if token is not None), None)
-        if found is not None:
-            tokenizer.pad_token = found
 
 
 def places_behind_padding(attention_mask: Tensor) -> Tensor:

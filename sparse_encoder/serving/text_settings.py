@@ -9,7 +9,14 @@ from typing import Any
 
 from sparse_encoder.checkpoint import ConfigError, read_json_object, resolve_inside
 from sparse_encoder.tokenizer import UNLIMITED, Tokenizer
-from sparse_encoder.tokenizer_options import checked_flag, checked_integer, lower_casing, text_options
+from sparse_encoder.tokenizer_options import (
+    LOGITS_TO_KEEP,
+    checked_flag,
+    checked_integer,
+    lower_casing,
+    pad_with_any,
+    text_options,
+)
 
 CONFIG_FILES = (
     "sentence_bert_config.json",
@@ -26,6 +33,8 @@ _TOKENIZER_OPTIONS = (
     "padding_side",
     "truncation_side",
     *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
+    "add_bos_token",  # behind the tokens, which it may put around texts
+    "add_eos_token",
 )
 
 
@@ -59,6 +68,7 @@ class TextSettings:
             options.setdefault("model_max_length", self.max_seq_length)
         for name, value in options.items():
             setattr(tokenizer, name, value)
+        pad_with_any(tokenizer)
         return self
 
     def cased(self, tokenizer: Tokenizer) -> Tokenizer:
@@ -91,7 +101,7 @@ def read_text_settings(folder: Path) -> TextSettings:
             for key in ("max_seq_length", "query_length", "document_length")
             if key in values
         }
-        processing = text_options(_object(values, "processing_kwargs"))
+        processing = text_options(_without_logits(_object(values, "processing_kwargs")))
         options = _object(values, "processor_kwargs") or _object(values, "tokenizer_args")
         return TextSettings(
             **lengths,
@@ -102,6 +112,16 @@ def read_text_settings(folder: Path) -> TextSettings:
         )
     except (TypeError, ValueError) as reason:
         raise ConfigError(str(reason), path=path) from reason
+
+
+def _without_logits(processing_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what sentence-transformers is told of a decoder's logits; a graph has those of all tokens."""
+    return {
+        kind: {key: value for key, value in options.items() if key != LOGITS_TO_KEEP}
+        if isinstance(options, dict)
+        else options
+        for kind, options in processing_kwargs.items()
+    }
 
 
 def _object(values: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _graph(modules: Sequence[nn.Module], route: str | None, top_k: int | None) -
         inputs=dict.fromkeys(example, TEXT_AXES),
         outputs=outputs,
         example=example,
-        cases=text_cases(vocabulary, longest, num_token_types=types),
+        cases=text_cases(vocabulary, longest, num_token_types=types, left=_pads_left(modules)),
         compare=None if top_k is None else compare_largest,
         metadata=metadata_of("sparse-embedding", facts),
     )
@@ -92,6 +92,12 @@ def _text_facts(modules: Sequence[nn.Module], backbone: PretrainedModel | None) 
         f"a graph needs a Transformer or a SparseStaticEmbedding that reads token ids, got "
         f"{[type(module).__name__ for module in modules]}"
     )
+
+
+def _pads_left(modules: Sequence[nn.Module]) -> bool:
+    """Return whether the tokenizer puts padding before texts, as those of many decoders do."""
+    tokenizer = getattr(modules[0], "tokenizer", None)
+    return getattr(tokenizer, "padding_side", "right") == "left"
 
 
 def _run(modules: Sequence[nn.Module], inputs: Tensors) -> Tensors:

@@ -75,8 +75,8 @@ def attention_bias(
     """Turn a padding mask into numbers that are added to attention scores.
 
     There is always a bias, also when nothing is padded: then a text's numbers do not depend on its neighbours. It is
-    finite, so that a text of padding only gives no NaN; and in a causal one of several queries each token sees itself,
-    so that padding has no wild states.
+    finite, so that a text of padding only gives no NaN; and in a causal one of several queries a token that would see
+    nothing, such as padding before a text, sees itself, so that it has no wild states.
 
     Args:
         attention_mask: 1 or True for a token, 0 for padding, (B, S).
@@ -123,7 +123,8 @@ def _hide_later(visible: Tensor, num_tokens: int, num_queries: int, window: int 
     seen = columns <= places
     if window is not None:
         seen = seen & (columns > places - window)
-    return (visible & seen) | (columns == places)  # (B, 1, T, S)
+    seen = visible & seen  # (B, 1, T, S)
+    return seen | ((columns == places) & ~seen.any(dim=-1, keepdim=True))
 
 
 class Attend(Protocol):

@@ -75,7 +75,7 @@ def first_beams(ids: Tensor, num_beams: int) -> Beams:
         ids: The prompts, each repeated, (B * N, P).
         num_beams: N.
     """
-    sequences = ids.view(-1, num_beams, ids.shape[1])
+    sequences = ids.view(ids.shape[0] // num_beams, num_beams, ids.shape[1])  # P may be 0
     scores = torch.full(sequences.shape[:2], FAR_BELOW, dtype=torch.float32, device=ids.device)
     scores[:, 0] = 0.0
     return Beams(sequences, scores, sequences.new_empty(*sequences.shape[:2], 0, dtype=torch.int32))

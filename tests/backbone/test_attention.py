@@ -52,6 +52,26 @@ def test_the_window_hides_what_is_far() -> None:
     assert torch.equal(visible[1], torch.tensor(near) & torch.tensor([True, True, False, False, False]))
 
 
+def test_a_token_sees_itself_only_where_it_would_see_nothing() -> None:
+    mask = torch.tensor([[1, 1, 0, 1, 0], [0, 0, 1, 1, 1], [0, 0, 0, 0, 0]])
+    visible = attention_bias(mask, torch.float32, causal=True)[:, 0] == 0
+    assert visible[0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 1, 0, 1, 0],
+    ]
+    assert visible[1].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 1, 1, 0],
+        [0, 0, 1, 1, 1],
+    ]
+    assert torch.equal(visible[2], torch.eye(T, dtype=torch.bool))
+
+
 @pytest.mark.parametrize("window", [T - 1, T, 100])
 def test_a_window_as_wide_as_the_text_hides_nothing(window: int) -> None:
     assert torch.equal(attention_bias(MASK, torch.float32, window), attention_bias(MASK, torch.float32))

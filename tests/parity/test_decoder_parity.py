@@ -83,6 +83,20 @@ def test_logits_states_and_caches_are_those_of_transformers(name: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", DECODER_CONFIGS)
+def test_hidden_places_behind_a_token_see_what_transformers_shows_them(name: str, tmp_path: Path) -> None:
+    ours, features = ours_of(CAUSAL[name], tmp_path), prompts("right")
+    features["attention_mask"][0, 2:4] = 0
+    peer = peer_of(tmp_path)
+    with torch.no_grad():
+        got, expected = ours(**features).logits, peer(**features).logits
+    torch.testing.assert_close(got[0], expected[0], **CLOSE)
+    if name != "mistral":  # a window may show nothing at all
+        torch.testing.assert_close(got, expected, **CLOSE)
+    blank = ours(**{**features, "attention_mask": torch.zeros_like(features["attention_mask"])}).logits
+    assert blank.isfinite().all()
+
+
+@pytest.mark.parametrize("name", DECODER_CONFIGS)
 def test_losses_and_gradients_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     ours, features = ours_of(CAUSAL[name], tmp_path), prompts("right")
     peer = peer_of(tmp_path)

@@ -332,14 +332,14 @@ def test_a_batch_without_a_mask_is_read_the_same(name: str) -> None:
 def test_embeddings_are_read_the_same(name: str) -> None:
     pair, features = both(name), prompts(3)
     embeds = pair.peer.get_input_embeddings()(features["input_ids"]).detach()
-    texts = [
-        model.generate(
-            inputs_embeds=embeds, attention_mask=features["attention_mask"], max_new_tokens=6, pad_token_id=0
-        )
-        for model in pair
-    ]
-    assert texts[0].shape[1] <= 6
-    assert texts[0].tolist() == texts[1].tolist()
+    given = {"inputs_embeds": embeds, "attention_mask": features["attention_mask"]}
+    for settings in ({}, {"num_beams": 3, "num_return_sequences": 2}, {"num_beams": 2, "do_sample": True, "top_k": 9}):
+        texts = []
+        for model in pair:
+            torch.manual_seed(5)
+            texts.append(model.generate(**given, max_new_tokens=6, pad_token_id=0, eos_token_id=None, **settings))
+        assert texts[0].shape[1] == 6
+        assert texts[0].tolist() == texts[1].tolist()
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -81,6 +81,19 @@ def test_a_beginning_that_is_padded_at_the_left_writes_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["t5 v1.1", "bart"])
+def test_hidden_places_of_the_decoder_see_what_transformers_shows_them(name: str) -> None:
+    ours, peer = pair_of(name)
+    given, mask = decoder_ids(tokens=4), torch.ones(B, 4, dtype=torch.long)
+    mask[1, 3], mask[2, 1] = 0, 0
+    called = {**features(name), "decoder_input_ids": given, "decoder_attention_mask": mask}
+    with torch.no_grad():
+        got, expected = ours(**called).logits, peer(**called, use_cache=False).logits
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)  # its norms are computed in float32
+    texts_of_both = texts(name, **called)
+    assert texts_of_both[0] == texts_of_both[1]
+
+
+@pytest.mark.parametrize("name", ["t5 v1.1", "bart"])
 def test_what_the_encoder_made_and_embeddings_are_as_good_as_ids(name: str) -> None:
     ours, peer = pair_of(name)
     given = features(name)

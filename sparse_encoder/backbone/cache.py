@@ -17,17 +17,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from sparse_encoder.backbone.tracing import is_traced
-
-SPARE_TOKENS = 64
-"""A growing cache makes room for at least so many more, and for a quarter of what it has."""
-
-
-class KeysAndValues(NamedTuple):
-    """Of one layer, both (B, H, tokens, K)."""
-
-    keys: Tensor
-    values: Tensor
+from sparse_encoder.backbone.cache_layers import (
+    CacheSizes,
+    Growing,
+    KeysAndValues,
+    checked_crop,
+    is_read_only,
+    selected,
+)
+from sparse_encoder.backbone.config import TransformerConfig
 
 
 class KeyValueCache(Protocol):
@@ -63,10 +61,17 @@ class DynamicCache:
 
     Memory is taken ahead, so that most steps copy nothing but their own tokens. Where gradients are wanted, and while
     a graph is traced, tensors are joined instead.
+
+    Args:
+        config: That of the model, ``model.config``; keys of another one are refused then.
+
+    Raises:
+        TypeError: If the config is none of this library.
     """
 
-    def __init__(self) -> None:
-        self._kept: list[_Growing] = []
+    def __init__(self, *, config: TransformerConfig | None = None) -> None:
+        self._sizes = CacheSizes.of(config)
+        self._kept: list[Growing] = []
 
     @classmethod
     def from_tensors(cls, pairs: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
@@ -76,7 +81,7 @@ class DynamicCache:
             pairs: Keys and values of every layer, (B, H, P, K) each; P may be 0.
         """
         cache = cls()
-        cache._kept = [_Growing(key, value) for key, value in pairs]
+        cache._kept = [Growing(key, value) for key, value in pairs]
         return cache
 
     def to_tensors(self) -> tuple[KeysAndValues, ...]:
@@ -107,13 +112,20 @@ class DynamicCache:
             Keys and values of old and new tokens, (B, H, P + T, K) each.
         """
         if layer == len(self._kept):
-            self._kept.append(_Growing(key, value))
+            if self._sizes is not None:
+                self._sizes.check(key, layer)
+            self._kept.append(Growing(key, value))
             return KeysAndValues(key, value)
         return self._kept[layer].add(key, value)
 
     def get_seq_length(self) -> int:
         """Return how many tokens are kept, P."""
         return self._kept[0].length if self._kept else 0
+
+    @property
+    def num_rows(self) -> int | None:
+        """How many texts there are, B; None before the first."""
+        return self._kept[0].keys.shape[0] if self._kept else None
 
     def num_columns(self, num_tokens: int) -> int:
         """Return how many keys an update gives: as many as there are tokens."""
@@ -151,73 +163,20 @@ class DynamicCache:
         self._kept = []
 
 
-class _Growing:
-    """Keys and values of one layer, with room behind them."""
-
-    __slots__ = ("keys", "length", "values")
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys = keys
-        self.values = values
-        self.length: int = keys.shape[2]
-
-    def kept(self) -> KeysAndValues:
-        if self.length == self.keys.shape[2]:
-            return KeysAndValues(self.keys, self.values)
-        return KeysAndValues(self.keys[:, :, : self.length], self.values[:, :, : self.length])
-
-    def add(self, key: Tensor, value: Tensor) -> KeysAndValues:
-        if is_traced() or torch.is_grad_enabled():
-            old = self.kept()
-            self.keys = torch.cat((old.keys, key), dim=2)
-            self.values = torch.cat((old.values, value), dim=2)
-            self.length = self.keys.shape[2]
-            return KeysAndValues(self.keys, self.values)
-        start, end = self.length, self.length + key.shape[2]
-        if end > self.keys.shape[2] or is_read_only(self.keys):
-            self._make_room(end + max(SPARE_TOKENS, end // 4))
-        self.keys[:, :, start:end] = key
-        self.values[:, :, start:end] = value
-        self.length = end
-        return KeysAndValues(self.keys[:, :, :end], self.values[:, :, :end])
-
-    def _make_room(self, num_tokens: int) -> None:
-        old = self.kept()
-        self.keys, self.values = (_with_room(each, num_tokens) for each in old)
-
-    def select(self, rows: Tensor) -> None:
-        rows = rows.to(self.keys.device)
-        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
-
-    def repeat(self, repeats: int) -> None:
-        self.keys = self.keys.repeat_interleave(repeats, dim=0)
-        self.values = self.values.repeat_interleave(repeats, dim=0)
-
-
-def is_read_only(tensor: Tensor) -> bool:
-    """Return whether a tensor was made in inference mode and may not be written to, as that is over."""
-    return tensor.is_inference() and not torch.is_inference_mode_enabled()
-
-
-def _with_room(tensor: Tensor, num_tokens: int) -> Tensor:
-    """Copy keys or values into a tensor of more columns, whose last ones are not set."""
-    num_rows, num_heads, length, size = tensor.shape
-    roomy = tensor.new_empty(num_rows, num_heads, num_tokens, size)
-    roomy[:, :, :length] = tensor
-    return roomy
-
-
 class StaticCache:
     """Keep keys and values in tensors of one size; columns that are not written are zero, and are to be hidden.
 
     Args:
+        config: That of the model, ``model.config``; keys of another one are refused then. None takes any.
         max_cache_len: Tokens that it can hold.
 
     Raises:
-        ValueError: If that is no integer from 1 on.
+        TypeError: If the config is none of this library.
+        ValueError: If the number of tokens is no integer from 1 on.
     """
 
-    def __init__(self, max_cache_len: int) -> None:
+    def __init__(self, config: TransformerConfig | None = None, max_cache_len: int | None = None) -> None:
+        self._sizes = CacheSizes.of(config)
         if isinstance(max_cache_len, bool) or not isinstance(max_cache_len, int) or max_cache_len < 1:
             raise ValueError(f"max_cache_len must be an integer from 1 on, got {max_cache_len!r}")
         self.max_cache_len = max_cache_len
@@ -247,6 +206,8 @@ class StaticCache:
             ValueError: If there is no room for them.
         """
         if layer == len(self._kept):
+            if self._sizes is not None:
+                self._sizes.check(key, layer)
             num_rows, num_heads, _, size = key.shape
             shape = (num_rows, num_heads, self.max_cache_len, size)
             self._kept.append(KeysAndValues(key.new_zeros(shape), value.new_zeros(shape)))
@@ -266,13 +227,18 @@ class StaticCache:
         """Return how many tokens are kept, P."""
         return self._lengths[0] if self._lengths else 0
 
+    @property
+    def num_rows(self) -> int | None:
+        """How many texts it is for, B, also when they are forgotten; None before the first."""
+        return self._kept[0].keys.shape[0] if self._kept else None
+
     def num_columns(self, num_tokens: int) -> int:
         """Return how many keys an update gives: always all."""
         return self.max_cache_len
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let each row become the row of this number, (B,)."""
-        self._kept = [_selected(each, beam_idx) for each in self._kept]
+        self._kept = [selected(each, beam_idx) for each in self._kept]
 
     def crop(self, max_length: int) -> None:
         """Forget the last tokens; argument and errors as :meth:`DynamicCache.crop`."""
@@ -299,20 +265,6 @@ class StaticCache:
             self._lengths[layer] = 0
             kept.keys.detach_().zero_()
             kept.values.detach_().zero_()
-
-
-def _selected(pair: KeysAndValues, rows: Tensor) -> KeysAndValues:
-    rows = rows.to(pair.keys.device)
-    return KeysAndValues(pair.keys.index_select(0, rows), pair.values.index_select(0, rows))
-
-
-def checked_crop(max_length: int, length: int) -> int:
-    """Return how many tokens to forget; argument and errors as :meth:`DynamicCache.crop`, of ``length`` tokens."""
-    if max_length > 0:
-        raise ValueError(f"crop takes minus the number of tokens to forget, got {max_length}")
-    if -max_length > length:
-        raise ValueError(f"crop can forget at most {length} tokens, got {max_length}")
-    return -max_length
 
 
 class EncoderDecoderCache:
@@ -351,6 +303,11 @@ class EncoderDecoderCache:
     def get_seq_length(self) -> int:
         """Return how many tokens are kept, P; those of the memory do not count."""
         return self.self_attention_cache.get_seq_length()
+
+    @property
+    def num_rows(self) -> int | None:
+        """How many texts there are, B; None before the first."""
+        return self.self_attention_cache.num_rows
 
     def num_columns(self, num_tokens: int) -> int:
         """Return how many keys of tokens an update gives."""

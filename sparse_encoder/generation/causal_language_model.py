@@ -179,7 +179,7 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
         """
         if kind not in ("dynamic", "static"):
             raise ValueError(f"unknown cache {kind!r}; choose from ['dynamic', 'static']")
-        return DynamicCache() if kind == "dynamic" else StaticCache(max_cache_len)
+        return DynamicCache() if kind == "dynamic" else StaticCache(max_cache_len=max_cache_len)
 
     def vocabulary_head(self) -> VocabularyHead:
         """Return the head."""

@@ -251,7 +251,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         """
         kinds: dict[str, Callable[[], DynamicCache | StaticCache]] = {
             "dynamic": DynamicCache,
-            "static": lambda: StaticCache(max_cache_len),
+            "static": lambda: StaticCache(max_cache_len=max_cache_len),
         }
         if kind not in kinds:
             raise ValueError(f"unknown cache {kind!r}; choose from {sorted(kinds)}")

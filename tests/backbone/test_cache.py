@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from decoder_helpers import DECODER_CONFIGS
 from torch import Tensor
 
 from sparse_encoder.backbone.cache import (
-    SPARE_TOKENS,
     DynamicCache,
     EncoderDecoderCache,
     KeyValueCache,
     StaticCache,
 )
+from sparse_encoder.backbone.cache_layers import SPARE_TOKENS
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.generation import CausalLanguageModel
 
 B, H, K = 2, 3, 4
 
@@ -72,7 +75,7 @@ def test_gradients_go_through_every_piece() -> None:
 
 def test_a_cache_of_inference_mode_goes_on_outside() -> None:
     parts = pieces(3, 2, 1)
-    for cache in (DynamicCache(), StaticCache(8)):
+    for cache in (DynamicCache(), StaticCache(max_cache_len=8)):
         with torch.inference_mode():
             cache.update(*parts[0], 0)
             cache.update(*parts[1], 0)
@@ -97,7 +100,7 @@ def test_a_cache_from_tensors_gives_them_back() -> None:
 
 @torch.no_grad()
 def test_a_static_cache_has_its_size_from_the_beginning_and_zeros_behind() -> None:
-    cache, parts = StaticCache(9), pieces(5, 1, 3)
+    cache, parts = StaticCache(max_cache_len=9), pieces(5, 1, 3)
     for part in parts:
         keys, values = cache.update(*part, 0)
     for tensor, expected in zip((keys, values), joined(parts), strict=True):
@@ -117,11 +120,42 @@ def test_a_static_cache_has_its_size_from_the_beginning_and_zeros_behind() -> No
 @pytest.mark.parametrize("value", [0, -1, 2.5, True, "8"])
 def test_a_static_cache_needs_a_size(value: object) -> None:
     with pytest.raises(ValueError, match="max_cache_len must be an integer from 1 on"):
-        StaticCache(value)  # type: ignore[arg-type]
+        StaticCache(max_cache_len=value)  # type: ignore[arg-type]
+
+
+def config_of(layers: int, head_size: int) -> TransformerConfig:
+    return CausalLanguageModel.from_config(
+        {**DECODER_CONFIGS["llama"], "num_hidden_layers": layers, "head_dim": head_size}
+    ).config
+
+
+@torch.no_grad()
+def test_a_cache_that_knows_the_config_refuses_the_keys_of_another_model() -> None:
+    for build in (
+        lambda config: DynamicCache(config=config),
+        lambda config: StaticCache(config=config, max_cache_len=9),
+        lambda config: StaticCache(config, 9),
+    ):
+        cache = build(config_of(2, K))
+        for layer in range(2):
+            cache.update(*pieces(3)[0], layer)
+        assert (cache.get_seq_length(), cache.num_rows) == (3, B)
+        with pytest.raises(ValueError, match=r"config says 2 layers and a head size of 4, and layer 2"):
+            cache.update(*pieces(3)[0], 2)
+        with pytest.raises(ValueError, match=r"a head size of 6, and layer 0 brought keys of head size 4"):
+            build(config_of(2, 6)).update(*pieces(3)[0], 0)
+    for kind in ({}, "llama"):
+        with pytest.raises(TypeError, match=r"got builtins\.(dict|str); pass model\.config"):
+            StaticCache(config=kind, max_cache_len=4)  # type: ignore[arg-type]
+
+
+def test_a_static_cache_of_a_config_needs_its_length_too() -> None:
+    with pytest.raises(ValueError, match="max_cache_len must be an integer from 1 on, got None"):
+        StaticCache(config=config_of(2, K))
 
 
 def filled(kind: str) -> KeyValueCache:
-    cache: KeyValueCache = DynamicCache() if kind == "dynamic" else StaticCache(9)
+    cache: KeyValueCache = DynamicCache() if kind == "dynamic" else StaticCache(max_cache_len=9)
     if kind == "pair":
         cache = EncoderDecoderCache(DynamicCache())
     for part in pieces(4, 1):

@@ -1,0 +1,130 @@
+"""What a cache keeps of one layer, and how much of it there may be. Knows no cache.
+
+Axes: B texts, H heads of keys and values, P tokens of the past, T new tokens, K head size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.tracing import is_traced
+
+SPARE_TOKENS = 64
+"""A growing cache makes room for at least so many more, and for a quarter of what it has."""
+
+
+class KeysAndValues(NamedTuple):
+    """Of one layer, both (B, H, tokens, K)."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class CacheSizes(NamedTuple):
+    """Say what the keys of a model are like."""
+
+    num_layers: int
+    """Steps through layers."""
+    head_size: int
+
+    @classmethod
+    def of(cls, config: TransformerConfig | None) -> CacheSizes | None:
+        """Read the sizes of what writes, the decoder where there is an encoder; None of None.
+
+        Raises:
+            TypeError: If it is no config of this library.
+        """
+        if config is None:
+            return None
+        if not isinstance(config, TransformerConfig):
+            kind = f"{type(config).__module__}.{type(config).__qualname__}"
+            raise TypeError(f"config must be the config of a model of this library, got {kind}; pass model.config")
+        config = config.decoder or config
+        return cls(len(config.steps), config.head_size)
+
+    def check(self, key: Tensor, layer: int) -> None:
+        """Raise a ValueError for keys, (B, H, T, K), that no layer of the model gives."""
+        if layer >= self.num_layers or key.shape[3] != self.head_size:
+            raise ValueError(
+                f"config says {self.num_layers} layers and a head size of {self.head_size}, and layer {layer} brought "
+                f"keys of head size {key.shape[3]}: the cache is for another model; pass the config of this one"
+            )
+
+
+class Growing:
+    """Keys and values of one layer, with room behind them."""
+
+    __slots__ = ("keys", "length", "values")
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys = keys
+        self.values = values
+        self.length: int = keys.shape[2]
+
+    def kept(self) -> KeysAndValues:
+        """Return keys and values without the room behind them."""
+        if self.length == self.keys.shape[2]:
+            return KeysAndValues(self.keys, self.values)
+        return KeysAndValues(self.keys[:, :, : self.length], self.values[:, :, : self.length])
+
+    def add(self, key: Tensor, value: Tensor) -> KeysAndValues:
+        """Add new tokens, and return all there are."""
+        if is_traced() or torch.is_grad_enabled():
+            old = self.kept()
+            self.keys = torch.cat((old.keys, key), dim=2)
+            self.values = torch.cat((old.values, value), dim=2)
+            self.length = self.keys.shape[2]
+            return KeysAndValues(self.keys, self.values)
+        start, end = self.length, self.length + key.shape[2]
+        if end > self.keys.shape[2] or is_read_only(self.keys):
+            self._make_room(end + max(SPARE_TOKENS, end // 4))
+        self.keys[:, :, start:end] = key
+        self.values[:, :, start:end] = value
+        self.length = end
+        return KeysAndValues(self.keys[:, :, :end], self.values[:, :, :end])
+
+    def _make_room(self, num_tokens: int) -> None:
+        old = self.kept()
+        self.keys, self.values = (_with_room(each, num_tokens) for each in old)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows of these numbers."""
+        rows = rows.to(self.keys.device)
+        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
+
+    def repeat(self, repeats: int) -> None:
+        """Repeat each row, copies next to each other."""
+        self.keys = self.keys.repeat_interleave(repeats, dim=0)
+        self.values = self.values.repeat_interleave(repeats, dim=0)
+
+
+def is_read_only(tensor: Tensor) -> bool:
+    """Return whether a tensor was made in inference mode and may not be written to, as that is over."""
+    return tensor.is_inference() and not torch.is_inference_mode_enabled()
+
+
+def _with_room(tensor: Tensor, num_tokens: int) -> Tensor:
+    """Copy keys or values into a tensor of more columns, whose last ones are not set."""
+    num_rows, num_heads, length, size = tensor.shape
+    roomy = tensor.new_empty(num_rows, num_heads, num_tokens, size)
+    roomy[:, :, :length] = tensor
+    return roomy
+
+
+def selected(pair: KeysAndValues, rows: Tensor) -> KeysAndValues:
+    """Return the rows of these numbers."""
+    rows = rows.to(pair.keys.device)
+    return KeysAndValues(pair.keys.index_select(0, rows), pair.values.index_select(0, rows))
+
+
+def checked_crop(max_length: int, length: int) -> int:
+    """Return how many tokens to forget; minus a number, of ``length`` tokens."""
+    if max_length > 0:
+        raise ValueError(f"crop takes minus the number of tokens to forget, got {max_length}")
+    if -max_length > length:
+        raise ValueError(f"crop can forget at most {length} tokens, got {max_length}")
+    return -max_length

@@ -5,13 +5,14 @@ Knows neither files nor names of families; `families` reads it out of a `config.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS, GateLayout
 from sparse_encoder.backbone.normalization import NormKind
+from sparse_encoder.backbone.published_names import published_value, published_values, told_when_changed
 
 if TYPE_CHECKING:
     from sparse_encoder.backbone.convolution import ConvolutionConfig
@@ -66,9 +67,12 @@ class FieldError(ValueError):
         self.field = field
 
 
+@told_when_changed
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransformerConfig:
     """Describe a transformer, encoder or decoder, and the head that scores its vocabulary.
+
+    That of a model answers to the names of its ``config.json`` as well, as ``model.config.eos_token_id``.
 
     Raises:
         FieldError: If a value is out of range, or two do not go together.
@@ -200,6 +204,13 @@ class TransformerConfig:
     """In standard deviations. Given, random weights are cut off there and those that feed the residual stream are
     smaller by the square root of twice the depth, as in ModernBERT."""
 
+    published: Mapping[str, Any] = field(default_factory=dict, compare=False, hash=False, repr=False)  # Any: JSON
+    """The ``config.json`` of the model, for those who ask by its names; no part of what the transformer is."""
+
+    to_dict = published_values
+    if not TYPE_CHECKING:  # code of the library reads fields alone
+        __getattr__ = published_value
+
     def __post_init__(self) -> None:
         """Check every value."""
         for name, largest in LARGEST.items():
@@ -207,7 +218,7 @@ class TransformerConfig:
         if self.pad_token_id is not None:
             self._check_range("pad_token_id", 0, self.vocab_size - 1)
         self._check_heads()
-        for name in (field.name for field in fields(self) if field.name.endswith("_dropout")):
+        for name in (each.name for each in fields(self) if each.name.endswith("_dropout")):
             if not 0 <= getattr(self, name) < 1:
                 raise FieldError(f"must be at least 0 and below 1, got {getattr(self, name)}", name)
         for name in (*POSITIVE_NUMBERS, *ROTARY_NUMBERS):

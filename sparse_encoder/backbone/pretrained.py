@@ -58,11 +58,11 @@ class PretrainedModel(ModelLoading, ModelEditing, HeadBias, ModelFacts, ModelAda
         super().__init__()
         if not isinstance(config, self.config_class):
             raise TypeError(f"config must be a {self.config_class.__name__}, got {type(config).__name__}")
-        self.config = config
         self.hf_config = deepcopy(respell(hf_config, config))
+        self.config = replace(config, published=self.hf_config)
         self.load_report: LoadReport | None = None
         """What became of the checkpoint's tensors; None for a model of random weights."""
-        self.backbone = Transformer(config, attn_implementation=attn_implementation)
+        self.backbone = Transformer(self.config, attn_implementation=attn_implementation)
 
     @abstractmethod
     def forward(

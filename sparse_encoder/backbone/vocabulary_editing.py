@@ -52,8 +52,8 @@ class EditableModel(nn.Module):
 
     def _set_config(self, config: TransformerConfig, written: Mapping[str, Any]) -> None:
         """Take another config, and other values of ``config.json``; no other model sees them."""
-        self.config = self.backbone.config = config
         self.hf_config = {**self.hf_config, **written}
+        self.config = self.backbone.config = replace(config, published=self.hf_config)
 
 
 class VocabularyEditing(EditableModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from sparse_encoder.tokenizer import Tokenizer
 
 _LEFT_OUT = ("chunk_size", "unpad_inputs", "max_seq_length", "query_length", "document_length", "embedding_dimension")
 """Settings that say how vectors are computed, where texts are cut, or what is learnt from the first vector."""
-_LATER = {
+_LATER: dict[str, object] = {
     "attention_output_bias": None,
     "attention_scale": None,
     "bidirectional": True,
@@ -37,6 +37,7 @@ _LATER = {
     "num_kv_heads": None,
     "own_words": True,
     "pad_row_is_zero": True,
+    "published": {},
     "query_key_norm": False,
     "rotary_scaling": None,
 }
@@ -81,7 +82,7 @@ def _tensors(model: nn.Module) -> dict[str, object]:
 def _settings(module: nn.Module) -> dict[str, object]:
     """Return what a module was told, and the hash of its tokenizer; nothing for the inner parts of modules."""
     if isinstance(module, PretrainedModel):
-        return _as_at_first(asdict(module.config))
+        return _as_at_first(asdict(replace(module.config, published={})))
     if not isinstance(module, Module):
         return {}
     settings = {key: value for key, value in module.get_config_dict().items() if key not in _LEFT_OUT}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config_fields import (
     FIELDS,
@@ -217,15 +218,20 @@ class GenerationConfig:
         return config
 
     @classmethod
-    def from_model_config(cls, values: Mapping[str, Any]) -> GenerationConfig:  # Any: JSON
+    def from_model_config(
+        cls,
+        model_config: TransformerConfig | Mapping[str, Any],  # Any: JSON
+    ) -> GenerationConfig:
         """Take what a model's ``config.json`` says about generation, as those of older models do.
 
         Args:
-            values: The file's content. What is not there is looked for in its part about the decoder.
+            model_config: ``model.config``, or the file's content. What is not there is looked for in its part about the
+                decoder.
 
         Raises:
             FieldError: As the constructor.
         """
+        values = model_config.published if isinstance(model_config, TransformerConfig) else model_config
         config = cls.from_dict(values_of_model(values))
         if config.return_dict_in_generate is not True and any(getattr(config, name) is True for name in EXTRA_OUTPUTS):
             config.return_dict_in_generate = True

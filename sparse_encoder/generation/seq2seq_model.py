@@ -7,6 +7,7 @@ V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -57,6 +58,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         if config.decoder is None:
             raise ConfigError("must be true: this model needs an encoder and a decoder", field="is_encoder_decoder")
         self.hf_config = {**self.family.token_defaults, **self.hf_config, **self.family.settled(config)}
+        self.config = self.backbone.config = replace(config, published=self.hf_config)
         self.generation_config = generation_config_of(self.hf_config)
         self.decoder = Transformer(config.decoder, attn_implementation=attn_implementation)
         self.head = LinearHead(config)

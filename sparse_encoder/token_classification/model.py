@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import torch
@@ -129,7 +130,6 @@ class TokenClassificationModel(PretrainedModel):
         self.id2label, self.label2id = (
             label_maps(id2label, label2id, num_labels=num_labels) if given else _labels_of(self.hf_config)
         )
-        self.config = TaggerConfig.of(config, self.id2label, self.label2id)
         names = {str(number): name for number, name in self.id2label.items()}
         chain = self.hf_config.get(USE_CRF, False) if use_crf is None else use_crf
         if not isinstance(chain, bool):
@@ -141,6 +141,8 @@ class TokenClassificationModel(PretrainedModel):
         self.hf_config |= {"id2label": names, "label2id": self.label2id}
         if chain:
             self.hf_config |= {USE_CRF: True, CRF_LINKS: self.crf_links}
+        tagger_config = TaggerConfig.of(config, self.id2label, self.label2id)
+        self.config = replace(tagger_config, published=self.hf_config)
         self.head = TokenClassificationHead(
             config,
             self.num_labels,

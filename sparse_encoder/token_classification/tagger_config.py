@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from sparse_encoder.backbone import TransformerConfig
+from sparse_encoder.backbone.published_names import told_when_changed
 
 
+@told_when_changed
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaggerConfig(TransformerConfig):
     """A transformer and the labels of its tokens; scripts read ``model.config.num_labels``."""

@@ -45,7 +45,7 @@ def write_beams(model: GenerativeModel, task: Task, records: Records) -> BestBea
         logits = step.logits.to(torch.float32)
         scores = processed(task.processors, ids, logits.log_softmax(dim=-1))  # (R, V)
         records.add(step, logits, scores)
-        candidates = continuations(running, scores, chosen(running, scores, task))
+        candidates = continuations(running, scores, compared(running, scores, task))
         stopped = task.criteria(candidates.sequences.flatten(0, 1), records.scores).view(candidates.scores.shape)
         running = best_open(candidates, stopped, rules.num_beams)
         finished = merge_finished(finished, candidates, stopped, hope, rules, task.tokens.fill)
@@ -69,7 +69,7 @@ def beam_rules(task: Task) -> BeamRules:
     )
 
 
-def chosen(running: Beams, log_probabilities: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+def compared(running: Beams, log_probabilities: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     """Return accumulated scores and flat places of K candidates a text, (B, K) each.
 
     There are ``max(2, 1 + end tokens) * N``, so that N remain that go on. Those that are drawn are not sorted.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.model_inputs import ModelInputs, repeated
 from sparse_encoder.generation.request import ModelArguments
 from sparse_encoder.generation.special_tokens import SpecialTokens
@@ -17,12 +17,12 @@ def with_begin_tokens(arguments: ModelArguments, bos: int | None, device: torch.
     """Return the ids of a prompt, or one begin token for each text when nothing is given.
 
     Args:
-        arguments: Inputs of the model; how many texts there are is read from the first tensor.
+        arguments: Inputs of the model; how many texts there are is read from the first tensor of the stack.
         bos: The begin token.
         device: Where the ids go.
 
     Raises:
-        ValueError: If there is neither an input nor a begin token.
+        ValueError: If there is neither an input nor a begin token, or a mask is for more than begin tokens.
     """
     if arguments.input_ids is not None:
         return arguments.input_ids
@@ -30,7 +30,14 @@ def with_begin_tokens(arguments: ModelArguments, bos: int | None, device: torch.
         return torch.empty(arguments.inputs_embeds.shape[0], 0, dtype=torch.int64, device=device)
     if bos is None:
         raise ValueError("neither input_ids nor inputs_embeds is given, and bos_token_id is None; give one of them")
-    batch = next((mask.shape[0] for mask in (arguments.attention_mask, arguments.position_ids) if mask is not None), 1)
+    mask = arguments.attention_mask
+    if mask is not None and mask.shape[1] != 1:
+        raise ValueError(
+            "attention_mask must have one column where nothing is given but the begin token, got shape "
+            f"{tuple(mask.shape)}; pass the tokens that it is for, as input_ids or inputs_embeds"
+        )
+    given = (mask, arguments.position_ids, arguments.decoder_input_ids, arguments.decoder_attention_mask)
+    batch = next((tensor.shape[0] for tensor in given if tensor is not None), 1)
     return torch.full((batch, 1), bos, dtype=torch.int64, device=device)
 
 
@@ -40,10 +47,7 @@ def check_padding_side(ids: Tensor, mask: Tensor | None, pad: Tensor | None) -> 
         return
     ends = mask[:, -1] == 0 if mask is not None and mask.shape == ids.shape else ids[:, -1] == pad
     if bool(ends.any()):
-        warnings.warn(
-            "texts end in padding, and a decoder writes on behind it; pad on the left (padding_side='left')",
-            stacklevel=2,
-        )
+        warn("texts end in padding, and a decoder writes on behind it; pad on the left (padding_side='left')")
 
 
 def inferred_mask(ids: Tensor, tokens: SpecialTokens) -> Tensor | None:
@@ -123,25 +127,34 @@ def decoder_inputs(
     mask = None if mask is None or bool((mask == 1).all()) else (mask != 0).long()
     places = arguments.position_ids
     if places is not None:
-        check_rows("position_ids", places, ids.shape[0])
-        if places.shape[1] < new:
-            raise ValueError(f"position_ids must name {new} places, got shape {tuple(places.shape)}")
-        places = places[:, -new:].long()
+        places = checked_places(places, ids.shape[0], new)
     elif mask is not None:
         places = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)[:, -new:]
     return ModelInputs(
-        ids=repeated_rows(ids, times),
+        ids=repeated(ids, times),
         new_tokens=new,
         attention_mask=repeated(mask, times),
         position_ids=repeated(places, times),
-        inputs_embeds=None if embeds is None else repeated_rows(embeds[:, -new:], times),
+        inputs_embeds=None if embeds is None else repeated(embeds[:, -new:], times),
         cache=arguments.past_key_values,
     )
 
 
-def repeated_rows(tensor: Tensor, times: int) -> Tensor:
-    """Return each row ``times`` times, copies next to each other."""
-    return tensor if times == 1 else tensor.repeat_interleave(times, dim=0)
+def checked_places(places: Tensor, rows: int, new: int) -> Tensor:
+    """Return the places of the new tokens, (rows, new), of all texts or of each.
+
+    Raises:
+        ValueError: If there are too few, of another number of texts, or one is below 0.
+    """
+    if places.shape[0] == 1:
+        places = places.expand(rows, -1)
+    check_rows("position_ids", places, rows)
+    if places.shape[1] < new:
+        raise ValueError(f"position_ids must name {new} places, got shape {tuple(places.shape)}")
+    places = places[:, -new:].long()
+    if bool((places < 0).any()):
+        raise ValueError(f"position_ids must be at least 0, got {int(places.min())}")
+    return places
 
 
 def check_rows(name: str, tensor: Tensor | None, rows: int) -> None:

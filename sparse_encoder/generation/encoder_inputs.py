@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparse_encoder.generation.decoder_inputs import check_rows, reading, repeated_rows
+from sparse_encoder.generation.decoder_inputs import check_rows, reading
 from sparse_encoder.generation.model_inputs import ModelInputs, repeat_states, repeated
 from sparse_encoder.generation.protocol import EncoderDecoderModel, EncoderStates
 from sparse_encoder.generation.request import ModelArguments
@@ -80,15 +80,30 @@ def encoder_decoder_inputs(
             f"attention_mask must cover the {length} tokens of the encoder, got {arguments.attention_mask.shape[1]}"
         )
     check_rows("decoder_attention_mask", arguments.decoder_attention_mask, batch)
+    check_memory(arguments.past_key_values, length)
     ids, mask = arguments.decoder_input_ids, arguments.decoder_attention_mask
     if ids is None or not past:
         ids, mask = started(ids, mask, start, batch)
     past, new = reading(ids.shape[1], past, mask)
     return ModelInputs(
-        ids=repeated_rows(ids, times),
+        ids=repeated(ids, times),
         new_tokens=new,
         attention_mask=repeated(None if mask is None else (mask != 0).long(), times),
         encoder_outputs=repeat_states(states, times),
         encoder_mask=repeated(arguments.attention_mask, times),
         cache=arguments.past_key_values,
     )
+
+
+def check_memory(cache: object, length: int) -> None:
+    """Raise a ValueError if a cache holds what an encoder made of texts of another length than those of this call.
+
+    Texts of the same length cannot be told apart, here as in transformers: a cache answers for those it was filled by.
+    """
+    memory = getattr(cache, "memory", None)
+    kept = memory(0) if callable(memory) else None
+    if kept is not None and kept.keys.shape[2] != length:
+        raise ValueError(
+            f"past_key_values holds what the encoder made of {kept.keys.shape[2]} tokens, and its input has {length}: "
+            "a cache answers for the text that it was filled by; use a new one, or past_key_values.reset()"
+        )

@@ -12,13 +12,27 @@ from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.config_fields import FieldError
 from sparse_encoder.generation.config_files import GENERATION_CONFIG_NAME
+from sparse_encoder.generation.request import wrong_config
 
 
 class GenerationFiles(ModelLoading, ModelSaving):
     """Read ``generation_config.json`` beside the weights and write it there; one base of a model that writes."""
 
-    generation_config: GenerationConfig
-    """How it writes, unless a call of ``generate`` says otherwise: from its own file, else from ``config.json``."""
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """How it writes, unless a call of ``generate`` says otherwise: from its own file, else from ``config.json``."""
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, config: GenerationConfig) -> None:
+        """Replace it.
+
+        Raises:
+            TypeError: If it is no generation config of this library.
+        """
+        if not isinstance(config, GenerationConfig):
+            raise TypeError(wrong_config(config))
+        self._generation_config = config
 
     def read_beside(self, folder: Path) -> None:
         """Take the generation config of a folder, if it has one.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, NamedTuple
+
+from sparse_encoder.generation.callers import warn
 
 if TYPE_CHECKING:
     from sparse_encoder.generation.config import GenerationConfig
@@ -56,10 +57,9 @@ def final_lengths(config: GenerationConfig, prompt: Prompt, *, max_length_set: b
     min_length = _min_length(config, prompt, given=min_length_set)
     if min_length > max_length:
         name = "min_length" if config.min_new_tokens is None else "min_new_tokens"
-        warnings.warn(
+        warn(
             f"{name}={getattr(config, name)} asks for at least {min_length} tokens, and max_length={max_length} ends "
-            "the text before; lower the one or raise the other",
-            stacklevel=2,
+            "the text before; lower the one or raise the other"
         )
     return Lengths(max_length, min_length)
 
@@ -68,10 +68,9 @@ def _max_length(config: GenerationConfig, prompt: Prompt, *, given: bool) -> int
     """Settle how long a text may become."""
     if config.max_new_tokens is not None:
         if given:
-            warnings.warn(
+            warn(
                 f"max_new_tokens={config.max_new_tokens} and max_length={config.max_length} are both set; "
-                "max_new_tokens is taken",
-                stacklevel=2,
+                "max_new_tokens is taken"
             )
         return int(config.max_new_tokens) + prompt.ids_length
     if given and config.max_length is not None:
@@ -84,10 +83,9 @@ def _min_length(config: GenerationConfig, prompt: Prompt, *, given: bool) -> int
     """Settle how long a text must become."""
     if config.min_new_tokens is not None:
         if given:
-            warnings.warn(
+            warn(
                 f"min_new_tokens={config.min_new_tokens} and min_length={config.min_length} are both set; "
-                "min_new_tokens is taken",
-                stacklevel=2,
+                "min_new_tokens is taken"
             )
         return int(config.min_new_tokens) + prompt.ids_length
     return max(int(config.min_length or 0) - prompt.embeds_length, 0)

@@ -62,7 +62,9 @@ class GenerationMixin:
                 ask for; one of the same type takes the place of such.
             stopping_criteria: Functions of ids (R, T) and scores so far that return which rows end, (R,), besides
                 those that settings ask for. With beams they see every candidate.
-            prefix_allowed_tokens_fn: Gets the number of a text and its ids, and returns the tokens that may follow.
+            prefix_allowed_tokens_fn: Gets a number and the ids of a row, and returns the tokens that may follow. The
+                number is that of the text; where rows are drawn, ``do_sample=True`` with ``num_return_sequences`` and
+                without beams, it is that of the row, ``num_return_sequences`` of which belong to a text.
             synced_gpus: Refused unless False or None.
             assistant_model: Refused.
             streamer: Gets the prompt and each token by its method ``put``, then ``end`` is called; for one row.
@@ -73,7 +75,8 @@ class GenerationMixin:
             generator: Numbers for sampling are drawn from it; None: torch's own.
             **kwargs: Fields of :class:`GenerationConfig`, and ``input_ids``, ``attention_mask``, ``position_ids``,
                 ``inputs_embeds``, ``past_key_values``; with an encoder ``encoder_outputs``, ``decoder_input_ids`` and
-                ``decoder_attention_mask`` and no ``position_ids``.
+                ``decoder_attention_mask`` and no ``position_ids``. Ids beside embeddings name the same tokens, and
+                are what the result begins with. A cache of an encoder answers for the text that it was filled by.
 
         Returns:
             Prompt and written tokens, (R, T), ``num_return_sequences`` rows of a text next to each other; with

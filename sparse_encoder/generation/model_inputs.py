@@ -7,7 +7,7 @@ encoder.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from torch import Tensor
 
@@ -43,6 +43,14 @@ class ModelInputs:
     cache: GenerationCache | None = None
 
 
+@overload
+def repeated(tensor: Tensor, times: int) -> Tensor: ...
+
+
+@overload
+def repeated(tensor: Tensor | None, times: int) -> Tensor | None: ...
+
+
 def repeated(tensor: Tensor | None, times: int) -> Tensor | None:
     """Return each row ``times`` times, copies next to each other."""
     return tensor if tensor is None or times == 1 else tensor.repeat_interleave(times, dim=0)
@@ -52,5 +60,4 @@ def repeat_states(states: EncoderStates | None, times: int) -> EncoderStates | N
     """Return an encoder's states for ``times`` rows a text."""
     if states is None or times == 1:
         return states
-    last = states.last_hidden_state.repeat_interleave(times, dim=0)
-    return RepeatedStates(last, states.hidden_states, states.attentions)
+    return RepeatedStates(repeated(states.last_hidden_state, times), states.hidden_states, states.attentions)

@@ -108,6 +108,19 @@ class EncoderOutput(ModelOutput):
     """(B, H, S, S) each."""
 
 
+def encoder_output(given: Any) -> EncoderOutput:  # noqa: ANN401  # whatever a caller has of an encoder
+    """Return what an encoder made, given as an output with names, or as a tuple that begins with the hidden state.
+
+    Raises:
+        TypeError: If no hidden state is in it.
+    """
+    hidden = next(iter(given), None) if isinstance(given, tuple | list) else getattr(given, "last_hidden_state", None)
+    if not isinstance(hidden, Tensor):
+        raise TypeError(f"encoder_outputs must be what model.encode returns, got {type(given).__name__}")
+    kept = {name: getattr(given, name, None) for name in ("hidden_states", "attentions")}
+    return EncoderOutput(last_hidden_state=hidden, **kept)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Seq2SeqOutput(ModelOutput):
     """Hold what an encoder and a decoder give for a batch of pairs of texts."""

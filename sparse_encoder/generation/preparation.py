@@ -106,6 +106,8 @@ def prepare(model: GenerativeModel, request: GenerationRequest, settings: Settin
     config.max_length, config.min_length = final_lengths(
         config, prompt, max_length_set=settings.max_length_set, min_length_set=settings.min_length_set
     )
+    is_default = config.max_new_tokens is None and not settings.max_length_set
+    config.max_length = within_positions(model, config, read.inputs, prompt, is_default=is_default)
     inputs = with_cache(model, config, read.inputs, config.max_length - 1 + read.embeds_length)
     facts = ProcessorFacts(
         prompt_length=prompt.ids_length,
@@ -115,9 +117,8 @@ def prepare(model: GenerativeModel, request: GenerationRequest, settings: Settin
         device=model.device,
     )
     processors = build_logits_processors(config, facts, request.prefix_allowed_tokens_fn, request.logits_processor)
-    criteria = build_stopping_criteria(
-        config, request.stopping_criteria, request.tokenizer, prompt.max_positions, read.tokens.eos
-    )
+    places = None if has_table(model) else prompt.max_positions  # a table is not outgrown: that was looked at
+    criteria = build_stopping_criteria(config, request.stopping_criteria, request.tokenizer, places, read.tokens.eos)
     if request.streamer is not None:
         request.streamer.put(inputs.ids.cpu())
     return Task(
@@ -146,7 +147,7 @@ def read_decoder(model: GenerativeModel, settings: Settings) -> ReadInputs:
     embeds = arguments.inputs_embeds
     return ReadInputs(
         inputs,
-        encoder_ids=ids if ids.shape[1] else None,
+        encoder_ids=ids if embeds is None else None,  # as transformers, also where ids stand beside embeddings
         tokens=tokens,
         embeds_length=0 if embeds is None or ids.shape[1] else embeds.shape[1],
     )
@@ -194,15 +195,62 @@ def max_positions(model: GenerativeModel) -> int | None:
     return None if config.position_kind == "none" else config.max_positions
 
 
+def has_table(model: GenerativeModel) -> bool:
+    """Return whether places of what is written are learned, so that there are no others."""
+    return positions_of(model).position_kind == "absolute"
+
+
 def check_positions(model: GenerativeModel, prompt: Prompt) -> None:
     """Raise a ValueError if a prompt is longer than a learned table of positions."""
     config = positions_of(model)
     length = prompt.ids_length + prompt.embeds_length
-    if config.position_kind == "absolute" and length > config.max_positions:
+    if has_table(model) and length > config.max_positions:
         raise ValueError(
             f"{prompt.name} is {length} tokens long, and this model has positions for {config.max_positions}; "
             "shorten it"
         )
+
+
+def within_positions(
+    model: GenerativeModel, config: GenerationConfig, inputs: ModelInputs, prompt: Prompt, *, is_default: bool
+) -> int:
+    """Return how long a text may become, by a learned table of positions too; one that nobody set is lowered to it.
+
+    A text that outgrew the table would be lost, so that it is not begun.
+
+    Args:
+        model: Whose table.
+        config: With the length that is asked for.
+        inputs: With the places of the prompt.
+        prompt: What the text begins with.
+        is_default: Whether nobody asked for the length.
+
+    Raises:
+        ValueError: If a place of the prompt lies outside the table, or more is asked for than it has places.
+    """
+    length = config.max_length or 0  # final: an int
+    positions = positions_of(model)
+    if not has_table(model):
+        return length
+    last, places = past_length(inputs.cache) + inputs.new_tokens - 1, inputs.position_ids
+    if places is not None:
+        last = int(places[:, -1].max())
+        if int(places.max()) >= positions.max_positions:
+            raise ValueError(
+                f"position_ids must be below {positions.max_positions}, the positions of this model, got "
+                f"{int(places.max())}"
+            )
+    room = positions.max_positions - last  # the last token that is written needs no place
+    longest = prompt.ids_length + room
+    if length <= longest or is_default:
+        return min(length, longest)
+    name, most = ("max_length", longest + prompt.embeds_length)
+    if config.max_new_tokens is not None:
+        name, most = ("max_new_tokens", room)
+    raise ValueError(
+        f"this model has positions for {positions.max_positions} tokens, and behind this prompt for {room} more: "
+        f"{name} must be at most {most}, got {most + length - longest}; lower it, or shorten {prompt.name}"
+    )
 
 
 def check_vocabulary(name: str, ids: Tensor, model: GenerativeModel) -> None:
@@ -223,14 +271,29 @@ def with_cache(
     """Return inputs with a cache: the one that was given, or a new one unless ``use_cache`` is False.
 
     Raises:
-        ValueError: If beams need a cache that can be reordered, and it cannot.
+        ValueError: If a cache has other rows, or beams need one that can be reordered, and it cannot.
     """
     if inputs.cache is None and config.use_cache is not False:
         asked = cast(CacheKind, config.cache_implementation or "dynamic")
         if asked == "static":
             max_cache_len = max(max_cache_len, config.max_cache_len or 0)
         inputs = replace(inputs, cache=model.new_cache(asked, inputs.ids.shape[0], max_cache_len))
+    check_cache_rows(inputs.cache, inputs.ids.shape[0])
     if inputs.cache is not None and (config.num_beams or 1) > 1 and not hasattr(inputs.cache, "reorder_cache"):
         kind = type(inputs.cache).__name__
         raise ValueError(f"num_beams={config.num_beams} needs a cache with a method reorder_cache; {kind} has none")
     return inputs
+
+
+def check_cache_rows(cache: GenerationCache | None, rows: int) -> None:
+    """Raise a ValueError if a cache holds texts, and not one for each row."""
+    kept = getattr(cache, "num_rows", None)
+    if kept is None or kept == rows:
+        return
+    repair = "use a cache of this batch"
+    if rows % kept == 0:
+        repair = f"repeat them with past_key_values.batch_repeat_interleave({rows // kept}), or {repair}"
+    raise ValueError(
+        f"past_key_values holds {kept} rows, and this call writes {rows} (texts times num_beams or "
+        f"num_return_sequences); {repair}"
+    )

@@ -6,13 +6,14 @@ Letters: R rows (texts times beams), T tokens so far, V vocabulary.
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterable
 from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from sparse_encoder.generation.callers import warn
 
 Processor = Callable[..., Tensor]
 """Takes token ids, (R, T), and scores, (R, V), and perhaps more by name; gives new scores, (R, V)."""
@@ -49,14 +50,26 @@ class LogitsProcessorList(list[Processor]):
             values: What processors that take more than two arguments need, by name.
 
         Raises:
-            ValueError: If one needs an argument that is not there.
+            TypeError: If one returns anything but scores.
+            ValueError: If one needs an argument that is not there, or returns scores of another shape.
         """
         for processor in self:
             taken = extra_arguments(processor)
             if missing := [name for name, is_needed in taken.items() if is_needed and name not in values]:
                 raise ValueError(f"{_name(processor)} needs the arguments {list(taken)}; missing are {missing}")
-            scores = processor(input_ids, scores, **{name: values[name] for name in taken if name in values})
+            changed = processor(input_ids, scores, **{name: values[name] for name in taken if name in values})
+            if not isinstance(changed, Tensor) or changed.shape != scores.shape or not changed.is_floating_point():
+                raise _wrong_scores(processor, changed, scores)
+            scores = changed
         return scores
+
+
+def _wrong_scores(processor: Processor, changed: object, scores: Tensor) -> Exception:
+    """Say what is wrong with what a processor returned."""
+    told = f"{_name(processor)} must return scores of shape {tuple(scores.shape)}"
+    if not isinstance(changed, Tensor):
+        return TypeError(f"{told}, got {type(changed).__name__}")
+    return ValueError(f"{told}, got {changed.dtype} of shape {tuple(changed.shape)}")
 
 
 def extra_arguments(processor: Processor) -> dict[str, bool]:
@@ -67,7 +80,7 @@ def extra_arguments(processor: Processor) -> dict[str, bool]:
 
 
 def with_custom(built_in: Iterable[Any], custom: Iterable[Any], kind: str) -> list[Any]:  # Any: processors or criteria
-    """Put a user's parts behind the built-in ones, or in the place of those of the same type.
+    """Put a user's parts behind the built-in ones, or in the place of those of the same type; each of them once.
 
     Args:
         built_in: What the config asks for.
@@ -80,12 +93,12 @@ def with_custom(built_in: Iterable[Any], custom: Iterable[Any], kind: str) -> li
     for each in built_in:
         stand_in = of_type.get(type(each))
         if stand_in is not None:
-            warnings.warn(
-                f"the {kind} {type(each).__name__} of the call takes the place of the one that the config asks for",
-                stacklevel=4,
-            )
+            warn(f"the {kind} {type(each).__name__} of the call takes the place of the one that the config asks for")
         merged.append(each if stand_in is None else stand_in)
-    return [*merged, *(each for each in given if not any(each is other for other in merged))]
+    for each in given:
+        if each not in merged:  # once, as in transformers
+            merged.append(each)
+    return merged
 
 
 def token_ids(name: str, ids: int | Iterable[int] | Tensor, device: torch.device | str | None = None) -> Tensor:

@@ -5,13 +5,13 @@ Knows which field asks for what; what a processor does is its own business.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.processors import LogitsProcessor, LogitsProcessorList, Processor, with_custom
 from sparse_encoder.generation.processors_bias import NoBadWordsLogitsProcessor, SequenceBiasLogitsProcessor
@@ -184,9 +184,9 @@ def _padding(attention_mask: Tensor | None) -> Tensor | None:
 
 
 def _warn_of_embeddings(field: str) -> None:
-    warnings.warn(f"{field} needs the tokens of the input, which came as embeddings; it has no effect", stacklevel=5)
+    warn(f"{field} needs the tokens of the input, which came as embeddings; it has no effect")
 
 
 def _warn_of_new_tokens(field: str, facts: ProcessorFacts) -> None:
     if facts.prompt_length == 0:
-        warnings.warn(f"the prompt came as embeddings: {field} counts only the generated tokens", stacklevel=5)
+        warn(f"the prompt came as embeddings: {field} counts only the generated tokens")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -15,7 +15,6 @@ from sparse_encoder.generation.outputs import (
     GenerateEncoderDecoderOutput,
     Steps,
 )
-from sparse_encoder.generation.protocol import EncoderStates, GenerationCache
 from sparse_encoder.generation.steps import Step, Wanted
 
 if TYPE_CHECKING:
@@ -72,65 +71,29 @@ class Records:
             beams: Scores and rows of beams, if there were any.
             inputs: What was read first; holds the cache.
         """
-        cache, encoder = inputs.cache, inputs.encoder_outputs
+        values: dict[str, Any] = {
+            "sequences": sequences,
+            "scores": self.scores,
+            "logits": self.logits,
+            "past_key_values": inputs.cache,
+        }
+        attentions = self._attentions if self.wanted.attentions else None
+        hidden_states = self._hidden_states if self.wanted.hidden_states else None
+        encoder = inputs.encoder_outputs
+        if encoder is None:
+            values |= {"attentions": attentions, "hidden_states": hidden_states}
+        else:
+            values |= {
+                "encoder_attentions": encoder.attentions if self.wanted.attentions else None,
+                "encoder_hidden_states": encoder.hidden_states if self.wanted.hidden_states else None,
+                "decoder_attentions": attentions,
+                "cross_attentions": self._cross_attentions if self.wanted.attentions else None,
+                "decoder_hidden_states": hidden_states,
+            }
         if beams is None:
-            return self._plain(sequences, cache) if encoder is None else self._behind(sequences, cache, encoder)
-        return self._beams(beams, cache) if encoder is None else self._beams_behind(beams, cache, encoder)
-
-    def _plain(self, sequences: Tensor, cache: GenerationCache | None) -> GenerateDecoderOnlyOutput:
-        """Return the result of a decoder."""
-        return GenerateDecoderOnlyOutput(
-            sequences=sequences,
-            scores=self.scores,
-            logits=self.logits,
-            attentions=self._attentions if self.wanted.attentions else None,
-            hidden_states=self._hidden_states if self.wanted.hidden_states else None,
-            past_key_values=cache,
-        )
-
-    def _behind(
-        self, sequences: Tensor, cache: GenerationCache | None, encoder: EncoderStates
-    ) -> GenerateEncoderDecoderOutput:
-        """Return the result of a decoder behind an encoder."""
-        return GenerateEncoderDecoderOutput(
-            sequences=sequences,
-            scores=self.scores,
-            logits=self.logits,
-            encoder_attentions=encoder.attentions if self.wanted.attentions else None,
-            encoder_hidden_states=encoder.hidden_states if self.wanted.hidden_states else None,
-            decoder_attentions=self._attentions if self.wanted.attentions else None,
-            cross_attentions=self._cross_attentions if self.wanted.attentions else None,
-            decoder_hidden_states=self._hidden_states if self.wanted.hidden_states else None,
-            past_key_values=cache,
-        )
-
-    def _beams(self, beams: BestBeams, cache: GenerationCache | None) -> GenerateBeamDecoderOnlyOutput:
-        """Return the result of a decoder that kept beams; their scores only if scores are asked for."""
-        return GenerateBeamDecoderOnlyOutput(
-            sequences=beams.sequences,
-            sequences_scores=None if self.scores is None else beams.scores,
-            scores=self.scores,
-            logits=self.logits,
-            beam_indices=beams.beam_indices,
-            attentions=self._attentions if self.wanted.attentions else None,
-            hidden_states=self._hidden_states if self.wanted.hidden_states else None,
-            past_key_values=cache,
-        )
-
-    def _beams_behind(
-        self, beams: BestBeams, cache: GenerationCache | None, encoder: EncoderStates
-    ) -> GenerateBeamEncoderDecoderOutput:
-        """Return the result of a decoder behind an encoder that kept beams."""
-        return GenerateBeamEncoderDecoderOutput(
-            sequences=beams.sequences,
-            sequences_scores=None if self.scores is None else beams.scores,
-            scores=self.scores,
-            logits=self.logits,
-            beam_indices=beams.beam_indices,
-            encoder_attentions=encoder.attentions if self.wanted.attentions else None,
-            encoder_hidden_states=encoder.hidden_states if self.wanted.hidden_states else None,
-            decoder_attentions=self._attentions if self.wanted.attentions else None,
-            cross_attentions=self._cross_attentions if self.wanted.attentions else None,
-            decoder_hidden_states=self._hidden_states if self.wanted.hidden_states else None,
-            past_key_values=cache,
-        )
+            return (GenerateDecoderOnlyOutput if encoder is None else GenerateEncoderDecoderOutput)(**values)
+        values |= {
+            "sequences_scores": None if self.scores is None else beams.scores,  # only if scores are asked for
+            "beam_indices": beams.beam_indices,
+        }
+        return (GenerateBeamDecoderOnlyOutput if encoder is None else GenerateBeamEncoderDecoderOutput)(**values)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.generation.config import GenerationConfig
+from sparse_encoder.generation.outputs import encoder_output
 from sparse_encoder.generation.protocol import EncoderStates, GenerationCache
 
 PrefixFunction = Callable[[int, Tensor], list[int]]
@@ -58,9 +59,7 @@ class GenerationRequest:
         """Check types."""
         passed = self.generation_config
         if passed is not None and not isinstance(passed, GenerationConfig):
-            raise TypeError(
-                f"generation_config must be a GenerationConfig, got {type(passed).__name__}; use GenerationConfig(...)"
-            )
+            raise TypeError(wrong_config(passed))
         for name in ("logits_processor", "stopping_criteria"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, str) or not isinstance(value, Iterable)):
@@ -102,6 +101,9 @@ class ModelArguments:
             if self.inputs_embeds.ndim != 3 or not self.inputs_embeds.is_floating_point():
                 kind = f"{tuple(self.inputs_embeds.shape)} of {self.inputs_embeds.dtype}"
                 raise ValueError(f"inputs_embeds must be floating point of shape (texts, tokens, width), got {kind}")
+        if self.position_ids is not None and self.position_ids.dtype not in (torch.int64, torch.int32):
+            given = self.position_ids.dtype
+            raise TypeError(f"position_ids must hold places of dtype int64, got {given}; use position_ids.long()")
         cache = self.past_key_values
         if isinstance(cache, tuple | list):
             raise ValueError(
@@ -109,15 +111,23 @@ class ModelArguments:
             )
         if cache is not None and not hasattr(cache, "get_seq_length"):
             raise TypeError(f"past_key_values must be a cache such as DynamicCache, got {type(cache).__name__}")
-        if self.encoder_outputs is not None and not hasattr(self.encoder_outputs, "last_hidden_state"):
-            kind = type(self.encoder_outputs).__name__
-            raise TypeError(f"encoder_outputs must be what model.encode returns, got {kind}")
 
     def to(self, device: torch.device) -> ModelArguments:
         """Return the same with every tensor on a device."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}  # of many types
         moved = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
         return ModelArguments(**{**values, **moved})
+
+
+def wrong_config(value: object) -> str:
+    """Say what is wrong with what was given for a generation config, and what to do."""
+    kind = type(value)
+    told = f"generation_config must be a sparse_encoder.generation.GenerationConfig, got {kind.__module__}."
+    if hasattr(value, "to_diff_dict"):
+        repair = "use GenerationConfig.from_dict(other.to_diff_dict())"
+    else:
+        repair = "use GenerationConfig.from_dict(...)" if isinstance(value, dict) else "use GenerationConfig(...)"
+    return f"{told}{kind.__qualname__}; {repair}"
 
 
 def refuse(arguments: Mapping[str, object]) -> None:
@@ -161,6 +171,8 @@ def model_arguments(
         present["input_ids"] = inputs
     if is_encoder_decoder and "input_ids" in present and "inputs_embeds" in present:
         raise ValueError("input_ids and inputs_embeds are both given; an encoder reads one of them")
+    if "encoder_outputs" in present:
+        present["encoder_outputs"] = encoder_output(present["encoder_outputs"])
     return ModelArguments(**present)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.config_fields import DEFAULTS, FIELDS, NOT_OFFERED
 
@@ -38,10 +38,7 @@ def resolve(passed: GenerationConfig | None, of_model: GenerationConfig, changes
     """
     named = sorted(changes.keys() & (FIELDS.keys() | NOT_OFFERED.keys()))
     if passed is not None and named:
-        warnings.warn(
-            f"generation_config and {named} are both given, and the latter win; put everything into one of them",
-            stacklevel=2,
-        )
+        warn(f"generation_config and {named} are both given, and the latter win; put everything into one of them")
     config = GenerationConfig() if passed is None else passed.copy()
     fill(config, {name: getattr(of_model, name) for name in FIELDS})
     max_length_set = config.max_length is not None or changes.get("max_length") is not None

@@ -27,11 +27,16 @@ def write_rows(model: GenerativeModel, task: Task, records: Records) -> Tensor:
 
     Returns:
         Prompt and written tokens, (R, T).
+
+    Raises:
+        ValueError: If rows are to be filled with a token that the model cannot read.
     """
     steps = ModelSteps(model, task.inputs, records.wanted)
     ids = task.inputs.ids
     rows = ids.shape[0]
     fills = rows > 1 and any(hasattr(criterion, "eos_token_id") for criterion in task.criteria)  # one row just ends
+    can_be_read = 0 <= task.tokens.fill < model.config.vocab_size
+    strays = fills and task.tokens.pad is not None and not can_be_read
     open_rows = torch.ones(rows, dtype=torch.bool, device=ids.device)
     while True:
         step = steps(ids)
@@ -47,6 +52,11 @@ def write_rows(model: GenerativeModel, task: Task, records: Records) -> Tensor:
             task.streamer.put(tokens.cpu())
         if not open_rows.any():
             break
+        if strays and not open_rows.all():
+            raise ValueError(
+                f"pad_token_id must lie between 0 and {scores.shape[-1] - 1}, where a row ends before others and the "
+                f"model reads on behind it, got {task.tokens.fill}; pass pad_token_id, such as the end token"
+            )
     if task.streamer is not None:
         task.streamer.end()
     return ids

@@ -25,7 +25,7 @@ from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.generation_files import GenerationFiles, generation_config_of
 from sparse_encoder.generation.mixin import GenerationMixin
-from sparse_encoder.generation.outputs import EncoderOutput, Seq2SeqOutput
+from sparse_encoder.generation.outputs import EncoderOutput, Seq2SeqOutput, encoder_output
 from sparse_encoder.generation.seq2seq_call import Seq2SeqCall, check_one, shift_right
 from sparse_encoder.generation.stack_pair import StackPair
 from sparse_encoder.generation.token_loss import token_loss
@@ -197,11 +197,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
                 output_attentions=call.output_attentions,
                 output_hidden_states=call.output_hidden_states,
             )
-        hidden = given[0] if isinstance(given, (tuple, list)) else getattr(given, "last_hidden_state", None)
-        if not isinstance(hidden, Tensor):
-            raise TypeError(f"encoder_outputs must be what encode returns, got {type(given).__name__}")
-        kept = {name: getattr(given, name, None) for name in ("hidden_states", "attentions")}
-        return EncoderOutput(last_hidden_state=hidden, **kept)
+        return encoder_output(given)
 
     def _cache(self, call: Seq2SeqCall) -> EncoderDecoderCache | None:
         if call.past_key_values is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from sparse_encoder.generation.callers import warn
 
 if TYPE_CHECKING:
     from sparse_encoder.generation.config import GenerationConfig
@@ -68,11 +69,10 @@ def special_tokens(
                 "pass decoder_start_token_id"
             )
     if eos is not None and unmasked_batch and (pad is None or bool((eos == pad).any())):
-        warnings.warn(
+        warn(
             "several texts came without attention_mask, and padding cannot be told from the end token "
             f"(pad_token_id={config.pad_token_id}, eos_token_id={config.eos_token_id}); every token counts as text: "
-            "pass attention_mask",
-            stacklevel=2,
+            "pass attention_mask"
         )
     if pad is None and eos is not None:
         pad = eos[0]

@@ -6,7 +6,6 @@ Letters: R rows (texts times beams, or their candidates), T tokens so far.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from os.path import commonprefix
 from typing import Protocol
@@ -14,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.processors import token_ids
 
 Criterion = Callable[..., "Tensor | bool"]
@@ -71,9 +71,7 @@ class MaxLengthCriteria(StoppingCriteria):
         is_done = length >= self.max_length
         if places is not None and length > places and not is_done and not self._has_warned:
             self._has_warned = True
-            warnings.warn(
-                f"there are {length} tokens, and the model knows {places} places; set max_new_tokens", stacklevel=4
-            )
+            warn(f"there are {length} tokens, and the model knows {places} places; set max_new_tokens")
         return _all_rows(input_ids, is_done)
 
 

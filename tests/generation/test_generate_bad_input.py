@@ -23,6 +23,13 @@ def cache_of(length: int) -> CountingCache:
     return cache
 
 
+class ForeignConfig:
+    """Stands for that of transformers, which has the same name there."""
+
+    def to_diff_dict(self) -> dict[str, int]:
+        return {}
+
+
 VALUE_ERRORS = {
     "both inputs": ({"inputs": IDS, "input_ids": IDS}, "inputs and input_ids"),
     "a typing error": ({"max_new_token": 3}, r"does not know \['max_new_token'\].*look for typing errors"),
@@ -41,6 +48,14 @@ VALUE_ERRORS = {
     "guidance": ({"guidance_scale": 1.5}, "guidance_scale is not offered"),
     "prompt lookup": ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens is not offered"),
     "chunks of a prompt": ({"prefill_chunk_size": 3}, "prefill_chunk_size is not offered"),
+    "a processor that loses rows": (
+        {"logits_processor": [lambda ids, scores: scores[:1]]},
+        r"<lambda>.* must return scores of shape \(2, 11\), got torch.float32 of shape \(1, 11\)",
+    ),
+    "a processor that returns tokens": (
+        {"logits_processor": [lambda ids, scores: scores.argsort()]},
+        r"<lambda>.* must return scores of shape \(2, 11\), got torch.int64",
+    ),
     "an exhausted length": ({"max_length": 2}, "input_ids is 2 tokens long, and max_length=2 counts them"),
     "nothing to write": ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
     "fewer beams than results": ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences must be at most"),
@@ -56,8 +71,22 @@ VALUE_ERRORS = {
     "a mask of three axes": ({"attention_mask": torch.ones(2, 1, 2)}, "attention_mask must have two axes"),
     "a mask of other texts": ({"attention_mask": torch.ones(3, 2)}, "attention_mask must have a row for each of 2"),
     "a mask of another length": ({"attention_mask": torch.ones(2, 5)}, "attention_mask must cover the 2 tokens"),
-    "places of other texts": ({"position_ids": torch.ones(1, 2)}, "position_ids must have a row for each of 2"),
-    "too few places": ({"position_ids": torch.ones(2, 1)}, "position_ids must name 2 places"),
+    "places of other texts": (
+        {"position_ids": torch.ones_like(IDS)[[0, 0, 0]]},
+        "position_ids must have a row for each of 2",
+    ),
+    "too few places": ({"position_ids": IDS[:, :1]}, "position_ids must name 2 places"),
+    "places below the first": ({"position_ids": IDS - 2}, "position_ids must be at least 0, got -1"),
+    "places beyond the table": ({"position_ids": IDS + 61}, "position_ids must be below 64, .*got 65"),
+    "a mask of more than begin tokens": (
+        {"inputs": None, "attention_mask": torch.ones(2, 4), "bos_token_id": 1},
+        r"attention_mask must have one column where nothing is given but the begin token, got shape \(2, 4\)",
+    ),
+    "more tokens than the table has places": (
+        {"max_new_tokens": 64},
+        "positions for 64 tokens, and behind this prompt for 63 more: max_new_tokens must be at most 63, got 64",
+    ),
+    "a longer text than the table has places": ({"max_length": 70}, "max_length must be at most 65, got 70"),
     "a tuple for a cache": ({"past_key_values": ((IDS, IDS),)}, "past_key_values must be a cache, got a tuple"),
     "two caches": ({"past_key_values": cache_of(0), "cache_implementation": "static"}, "past_key_values is given"),
     "a cache without use": ({"past_key_values": cache_of(0), "use_cache": False}, "past_key_values is given"),
@@ -78,7 +107,16 @@ def test_a_value_that_cannot_be_is_refused(case: str) -> None:
 TYPE_ERRORS = {
     "a list of ids": ({"inputs": [[1, 2]]}, "input_ids must be a tensor, got list"),
     "ids that are no integers": ({"inputs": torch.ones(1, 2)}, "input_ids must hold token ids of dtype int64"),
-    "a dict for a config": ({"generation_config": {}}, "generation_config must be a GenerationConfig, got dict"),
+    "a dict for a config": ({"generation_config": {}}, r"got builtins.dict; use .*\.from_dict"),
+    "another library's config": (
+        {"generation_config": ForeignConfig()},
+        r"got .*ForeignConfig; use .*\(other\.to_diff_dict\(\)\)",
+    ),
+    "places that are no integers": ({"position_ids": IDS.float()}, "position_ids must hold places of dtype int64"),
+    "a processor that returns nothing": (
+        {"logits_processor": [lambda ids, scores: None]},
+        r"<lambda>.* must return scores of shape \(2, 11\), got NoneType",
+    ),
     "one processor": ({"logits_processor": max}, "logits_processor must be a list of callables"),
     "a processor that cannot be called": ({"logits_processor": [1]}, "logits_processor must hold callables, got int"),
     "one criterion": ({"stopping_criteria": max}, "stopping_criteria must be a list of callables"),

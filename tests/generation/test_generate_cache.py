@@ -83,7 +83,7 @@ def test_beams_of_a_batch_are_beams_alone(name: str) -> None:
 def test_a_text_goes_on_from_its_cache(name: str, kind: type) -> None:
     expected = write(name, max_new_tokens=9).sequences
     for given in ("all", "new"):
-        cache = kind() if kind is DynamicCache else kind(20)
+        cache = kind() if kind is DynamicCache else kind(config=model(name).config, max_cache_len=20)
         first = write(name, max_new_tokens=4, past_key_values=cache)
         assert first.past_key_values is cache
         assert cache.get_seq_length() == 7

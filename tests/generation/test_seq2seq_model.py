@@ -297,7 +297,7 @@ BAD_CALLS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "outputs of something else": (
         {"input_ids": None, "encoder_outputs": "text"},
         TypeError,
-        "encoder_outputs must be what encode returns, got str",
+        "encoder_outputs must be what model.encode returns, got str",
     ),
 }
 

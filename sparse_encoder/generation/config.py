@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal, overload
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.checkpoint import ConfigError
@@ -20,11 +20,13 @@ from sparse_encoder.generation.config_fields import (
     check_name,
     check_not_offered,
     checked,
+    is_field,
 )
 from sparse_encoder.generation.config_files import (
     GENERATION_CONFIG_NAME,
     HubOptions,
     fetch_folder,
+    json_text,
     read_file,
     sort_values,
     values_for_file,
@@ -39,10 +41,11 @@ class GenerationConfig:
 
     A field that is None is not set: `generate` then takes the model's, and else the default. Fields can be assigned;
     each assignment checks its value. Fields of transformers that are not offered here (groups of beams, contrastive
-    search, constraints, watermarks, guidance, assistants) are accepted as long as they would do nothing.
+    search, constraints, watermarks, guidance, assistants) are accepted as long as they would do nothing. A file may
+    hold any of those that change no token by themselves; they are kept and written again.
 
     Unlike transformers' class it has no fields but these: another name is an error. Names in a file that neither
-    knows are kept and written again, and do nothing.
+    knows are kept and written again, and do nothing; a warning tells of those that are nearly a field's.
 
     Args:
         values: Fields by their names.
@@ -128,6 +131,7 @@ class GenerationConfig:
     def __setattr__(self, name: str, value: object) -> None:
         """Check a value and set the field."""
         check_name(name)
+        self._others.pop(name, None)
         if name in NOT_OFFERED:
             check_not_offered(name, value)
         else:
@@ -186,8 +190,8 @@ class GenerationConfig:
         if issues := {name: reason for name, reason in minor_issues(changed).items() if name in used}:
             text = "; ".join(f"{name} {reason}" for name, reason in issues.items())
             warnings.warn(f"fields of the generation config have no effect: {text}", stacklevel=2)
-        for name in used & FIELDS.keys():
-            object.__setattr__(self, name, getattr(changed, name))
+        for name in used:
+            setattr(self, name, getattr(changed, name, None))
         return {name: value for name, value in values.items() if name not in used}
 
     def to_dict(self) -> dict[str, Any]:  # Any: FIELDS has the type of each
@@ -235,7 +239,29 @@ class GenerationConfig:
         config = cls.from_dict(values_of_model(values))
         if config.return_dict_in_generate is not True and any(getattr(config, name) is True for name in EXTRA_OUTPUTS):
             config.return_dict_in_generate = True
-        return config._remember()
+        return _remembered(config)
+
+    @overload
+    @classmethod
+    def from_pretrained(  # house: peer signature
+        cls,
+        pretrained_model_name: str | os.PathLike[str],
+        config_file_name: str | None = None,
+        *,
+        return_unused_kwargs: Literal[True],
+        **changes: Any,  # noqa: ANN401
+    ) -> tuple[GenerationConfig, dict[str, object]]: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(  # house: peer signature
+        cls,
+        pretrained_model_name: str | os.PathLike[str],
+        config_file_name: str | None = None,
+        *,
+        return_unused_kwargs: Literal[False] = False,
+        **changes: Any,  # noqa: ANN401
+    ) -> GenerationConfig: ...
 
     @classmethod
     def from_pretrained(  # house: peer signature
@@ -249,8 +275,9 @@ class GenerationConfig:
         token: str | bool | None = None,
         revision: str | None = None,
         subfolder: str = "",
-        **changes: object,
-    ) -> GenerationConfig:
+        return_unused_kwargs: bool = False,
+        **changes: Any,  # noqa: ANN401 - fields
+    ) -> GenerationConfig | tuple[GenerationConfig, dict[str, object]]:
         """Read a config that was saved beside a model.
 
         Args:
@@ -262,7 +289,11 @@ class GenerationConfig:
             token: Access token for the hub.
             revision: Branch, tag or commit.
             subfolder: Of the folder or repository.
+            return_unused_kwargs: Return those of ``changes`` that are no fields, instead of refusing them.
             changes: Fields that take the place of those in the file.
+
+        Returns:
+            The config; with ``return_unused_kwargs`` the config, and what is no field by its name.
 
         Raises:
             FileNotFoundError: If there is no such folder, repository or file.
@@ -274,14 +305,14 @@ class GenerationConfig:
         hub = HubOptions(cache_dir, force_download, local_files_only, token, revision, subfolder)
         folder = fetch_folder(pretrained_model_name, name, hub)
         try:
-            config = cls.from_dict(read_file(folder, name))._remember()
+            config = _remembered(cls.from_dict(read_file(folder, name)))
         except FieldError as reason:
             raise ConfigError(reason.rule, path=folder / name, field=reason.field) from reason
-        if changes:
-            for field, value in changes.items():
-                setattr(config, field, value)
-            check_together(config)
-        return config
+        unused = {each: changes.pop(each) for each in list(changes) if return_unused_kwargs and not is_field(each)}
+        for field, value in changes.items():
+            setattr(config, field, value)
+        check_together(config)
+        return (config, unused) if return_unused_kwargs else config
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], config_file_name: str | None = None) -> None:
         """Write the fields that are set beside a model; transformers reads the file as well.
@@ -297,6 +328,17 @@ class GenerationConfig:
         """
         write_file(save_directory, config_file_name or GENERATION_CONFIG_NAME, self.to_file())
 
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return what :meth:`save_pretrained` would write, without the checks of :meth:`validate`.
+
+        Args:
+            use_diff: Leave out the fields that are not set.
+
+        Raises:
+            FieldError: If a bias is infinite, which JSON cannot hold.
+        """
+        return json_text(values_for_file(self.to_diff_dict() if use_diff else self.to_dict()))
+
     def to_file(self) -> dict[str, Any]:  # Any: JSON
         """Return what a file of this config holds.
 
@@ -310,7 +352,8 @@ class GenerationConfig:
             self.validate(strict=True)
         return values_for_file(self.to_diff_dict())
 
-    def _remember(self) -> GenerationConfig:
-        """Note that this is what was loaded, which may be saved as it is."""
-        object.__setattr__(self, "_as_loaded", self.to_dict())
-        return self
+
+def _remembered(config: GenerationConfig) -> GenerationConfig:
+    """Note that this is what was loaded, which may be saved as it is."""
+    object.__setattr__(config, "_as_loaded", config.to_dict())
+    return config

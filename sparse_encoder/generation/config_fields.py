@@ -58,6 +58,37 @@ def _number(field: str, value: object) -> float:
     return float(value)
 
 
+def _count(least: int, hint: str = "") -> Callable[[str, object], int]:
+    """Make the check of an integer that is not below a bound."""
+
+    def check(field: str, value: object) -> int:
+        number = _integer(field, value)
+        if number < least:
+            _wrong(field, f"at least {least}{hint}", value)
+        return number
+
+    return check
+
+
+def _between(rule: str, is_right: Callable[[float], bool]) -> Callable[[str, object], float]:
+    """Make the check of a number that a rule holds for."""
+
+    def check(field: str, value: object) -> float:
+        number = _number(field, value)
+        if not is_right(number):
+            _wrong(field, rule, value)
+        return number
+
+    return check
+
+
+_part = _between("at least 0 and at most 1", lambda number: 0 <= number <= 1)
+_part_above_0 = _between("above 0 and at most 1", lambda number: 0 < number <= 1)
+_cutoff = _between("at least 0 and below 1", lambda number: 0 <= number < 1)
+_above_0 = _between("above 0", lambda number: number > 0)
+_not_below_0 = _between("at least 0", lambda number: number >= 0)
+
+
 def _bias(field: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or isnan(value):
         _wrong(field, "given with numbers as biases", value)
@@ -76,6 +107,14 @@ def _tokens(field: str, value: object) -> list[int]:
 
 def _token_or_tokens(field: str, value: object) -> int | list[int]:
     return _tokens(field, value) if isinstance(value, (list, tuple)) else _integer(field, value)
+
+
+def _ends(field: str, value: object) -> int | list[int]:
+    rule = "a token id of at least 0, or a list of such that is not empty; None for no end token"
+    ids = _token_or_tokens(field, value)
+    if ids == [] or min(ids if isinstance(ids, list) else [ids]) < 0:
+        _wrong(field, rule, value)
+    return ids
 
 
 def _token_lists(field: str, value: object) -> list[list[int]]:
@@ -103,11 +142,14 @@ def _cache(field: str, value: object) -> str:
 
 
 def _decay(field: str, value: object) -> tuple[int, float]:
-    rule = "a pair of the number of tokens to wait and a factor"
+    rule = "a pair of the number of tokens to wait, at least 0, and a factor above 0"
     entries = _entries(field, rule, value)
     if len(entries) != 2:
         _wrong(field, rule, value)
-    return _integer(field, entries[0]), _number(field, entries[1])
+    wait, factor = _integer(field, entries[0]), _number(field, entries[1])
+    if wait < 0 or factor <= 0:
+        _wrong(field, rule, value)
+    return wait, factor
 
 
 def _sequence_bias(field: str, value: object) -> dict[tuple[int, ...], float]:
@@ -129,31 +171,31 @@ def _sequence_bias(field: str, value: object) -> dict[tuple[int, ...], float]:
 
 
 FIELDS: Mapping[str, Callable[[str, object], object]] = {
-    "max_length": _integer,
-    "max_new_tokens": _integer,
-    "min_length": _integer,
-    "min_new_tokens": _integer,
+    "max_length": _count(0),
+    "max_new_tokens": _count(1),
+    "min_length": _count(0),
+    "min_new_tokens": _count(0),
     "early_stopping": _early_stopping,
-    "max_time": _number,
+    "max_time": _not_below_0,
     "stop_strings": _texts,
     "do_sample": _boolean,
-    "num_beams": _integer,
+    "num_beams": _count(1),
     "use_cache": _boolean,
     "cache_implementation": _cache,
-    "max_cache_len": _integer,
-    "temperature": _number,
-    "top_k": _integer,
-    "top_p": _number,
-    "min_p": _number,
-    "top_h": _number,
-    "typical_p": _number,
-    "epsilon_cutoff": _number,
-    "eta_cutoff": _number,
-    "repetition_penalty": _number,
-    "encoder_repetition_penalty": _number,
+    "max_cache_len": _count(1),
+    "temperature": _not_below_0,
+    "top_k": _count(0, "; 0 and None leave every token"),
+    "top_p": _part,
+    "min_p": _part,
+    "top_h": _part_above_0,
+    "typical_p": _part_above_0,
+    "epsilon_cutoff": _cutoff,
+    "eta_cutoff": _cutoff,
+    "repetition_penalty": _above_0,
+    "encoder_repetition_penalty": _above_0,
     "length_penalty": _number,
-    "no_repeat_ngram_size": _integer,
-    "encoder_no_repeat_ngram_size": _integer,
+    "no_repeat_ngram_size": _count(0),
+    "encoder_no_repeat_ngram_size": _count(0),
     "bad_words_ids": _token_lists,
     "renormalize_logits": _boolean,
     "forced_bos_token_id": _integer,
@@ -163,7 +205,7 @@ FIELDS: Mapping[str, Callable[[str, object], object]] = {
     "suppress_tokens": _tokens,
     "begin_suppress_tokens": _tokens,
     "sequence_bias": _sequence_bias,
-    "num_return_sequences": _integer,
+    "num_return_sequences": _count(1),
     "output_attentions": _boolean,
     "output_hidden_states": _boolean,
     "output_scores": _boolean,
@@ -171,7 +213,7 @@ FIELDS: Mapping[str, Callable[[str, object], object]] = {
     "return_dict_in_generate": _boolean,
     "pad_token_id": _integer,
     "bos_token_id": _integer,
-    "eos_token_id": _token_or_tokens,
+    "eos_token_id": _ends,
     "decoder_start_token_id": _token_or_tokens,
 }
 """Every field, with what checks a value that is not None and gives it the one type that the field has."""
@@ -232,6 +274,40 @@ NOT_OFFERED: Mapping[str, tuple[object, ...]] = {
 }
 """Fields of transformers that are not offered, and the values besides None with which they would do nothing."""
 
+IDLE_IN_FILES = (
+    "assistant_confidence_threshold",
+    "assistant_ensemble_weight",
+    "assistant_lookbehind",
+    "cache_config",
+    "compile_config",
+    "continuous_batching_config",
+    "disable_compile",
+    "diversity_penalty",
+    "is_assistant",
+    "low_memory",
+    "max_matching_ngram_size",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "prefill_chunk_size",
+    "speculation_type",
+    "target_lookbehind",
+)
+"""Fields that are not offered and change no token by themselves: they are about assistants, groups of beams, memory and
+speed. A file may hold them."""
+
+IDLE_CACHES = (
+    "hybrid",
+    "hybrid_chunked",
+    "offloaded",
+    "offloaded_hybrid",
+    "offloaded_hybrid_chunked",
+    "offloaded_static",
+    "paged",
+    "sliding_window",
+)
+"""Kinds of cache that transformers writes into files and that are not offered: they keep the same keys and values, in
+other places."""
+
 ARGUMENTS_OF_GENERATE = (
     "assistant_model",
     "generator",
@@ -276,6 +352,11 @@ def check_not_offered(field: str, value: object) -> None:
         raise FieldError(field, f"is not offered: leave it out, or give None{others}; got {value!r:.100}")
 
 
+def is_field(name: str) -> bool:
+    """Return whether a config may be told something by this name, though perhaps only that it is to do nothing."""
+    return name in FIELDS or name in NOT_OFFERED
+
+
 def check_name(field: str) -> None:
     """Refuse a name that a config does not have.
 
@@ -283,7 +364,7 @@ def check_name(field: str) -> None:
         FieldError: If it belongs into the call of `generate`.
         TypeError: If nothing is called so.
     """
-    if field in FIELDS or field in NOT_OFFERED:
+    if is_field(field):
         return
     if field in ARGUMENTS_OF_GENERATE:
         raise FieldError(field, "is no part of a generation config; give it to generate() itself")

@@ -5,8 +5,11 @@ Knows names and files; what a value may be is said elsewhere.
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +18,8 @@ from sparse_encoder.checkpoint import fetch_model_folder, read_json_object, reso
 from sparse_encoder.generation.config_fields import (
     ARGUMENTS_OF_GENERATE,
     FIELDS,
+    IDLE_CACHES,
+    IDLE_IN_FILES,
     NOT_OFFERED,
     FieldError,
     check_name,
@@ -25,6 +30,7 @@ from sparse_encoder.generation.config_fields import (
 GENERATION_CONFIG_NAME = "generation_config.json"
 VERSION_KEY = "sparse_encoder_version"
 _ABOUT_THE_FILE = (VERSION_KEY, "transformers_version", "_commit_hash", "_from_model_config")
+NO_TOKEN = -1
 _DECODERS = ("decoder", "generator", "text_config")
 """Parts of a model's configuration that are about its decoder."""
 
@@ -36,11 +42,13 @@ class SortedValues(NamedTuple):
 
     fields: dict[str, Any]  # Any: FIELDS has the type of each
     others: dict[str, Any]  # Any: JSON
-    """What nobody here reads; it is written again."""
+    """What nobody here reads, or does nothing; it is written again."""
 
 
 def sort_values(values: Values) -> SortedValues:
-    """Check every value of a file and tell fields from what is not known.
+    """Check every value of a file and tell fields from what is not known, with a warning if that looks like a slip.
+
+    An end token of -1, which no text has, stands for none.
 
     Raises:
         FieldError: If a field cannot hold its value, one that is not offered would do something, or a name is one of
@@ -49,15 +57,36 @@ def sort_values(values: Values) -> SortedValues:
     fields: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for name, value in values.items():
-        if name in FIELDS:
-            fields[name] = checked(name, value)
+        if name == "cache_implementation" and isinstance(value, str) and value in IDLE_CACHES:
+            others[name] = value
+        elif name in FIELDS:
+            fields[name] = checked(name, _without_no_token(value) if name == "eos_token_id" else value)
+        elif name in IDLE_IN_FILES:
+            others |= {} if value is None or value in NOT_OFFERED[name] else {name: value}
         elif name in NOT_OFFERED:
             check_not_offered(name, value)
         elif name in ARGUMENTS_OF_GENERATE:
             check_name(name)
         elif name not in _ABOUT_THE_FILE:
             others[name] = value
+            _warn_of_slip(name)
     return SortedValues(fields, others)
+
+
+def _without_no_token(value: object) -> object:
+    """Return ends of texts without -1; None if nothing is left."""
+    ids = value if isinstance(value, list | tuple) else [value]
+    kept = [each for each in ids if isinstance(each, bool) or each != NO_TOKEN]
+    return value if len(kept) == len(ids) else kept or None
+
+
+def _warn_of_slip(name: str) -> None:
+    """Warn of a name that is nearly a field's; ids of tokens have many names, and are passed over."""
+    near = [] if name.endswith(("_id", "_ids")) else get_close_matches(name, FIELDS, n=1, cutoff=0.8)
+    if near:
+        warnings.warn(
+            f"{name!r} is no field of a generation config and does nothing: did you mean {near[0]!r}?", stacklevel=4
+        )
 
 
 def values_of_model(values: Values) -> dict[str, Any]:  # Any: JSON
@@ -140,6 +169,11 @@ def values_for_file(values: Values) -> dict[str, Any]:  # Any: JSON
     from sparse_encoder import __version__
 
     return {**_plain(values), VERSION_KEY: __version__}
+
+
+def json_text(values: Values) -> str:
+    """Return values as the text of a file."""
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(values: Values) -> dict[str, Any]:  # Any: JSON

@@ -32,15 +32,11 @@ def check_together(config: GenerationConfig) -> None:
     """Refuse what `generate` could not do.
 
     Args:
-        config: Its fields hold values of the right types.
+        config: Its fields hold values that are right by themselves.
 
     Raises:
-        FieldError: If a value is out of range, or two contradict each other.
+        FieldError: If two values contradict each other.
     """
-    for field, least in (("max_new_tokens", 1), ("num_beams", 1), ("num_return_sequences", 1)):
-        value = getattr(config, field)
-        if value is not None and value < least:
-            raise FieldError(field, f"must be at least {least}, got {value}")
     _check_sequences(config.num_return_sequences or 1, config.num_beams or 1, config.do_sample is True)
     if config.suppress_tokens is not None:
         for field in ("forced_bos_token_id", "forced_eos_token_id"):

@@ -39,6 +39,40 @@ def _groups(sequence_bias: Mapping[tuple[int, ...], float], device: torch.device
     ]
 
 
+class _Biases:
+    """Biases of sequences, put on the device of the scores when it is known.
+
+    Args:
+        name: What errors call them.
+        sequence_bias: Biases by sequences of token ids, none of them empty.
+    """
+
+    def __init__(self, name: str, sequence_bias: Mapping[tuple[int, ...], float]) -> None:
+        self._name = name
+        self._by_sequence = sequence_bias
+        self._largest = max(max(tokens) for tokens in sequence_bias)
+        self._groups: list[_Group] = []
+
+    def added(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores with those biases that count for the tokens so far, (R, V).
+
+        Raises:
+            ValueError: If an id is not below V.
+        """
+        if self._largest >= scores.shape[1]:
+            raise ValueError(f"{self._name} must hold ids below {scores.shape[1]}, the vocabulary; got {self._largest}")
+        if not self._groups or self._groups[0].endings.device != scores.device:
+            self._groups = _groups(self._by_sequence, scores.device)
+        bias = torch.zeros_like(scores)
+        for beginnings, endings, biases in self._groups:
+            length = beginnings.shape[1]
+            if length > input_ids.shape[1]:
+                continue
+            matches = (input_ids[:, None, input_ids.shape[1] - length :] == beginnings).all(dim=2)  # (R, number)
+            bias.index_add_(1, endings, torch.where(matches, biases, 0.0).to(bias.dtype))
+        return scores + bias
+
+
 class SequenceBiasLogitsProcessor(LogitsProcessor):
     """Add a bias to the last token of sequences whose other tokens are the last of the row.
 
@@ -53,8 +87,7 @@ class SequenceBiasLogitsProcessor(LogitsProcessor):
         biases = FIELDS["sequence_bias"]("sequence_bias", sequence_bias)
         assert isinstance(biases, dict)
         self.sequence_bias: dict[tuple[int, ...], float] = biases
-        self._largest = max(max(tokens) for tokens in biases)
-        self._groups: list[_Group] = []
+        self._biases = _Biases("sequence_bias", biases)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the new scores, (R, V).
@@ -62,18 +95,7 @@ class SequenceBiasLogitsProcessor(LogitsProcessor):
         Raises:
             ValueError: If an id is not below V.
         """
-        if self._largest >= scores.shape[1]:
-            raise ValueError(f"sequence_bias must hold ids of a vocabulary of {scores.shape[1]}, got {self._largest}")
-        if not self._groups or self._groups[0].endings.device != scores.device:
-            self._groups = _groups(self.sequence_bias, scores.device)
-        bias = torch.zeros_like(scores)
-        for beginnings, endings, biases in self._groups:
-            length = beginnings.shape[1]
-            if length > input_ids.shape[1]:
-                continue
-            matches = (input_ids[:, None, input_ids.shape[1] - length :] == beginnings).all(dim=2)  # (R, number)
-            bias.index_add_(1, endings, torch.where(matches, biases, 0.0).to(bias.dtype))
-        return scores + bias
+        return self._biases.added(input_ids, scores)
 
 
 class NoBadWordsLogitsProcessor(LogitsProcessor):
@@ -98,8 +120,12 @@ class NoBadWordsLogitsProcessor(LogitsProcessor):
         ends = [] if eos_token_id is None else token_ids("eos_token_id", eos_token_id).tolist()
         banned = {tuple(word): -torch.inf for word in bad_words_ids if len(word) > 1 or word[0] not in ends}
         self.bad_words_ids = bad_words_ids
-        self._bias = SequenceBiasLogitsProcessor(banned) if banned else None
+        self._biases = _Biases("bad_words_ids", banned) if banned else None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return the new scores, (R, V)."""
-        return scores if self._bias is None else self._bias(input_ids, scores)
+        """Return the new scores, (R, V).
+
+        Raises:
+            ValueError: If an id is not below V.
+        """
+        return scores if self._biases is None else self._biases.added(input_ids, scores)

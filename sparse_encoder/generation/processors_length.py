@@ -15,6 +15,11 @@ from sparse_encoder.generation.processors import LogitsProcessor, above_zero, at
 Ids = int | Sequence[int] | Tensor
 
 
+def _without_ends(input_ids: Tensor, scores: Tensor, ends: Tensor, length: int) -> Tensor:
+    """Ban the ends of texts while there are fewer tokens than a length."""
+    return scores if input_ids.shape[1] >= length else scores.masked_fill(chosen(scores, ends), -torch.inf)
+
+
 class MinLengthLogitsProcessor(LogitsProcessor):
     """Ban the ends of texts while there are fewer tokens than a minimum, the prompt included.
 
@@ -33,9 +38,7 @@ class MinLengthLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the new scores, (R, V)."""
-        if input_ids.shape[1] >= self.min_length:
-            return scores
-        return scores.masked_fill(chosen(scores, self.eos_token_id), -torch.inf)
+        return _without_ends(input_ids, scores, self.eos_token_id, self.min_length)
 
 
 class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
@@ -64,9 +67,7 @@ class MinNewTokensLengthLogitsProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the new scores, (R, V)."""
-        if input_ids.shape[1] - self.prompt_length_to_skip >= self.min_new_tokens:
-            return scores
-        return scores.masked_fill(chosen(scores, self.eos_token_id), -torch.inf)
+        return _without_ends(input_ids, scores, self.eos_token_id, self.prompt_length_to_skip + self.min_new_tokens)
 
 
 def _forced(ids: Tensor, largest: int, scores: Tensor, name: str) -> Tensor:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation import GenerationConfig
-from sparse_encoder.generation.config_fields import FIELDS, NOT_OFFERED, FieldError
+from sparse_encoder.generation.config_fields import FIELDS, IDLE_IN_FILES, NOT_OFFERED, FieldError
 
 Anything = Any  # JSON
 
@@ -79,6 +79,28 @@ def test_numbers_become_floats() -> None:
         ("exponential_decay_length_penalty", [1]),
         ("exponential_decay_length_penalty", [1.5, 1.0]),
         ("exponential_decay_length_penalty", "12"),
+        ("max_length", -3),
+        ("min_length", -4),
+        ("min_new_tokens", -9),
+        ("max_time", -1),
+        ("max_cache_len", 0),
+        ("temperature", -1),
+        ("top_k", -5),
+        ("top_p", 7),
+        ("top_p", -0.1),
+        ("min_p", -3),
+        ("top_h", 0),
+        ("typical_p", 0),
+        ("epsilon_cutoff", 1),
+        ("eta_cutoff", -0.1),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", -2),
+        ("encoder_repetition_penalty", -1.0),
+        ("no_repeat_ngram_size", -1),
+        ("encoder_no_repeat_ngram_size", -1),
+        ("eos_token_id", []),
+        ("exponential_decay_length_penalty", [-5, 1.1]),
+        ("exponential_decay_length_penalty", [5, 0.0]),
         ("sequence_bias", {}),
         ("sequence_bias", []),
         ("sequence_bias", {1: 2.0}),
@@ -150,6 +172,14 @@ def test_what_is_not_offered_is_refused_unless_it_does_nothing(name: str, tmp_pa
     with pytest.raises(FieldError, match=f"{name} is not offered"):
         GenerationConfig().update(**{name: 7})
     file.write_text(json.dumps({name: 7}))
+    if name in IDLE_IN_FILES:  # it changes no token by itself, so that a model with it can be loaded
+        config = GenerationConfig.from_pretrained(tmp_path)
+        assert not hasattr(config, name)
+        config.save_pretrained(tmp_path / "again")
+        assert json.loads((tmp_path / "again/generation_config.json").read_text())[name] == 7
+        setattr(config, name, None)
+        assert config == GenerationConfig()
+        return
     with pytest.raises(ConfigError, match=f"field '{name}': is not offered"):
         GenerationConfig.from_pretrained(tmp_path)
 
@@ -261,7 +291,7 @@ SIMPLE = st.fixed_dictionaries(
         "max_new_tokens": st.integers(1, 1000),
         "temperature": st.floats(0.01, 10),
         "top_k": st.integers(0, 100),
-        "eos_token_id": st.integers(0, 9) | st.lists(st.integers(0, 9), max_size=3),
+        "eos_token_id": st.integers(0, 9) | st.lists(st.integers(0, 9), min_size=1, max_size=3),
         "stop_strings": st.text(min_size=1, max_size=5) | st.lists(st.text(min_size=1, max_size=5), max_size=2),
         "bad_words_ids": st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=3),
         "sequence_bias": st.dictionaries(

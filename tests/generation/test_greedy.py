@@ -243,7 +243,7 @@ def test_text_ends_at_a_string() -> None:
 
 
 def test_text_ends_when_the_time_is_over() -> None:
-    written = TableModel(chain([1, 2, 3, 4])).generate(torch.tensor([[1]]), max_time=-1.0, max_new_tokens=9)
+    written = TableModel(chain([1, 2, 3, 4])).generate(torch.tensor([[1]]), max_time=0.0, max_new_tokens=9)
     assert written.tolist() == [[1, 2]]
 
 

@@ -80,13 +80,15 @@ def test_bad_words_by_hand() -> None:
     assert banned(NoBadWordsLogitsProcessor([[1, 3], [0], [5]])(IDS, SCORES)) == [0, 3, 5]
     assert banned(NoBadWordsLogitsProcessor([[4, 3], [1, 4, 1, 2]])(IDS, SCORES)) == [2]
     assert NoBadWordsLogitsProcessor([[5], [2]], torch.tensor([5, 2]))(IDS, SCORES) is SCORES
+    with pytest.raises(ValueError, match="^bad_words_ids must hold ids below 6, the vocabulary; got 99"):
+        NoBadWordsLogitsProcessor([[99]])(IDS, SCORES)
 
 
 def test_biases_by_hand() -> None:
     bias = SequenceBiasLogitsProcessor({(0,): 1, (4, 1, 0): 2.0, (4, 1, 3): -1.5, (4, 3): 9.0, (0, 0, 0, 0, 1): 7.0})
     torch.testing.assert_close(bias(IDS, SCORES), torch.tensor([[5.0, 1, 1, -1, -1, -3]]))
     torch.testing.assert_close(bias(IDS, SCORES), torch.tensor([[5.0, 1, 1, -1, -1, -3]]))  # nothing adds up
-    with pytest.raises(ValueError, match="sequence_bias must hold ids of a vocabulary of 6, got 6"):
+    with pytest.raises(ValueError, match="sequence_bias must hold ids below 6, the vocabulary; got 6"):
         SequenceBiasLogitsProcessor([[[1, 6], 1.0]])(IDS, SCORES)
 
 

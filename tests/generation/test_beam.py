@@ -168,7 +168,7 @@ def test_the_cache_follows_the_beams() -> None:  # T22
 
 
 @pytest.mark.parametrize("early_stopping", [False, True, "never"])
-def test_search_ends_before_the_length_when_nothing_better_can_come(early_stopping: bool | str) -> None:  # T18
+def test_search_ends_before_the_length_when_nothing_better_can_come(early_stopping: bool | str) -> None:
     table = torch.full((V, V), -9.0)
     table[:, END], table[:, 1], table[:, 2] = 4.0, 3.0, 2.0
     model = TableModel(table, eos_token_id=END, pad_token_id=9)

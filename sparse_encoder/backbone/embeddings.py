@@ -82,7 +82,12 @@ class Embeddings(nn.Module):
 
         Returns:
             Hidden states, (B, T, D).
+
+        Raises:
+            ValueError: If given embeddings are of another dtype than the words' rows.
         """
+        if inputs_embeds is not None:
+            self.check_dtype("inputs_embeds", inputs_embeds)
         summands = []
         if self.token_type is not None:
             row = self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids)
@@ -107,6 +112,23 @@ class Embeddings(nn.Module):
         """Return the words' rows, multiplied with the family's scale, (B, T, E)."""
         hidden: Tensor = self.word(input_ids)
         return hidden if self.options.scale == 1 else hidden * self.options.scale
+
+    def check_dtype(self, name: str, given: Tensor) -> None:
+        """Raise a ValueError if embeddings are of another dtype than the words' rows, unless autocast settles it.
+
+        Args:
+            name: Of the argument.
+            given: Embeddings, (B, T, E).
+        """
+        word = getattr(self, "word", None)
+        if word is None or given.dtype == word.weight.dtype:
+            return
+        device = given.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            raise ValueError(
+                f"{name} must be of the model's dtype {word.weight.dtype}, got {given.dtype}; use "
+                f"{name}.to(model.dtype)"
+            )
 
     def _normalise(self, hidden: Tensor) -> Tensor:
         normalised: Tensor = self.dropout(hidden if self.norm is None else self.norm(hidden))

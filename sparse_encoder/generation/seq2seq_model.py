@@ -216,6 +216,8 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
                 assert call.labels is not None  # or the call would have been refused
                 input_ids = self.prepare_decoder_input_ids_from_labels(call.labels)
             embeds = self.backbone.embeddings.embed_words(input_ids)
+        else:
+            self.backbone.embeddings.check_dtype("decoder_inputs_embeds", embeds)
         mask = call.decoder_attention_mask
         if mask is None:
             past = 0 if cache is None else cache.get_seq_length()

@@ -153,6 +153,20 @@ def test_ids_beside_embeddings_are_not_penalised_as_the_input() -> None:
     assert write("llama", encoder_repetition_penalty=5.0) != plain
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", *PAIRS])
+def test_embeddings_of_another_dtype_are_refused(name: str) -> None:
+    """Unless autocast settles it."""
+    embeds = model(name).get_input_embeddings()(IDS).detach()
+    with pytest.raises(ValueError, match=r"inputs_embeds must be .*float32, got .*bfloat16; use inputs_embeds\.to"):
+        write(name, None, inputs_embeds=embeds.bfloat16())
+    if name == "gpt2":
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert len(write(name, None, inputs_embeds=embeds.bfloat16(), max_new_tokens=2)[0]) == 2
+    if name in PAIRS:
+        with pytest.raises(ValueError, match="decoder_inputs_embeds must be of the model's dtype"):
+            model(name)(IDS, decoder_inputs_embeds=embeds.double())
+
+
 def test_prefixes_are_asked_for_texts_and_where_rows_are_drawn_for_rows() -> None:
     heard: list[int] = []
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS
+from sparse_encoder.backbone.few_rows import linear
 
 
 class VocabularyHead(nn.Module, ABC):
@@ -89,7 +90,7 @@ class LinearHead(VocabularyHead):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return logits (.., V) of hidden states (.., D)."""
-        logits = super().forward(hidden)
+        logits = linear(self.transform(hidden), self.weight, self.bias)
         return logits if self.logits_bias is None else logits + self.logits_bias
 
 

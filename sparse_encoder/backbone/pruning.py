@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.attention import Attention
+from sparse_encoder.backbone.few_rows import StepLinear
 from sparse_encoder.backbone.integers import plain_integer
 
 HeadsByLayer = tuple[tuple[int, ...], ...]
@@ -57,7 +58,7 @@ def check_prunable(attention: object) -> None:
     parts = _projections(attention)
     known = {id(parameter) for part in parts for parameter in part.parameters()}
     other = sorted(name for name, parameter in attention.named_parameters() if id(parameter) not in known)
-    if other or any(type(part) is not nn.Linear for part in parts):
+    if other or any(type(part) not in (nn.Linear, StepLinear) for part in parts):
         raise ValueError(
             "heads can be pruned of plain projections only; merge or remove adapters first, and what else was put in: "
             f"{other or [type(part).__name__ for part in parts]}"

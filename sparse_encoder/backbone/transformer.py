@@ -24,6 +24,7 @@ from sparse_encoder.backbone.disentangled import PositionScores, RelativePositio
 from sparse_encoder.backbone.dropout import Dropout
 from sparse_encoder.backbone.embeddings import EmbeddingOptions, Embeddings
 from sparse_encoder.backbone.feed_forward import FeedForward
+from sparse_encoder.backbone.few_rows import with_steps
 from sparse_encoder.backbone.head_masks import check_num_heads, head_mask_by_layer
 from sparse_encoder.backbone.layer import CrossAttention, Layer
 from sparse_encoder.backbone.normalization import RMSNorm
@@ -336,7 +337,7 @@ def build_layer(config: TransformerConfig, layer: int, attn_implementation: str)
         down_bias=config.down_bias,
         dropout=config.feed_forward_dropout,
     )
-    return Layer(
+    built = Layer(
         build_attention(config, attn_implementation),
         feed_forward,
         attention_norm=build_norm(config, config.hidden_size) if layer or config.first_attention_norm else None,
@@ -346,3 +347,6 @@ def build_layer(config: TransformerConfig, layer: int, attn_implementation: str)
         feed_forward_dropout=config.feed_forward_output_dropout,
         cross=cross,
     )
+    if config.causal:
+        with_steps(built)
+    return built

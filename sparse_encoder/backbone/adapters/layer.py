@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparse_encoder.backbone.dropout import Dropout
+from sparse_encoder.backbone.few_rows import StepLinear
+from sparse_encoder.backbone.few_rows import linear as multiply_few
 
 KEPT = "unmerged_weight"
 """Buffer with the weight as it was before it took changes in."""
@@ -28,6 +30,8 @@ class LoraLinear(nn.Linear):
 
     def __init__(self, base: nn.Linear) -> None:
         nn.Module.__init__(self)
+        self.takes_steps = isinstance(base, StepLinear)
+        """Whether the layer is one of a model that writes."""
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight = base.weight
         self.register_parameter("bias", base.bias)
@@ -131,11 +135,13 @@ class LoraLinear(nn.Linear):
             linear = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
         linear.weight = self.weight
         linear.bias = self.bias
-        return linear.train(self.training)
+        linear.train(self.training)
+        return StepLinear(linear) if self.takes_steps else linear
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform hidden states, (.., in) to (.., out)."""
-        output = F.linear(hidden, self.weight, self.bias)
+        multiply = multiply_few if self.takes_steps else F.linear
+        output = multiply(hidden, self.weight, self.bias)
         if self.is_merged:
             return output
         for name in self.active:

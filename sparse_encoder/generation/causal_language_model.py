@@ -18,7 +18,8 @@ from sparse_encoder.backbone.heads import VocabularyHead, build_head
 from sparse_encoder.backbone.pretrained import PretrainedModel
 from sparse_encoder.backbone.record import Record
 from sparse_encoder.checkpoint import ConfigError
-from sparse_encoder.generation.generation_files import GenerationFiles, generation_config_of
+from sparse_encoder.generation.config import GenerationConfig
+from sparse_encoder.generation.generation_files import GenerationFiles
 from sparse_encoder.generation.mixin import GenerationMixin
 from sparse_encoder.generation.outputs import CausalLanguageModelOutput
 from sparse_encoder.generation.token_loss import token_loss
@@ -39,6 +40,7 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
         config: Which transformer.
         hf_config: The ``config.json`` it was read from; its keys are written again.
         attn_implementation: ``"sdpa"`` or ``"eager"``.
+        generation_config: How to write, in the place of what files say; it is copied.
 
     Raises:
         ConfigError: If tokens see those behind them.
@@ -49,7 +51,12 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
     tied_targets = {HEAD_WEIGHT: WORD_EMBEDDINGS}
 
     def __init__(
-        self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
+        self,
+        config: TransformerConfig,
+        hf_config: Mapping[str, Any],
+        *,
+        attn_implementation: str = "sdpa",
+        generation_config: GenerationConfig | None = None,
     ) -> None:
         super().__init__(config, hf_config, attn_implementation=attn_implementation)
         if not config.causal:
@@ -60,7 +67,7 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
                 field=field,
                 hint="MaskedLanguageModel loads encoders",
             )
-        self.generation_config = generation_config_of(self.hf_config)
+        self._take_generation_config(generation_config)
         self.head = build_head(config)
         self.tie_weights()
 
@@ -76,7 +83,9 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         logits_to_keep: int = 0,
-    ) -> CausalLanguageModelOutput:
+        *,
+        return_dict: bool | None = None,
+    ) -> CausalLanguageModelOutput | tuple[Any, ...]:
         """Score the token that follows each one.
 
         The loss is the mean cross-entropy of the labels behind the first; it is 0 with zero gradients, and not NaN,
@@ -96,6 +105,7 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
             output_attentions: Return attention probabilities of each layer, (B, H, T, P + T).
             output_hidden_states: Return hidden states of each layer, (B, T, D).
             logits_to_keep: How many of the last places are scored; 0 means all, which labels need.
+            return_dict: False returns what there is as a tuple, in the order of the output's fields.
 
         Raises:
             TypeError: If the cache is no cache.
@@ -117,13 +127,14 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
             record=record,
         )
         logits: Tensor = self.head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
-        return CausalLanguageModelOutput(
+        output = CausalLanguageModelOutput(
             loss=None if labels is None else self._loss(logits, labels),
             logits=logits,
             past_key_values=cache,
             hidden_states=tuple(record.hidden_states) if output_hidden_states else None,
             attentions=tuple(record.attentions) if output_attentions else None,
         )
+        return output.to_tuple() if return_dict is False else output
 
     def _cache(self, given: KeyValueCache | None, wanted: bool | None, *, has_labels: bool) -> KeyValueCache | None:
         if given is not None:

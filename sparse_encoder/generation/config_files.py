@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from math import isfinite
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparse_encoder.checkpoint import fetch_model_folder, read_json_object, resolve_inside, write_json
+from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.config_fields import (
     ARGUMENTS_OF_GENERATE,
     FIELDS,
@@ -84,9 +84,7 @@ def _warn_of_slip(name: str) -> None:
     """Warn of a name that is nearly a field's; ids of tokens have many names, and are passed over."""
     near = [] if name.endswith(("_id", "_ids")) else get_close_matches(name, FIELDS, n=1, cutoff=0.8)
     if near:
-        warnings.warn(
-            f"{name!r} is no field of a generation config and does nothing: did you mean {near[0]!r}?", stacklevel=4
-        )
+        warn(f"{name!r} is no field of a generation config and does nothing: did you mean {near[0]!r}?")
 
 
 def values_of_model(values: Values) -> dict[str, Any]:  # Any: JSON

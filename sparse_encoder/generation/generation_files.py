@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from sparse_encoder.backbone.loading.mixin import ModelLoading
 from sparse_encoder.backbone.saving import ModelSaving
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config import GenerationConfig
-from sparse_encoder.generation.config_fields import FieldError
+from sparse_encoder.generation.config_fields import FieldError, is_field
 from sparse_encoder.generation.config_files import GENERATION_CONFIG_NAME
 from sparse_encoder.generation.request import wrong_config
 
@@ -34,8 +34,29 @@ class GenerationFiles(ModelLoading, ModelSaving):
             raise TypeError(wrong_config(config))
         self._generation_config = config
 
+    def _take_generation_config(self, given: GenerationConfig | None) -> None:
+        """Begin with a copy of a config that was given, else with what ``config.json`` says."""
+        if given is not None and not isinstance(given, GenerationConfig):
+            raise TypeError(wrong_config(given))
+        self.generation_config = generation_config_of(self.hf_config) if given is None else given.copy()
+        self._generation_config_is_given = given is not None
+
+    @classmethod
+    def judge_arguments(cls, names: Collection[str]) -> None:
+        """Refuse fields of a generation config, which go into one.
+
+        Raises:
+            TypeError: If there are any.
+        """
+        if fields := sorted(filter(is_field, names)):
+            told = ", ".join(f"{each}=..." for each in fields)
+            raise TypeError(
+                f"{cls.__name__} takes {fields} in a config: from_pretrained(..., generation_config="
+                f"GenerationConfig({told})), or assign them to model.generation_config"
+            )
+
     def read_beside(self, folder: Path) -> None:
-        """Take the generation config of a folder, if it has one.
+        """Take the generation config of a folder, if it has one and none was given.
 
         Args:
             folder: That the weights came from.
@@ -44,6 +65,8 @@ class GenerationFiles(ModelLoading, ModelSaving):
             ConfigError: If a field cannot hold its value, or one that is not offered would do something.
         """
         super().read_beside(folder)
+        if self._generation_config_is_given:
+            return
         path = folder / GENERATION_CONFIG_NAME
         if path.exists() or path.is_symlink():
             self.generation_config = GenerationConfig.from_pretrained(folder)

@@ -23,7 +23,8 @@ from sparse_encoder.backbone.pretrained import PretrainedModel
 from sparse_encoder.backbone.record import Record
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.checkpoint import ConfigError
-from sparse_encoder.generation.generation_files import GenerationFiles, generation_config_of
+from sparse_encoder.generation.config import GenerationConfig
+from sparse_encoder.generation.generation_files import GenerationFiles
 from sparse_encoder.generation.mixin import GenerationMixin
 from sparse_encoder.generation.outputs import EncoderOutput, Seq2SeqOutput, encoder_output
 from sparse_encoder.generation.seq2seq_call import Seq2SeqCall, check_one, shift_right
@@ -41,6 +42,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         config: Of the encoder, with that of its decoder in it.
         hf_config: The ``config.json`` it was read from; its keys are written again.
         attn_implementation: ``"sdpa"`` or ``"eager"``.
+        generation_config: How to write, in the place of what files say; it is copied.
 
     Raises:
         ConfigError: If the config has no decoder.
@@ -52,14 +54,19 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
     tied_targets = {HEAD_WEIGHT: WORD_EMBEDDINGS}
 
     def __init__(
-        self, config: TransformerConfig, hf_config: Mapping[str, Any], *, attn_implementation: str = "sdpa"
+        self,
+        config: TransformerConfig,
+        hf_config: Mapping[str, Any],
+        *,
+        attn_implementation: str = "sdpa",
+        generation_config: GenerationConfig | None = None,
     ) -> None:
         super().__init__(config, hf_config, attn_implementation=attn_implementation)
         if config.decoder is None:
             raise ConfigError("must be true: this model needs an encoder and a decoder", field="is_encoder_decoder")
         self.hf_config = {**self.family.token_defaults, **self.hf_config, **self.family.settled(config)}
         self.config = self.backbone.config = replace(config, published=self.hf_config)
-        self.generation_config = generation_config_of(self.hf_config)
+        self._take_generation_config(generation_config)
         self.decoder = Transformer(config.decoder, attn_implementation=attn_implementation)
         self.head = LinearHead(config)
         self.tie_weights()
@@ -91,7 +98,9 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         logits_to_keep: int = 0,
-    ) -> Seq2SeqOutput:
+        *,
+        return_dict: bool | None = None,
+    ) -> Seq2SeqOutput | tuple[Any, ...]:
         r"""Score the next token at each of the decoder's places.
 
         With ``labels`` and no input of the decoder, its input is the labels, one place later, behind the start token.
@@ -113,6 +122,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
             output_attentions: Return attention probabilities of each layer.
             output_hidden_states: Return hidden states of each layer.
             logits_to_keep: How many of the last places are scored; 0 means all.
+            return_dict: False returns what there is as a tuple, in the order of the output's fields.
 
         Raises:
             TypeError: If the cache is of another kind.
@@ -133,7 +143,8 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
             output_hidden_states=output_hidden_states,
             logits_to_keep=logits_to_keep,
         )
-        return self._run(call)
+        output = self._run(call)
+        return output.to_tuple() if return_dict is False else output
 
     def encode(
         self,

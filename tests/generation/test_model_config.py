@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
+import torch
 from backbone_helpers import TINY_CONFIGS
 from decoder_helpers import DECODER_CONFIGS
 from seq2seq_helpers import SEQ2SEQ_CONFIGS
@@ -107,3 +108,35 @@ def test_a_generation_config_is_made_of_a_models_config() -> None:
     config = GenerationConfig.from_model_config(model.config)
     assert config.to_diff_dict() == {"bos_token_id": 1, "eos_token_id": [2, 3], "max_length": 30}
     assert config == GenerationConfig.from_model_config(values)
+
+
+@pytest.mark.parametrize(("kind", "values"), [(CausalLanguageModel, "llama"), (Seq2SeqModel, "t5")])
+def test_a_model_is_loaded_with_a_generation_config(kind: type, values: str, tmp_path: Path) -> None:
+    model = kind.from_config({**DECODER_CONFIGS, **SEQ2SEQ_CONFIGS}[values])
+    model.generation_config.num_beams = 3
+    model.save_pretrained(tmp_path)
+    given = GenerationConfig(max_new_tokens=4)
+    loaded = kind.from_pretrained(tmp_path, generation_config=given)
+    assert loaded.generation_config == given
+    loaded.generation_config.max_new_tokens = 5
+    assert given.max_new_tokens == 4
+    assert kind.from_pretrained(tmp_path).generation_config.num_beams == 3
+    with pytest.raises(TypeError, match=r"takes \['num_beams', 'top_k'\] in a config: .*GenerationConfig\(num_beams="):
+        kind.from_pretrained(tmp_path, top_k=2, num_beams=3)
+    with pytest.raises(TypeError, match="generation_config must be a sparse_encoder.generation.GenerationConfig"):
+        kind.from_pretrained(tmp_path, generation_config={"max_new_tokens": 4})
+
+
+def test_outputs_as_tuples() -> None:
+    ids = torch.tensor([[3, 5, 4]])
+    causal = CausalLanguageModel.from_config(DECODER_CONFIGS["llama"]).eval()
+    pair = Seq2SeqModel.from_config(SEQ2SEQ_CONFIGS["t5"]).eval()
+    for model, given in ((causal, {}), (pair, {"decoder_input_ids": ids})):
+        named = model(input_ids=ids, use_cache=False, output_attentions=True, **given)
+        again = model(input_ids=ids, use_cache=False, output_attentions=True, return_dict=True, **given)
+        plain = model(input_ids=ids, use_cache=False, output_attentions=True, return_dict=False, **given)
+        assert type(again) is type(named)
+        assert type(plain) is tuple
+        assert len(plain) == len(named)
+        assert torch.equal(plain[0], named.logits)
+        assert torch.equal(plain[1][0], named[1][0])

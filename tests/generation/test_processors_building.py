@@ -180,3 +180,11 @@ def test_values_out_of_range_are_named() -> None:
             names(GenerationConfig(do_sample=True, **{field: value}))
     with pytest.raises(ValueError, match="penalty"):
         names(GenerationConfig(repetition_penalty=-1))
+
+
+def test_what_a_call_brings_twice_runs_once() -> None:
+    def one_more(ids: Tensor, scores: Tensor) -> Tensor:
+        return scores + 1
+
+    processors = build_logits_processors(GenerationConfig(), FACTS, None, [one_more, one_more])
+    assert processors == [one_more]

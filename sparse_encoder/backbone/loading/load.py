@@ -157,6 +157,7 @@ def _source_of(name_or_path: str | Path | None, origin: Origin, options: LoadOpt
 
 def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     found_config = find_config(origin, options)
+    kind.judge_arguments(found_config.init_arguments)
     family = family_of(found_config.values, found_config.path)
     config = kind.own_config(read_config(found_config.values, found_config.path), family, found_config.path)
     start = _Start(names_of(family, config, kind.head_rows(family)), config, found_config.values)

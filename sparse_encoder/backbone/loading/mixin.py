@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, overload
 
@@ -59,6 +59,14 @@ class ModelLoading(nn.Module):
             told = f"a {family.model_type} is an encoder with a decoder, and a {cls.__name__} is one stack"
             raise ConfigError(f"{told}; take sparse_encoder.generation.Seq2SeqModel", path=path, field="model_type")
         return config
+
+    @classmethod
+    def judge_arguments(cls, names: Collection[str]) -> None:
+        """Refuse arguments of the constructor that belong elsewhere, and say where; most kinds know of none.
+
+        Args:
+            names: Of the arguments.
+        """
 
     def read_beside(self, folder: Path) -> None:
         """Read what else of a model lies in the folder of its weights; most kinds have nothing.

@@ -54,6 +54,8 @@ SEQ2SEQ_CONFIGS: dict[str, dict[str, Any]] = {
     "t5 of one depth": {
         key: value for key, value in {**_T5, "feed_forward_proj": "gated-silu"}.items() if key != "num_decoder_layers"
     },
+    "mt5": {**_T5, "model_type": "mt5", "tie_word_embeddings": False},
+    "mt5 that is tied": {**_T5, "model_type": "mt5", "tie_word_embeddings": True, "feed_forward_proj": "relu"},
     "bart": _BART,
     "bart with scaled embeddings": {
         **_BART,

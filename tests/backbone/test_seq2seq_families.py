@@ -11,14 +11,14 @@ from seq2seq_helpers import SEQ2SEQ_CONFIGS, D
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.backbone.families import SEQ2SEQ_FAMILIES, family_of, read_config
 from sparse_encoder.backbone.weights import names_of
-from sparse_encoder.checkpoint import ConfigError
+from sparse_encoder.checkpoint import ConfigError, read_json_object
 from sparse_encoder.generation.seq2seq_model import Seq2SeqModel
 
 T5, BART = SEQ2SEQ_CONFIGS["t5"], SEQ2SEQ_CONFIGS["bart"]
 
 
 def test_the_families_are_these() -> None:
-    assert sorted(SEQ2SEQ_FAMILIES) == ["bart", "t5"]
+    assert sorted(SEQ2SEQ_FAMILIES) == ["bart", "mt5", "t5"]
 
 
 @pytest.mark.parametrize("name", SEQ2SEQ_CONFIGS)
@@ -69,6 +69,21 @@ def test_the_head_of_t5_is_scaled_if_it_is_tied_or_the_config_says_so(
 def test_the_feed_forward_of_t5(text: str, activation: str, gated: bool) -> None:
     config = read_config({**T5, "feed_forward_proj": text})
     assert (config.activation, config.gated) == (activation, gated)
+
+
+def test_mt5_is_gated_and_its_head_reads_hidden_states_as_they_are() -> None:
+    plain = {key: value for key, value in T5.items() if key not in ("vocab_size", "num_heads", "d_ff", "num_layers")}
+    config = read_config({**plain, "model_type": "mt5"})
+    assert (config.vocab_size, config.num_layers, config.num_heads, config.intermediate_size) == (250112, 8, 6, 1024)
+    assert (config.activation, config.gated, config.head_scale) == ("gelu_new", True, 1.0)
+    with pytest.raises(ConfigError, match="reads hidden states as they are"):
+        read_config({**plain, "model_type": "mt5", "scale_decoder_outputs": True})
+
+
+@pytest.mark.parametrize("model_type", ["umt5", "mbart"])
+def test_families_that_are_not_known_are_refused_with_those_that_are(model_type: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown model type '{model_type}'; choose from .*'bart'.*'mt5'.*'t5'"):
+        read_config({**T5, "model_type": model_type})
 
 
 def test_the_two_stacks_of_bart() -> None:
@@ -143,6 +158,14 @@ def test_an_encoder_alone_contradicts_a_model_that_writes() -> None:
         Seq2SeqModel.from_config(alone)
 
 
+def test_the_name_that_early_files_have_is_that_of_today(tmp_path: Path) -> None:
+    early = {**T5, "architectures": ["T5WithLMHeadModel"]}
+    Seq2SeqModel.from_config(early).save_pretrained(tmp_path)
+    assert read_json_object(tmp_path / "config.json")["architectures"] == ["T5ForConditionalGeneration"]
+    with pytest.raises(ConfigError, match="unknown architecture 'T5WithLMHeadModel'"):
+        family_of({**early, "model_type": "mt5"})
+
+
 @pytest.mark.parametrize("names", [["UMT5Model"], ["T5Stack"], ["BartModel"]])
 def test_a_foreign_architecture_is_refused_with_those_we_know(names: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"choose from \['T5EncoderModel', 'T5ForConditionalGeneration', 'T5Model'\]"):
@@ -160,5 +183,5 @@ def test_kinds_of_models_without_a_decoder_say_which_has_one() -> None:
 
 def test_an_encoder_without_a_decoder_is_no_pair() -> None:
     bert = {"model_type": "bert", "vocab_size": 17, "hidden_size": 12, "num_attention_heads": 2}
-    with pytest.raises(ConfigError, match=r"a bert is one stack, .*; choose from \['bart', 't5'\]"):
+    with pytest.raises(ConfigError, match=r"a bert is one stack, .*; choose from \['bart', 'mt5', 't5'\]"):
         Seq2SeqModel.from_config({**bert, "num_hidden_layers": 1, "intermediate_size": 20})

@@ -34,6 +34,7 @@ def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
         return product
 
     monkeypatch.setattr(transformers.models.t5.modeling_t5.T5LayerNorm, "forward", forward)
+    monkeypatch.setattr(transformers.models.mt5.modeling_mt5.MT5LayerNorm, "forward", forward)
 
 
 class Pair(NamedTuple):

@@ -25,7 +25,7 @@ from sparse_encoder.backbone.families.qwen import QWEN2, QWEN3
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from sparse_encoder.backbone.families.rotary import rope_parameters
-from sparse_encoder.backbone.families.t5 import T5
+from sparse_encoder.backbone.families.t5 import MT5, T5
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -52,7 +52,7 @@ DECODER_FAMILIES: dict[str, Family] = {
 }
 """Stacks that write by themselves, and encoders that are made of their parts."""
 
-SEQ2SEQ_FAMILIES: dict[str, Family] = {family.model_type: family for family in (BART, T5)}
+SEQ2SEQ_FAMILIES: dict[str, Family] = {family.model_type: family for family in (BART, MT5, T5)}
 """An encoder, and a decoder that looks at it."""
 
 _ALL = {**FAMILIES, **DECODER_FAMILIES, **SEQ2SEQ_FAMILIES}
@@ -103,7 +103,7 @@ def respell(hf_config: Mapping[str, Any], config: TransformerConfig) -> dict[str
     """
     family = family_of(hf_config)
     if family.written_as is None:
-        return dict(hf_config)
+        return {**hf_config, "pad_token_id": None} if family.says_no_padding(hf_config) else dict(hf_config)
     newest = FAMILIES[family.written_as]
     left_out = {"rope_theta", *family.config_keys.values(), *family.obsolete_keys}
     written = {key: value for key, value in hf_config.items() if key not in left_out}
@@ -126,7 +126,7 @@ def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | N
     """
     family = family_of(hf_config, path)
     with_head = {family.masked_language_architecture, *family.pretraining_heads}
-    return not with_head.isdisjoint(ConfigReader(hf_config, path).texts("architectures") or ())
+    return not with_head.isdisjoint(family.architectures(ConfigReader(hf_config, path)))
 
 
 __all__ = [

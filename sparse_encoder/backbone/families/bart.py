@@ -100,6 +100,11 @@ BART = Family(
         feed_forward_output_dropout=0.1,
     ),
     config_keys=_KEYS,
+    other_keys={
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+        "num_hidden_layers": "encoder_layers",
+    },
     adjust=_adjust,
     base_prefix="model.",
     backbone_rows=_rows,

@@ -33,6 +33,7 @@ DISTILBERT = Family(
         "initializer_range": "initializer_range",
         "sinusoidal_positions": "sinusoidal_pos_embds",
     },
+    other_keys={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     adjust=as_read,
     base_prefix="distilbert.",
     backbone_rows=always(

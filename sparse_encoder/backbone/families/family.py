@@ -56,6 +56,10 @@ class Family:
     """A second name under which older files store the decoder's bias."""
     ignored: tuple[str, ...] = ()
     """Patterns of names that a load may leave aside: buffers, and heads that are not ours. With the base prefix."""
+    other_keys: Mapping[str, str] = field(default_factory=dict)
+    """Names that transformers takes for keys of the family as well, to the keys that its files have."""
+    older_architectures: Mapping[str, str] = field(default_factory=dict)
+    """Names in ``architectures`` that early files have, and what the same class is called now."""
     pretraining_heads: tuple[str, ...] = ()
     """Architectures beside ``...ForMaskedLM`` that hold a masked-language head."""
     other_prefixes: tuple[str, ...] = ()
@@ -134,6 +138,7 @@ class Family:
         Raises:
             ConfigError: If a value is of the wrong type, out of range or not supported.
         """
+        reader = self._own_keys(reader)
         values: dict[str, Any] = {  # Any: each has the type of its field's default
             field: reader.like(key, getattr(self.defaults, field), nullable=field in NULLABLE)
             for field, key in self.config_keys.items()
@@ -144,6 +149,26 @@ class Family:
         except FieldError as error:
             raise reader.error(self.config_keys.get(error.field, error.field), error.rule) from error
 
+    def _own_keys(self, reader: ConfigReader) -> ConfigReader:
+        """Return a reader that finds under the family's own keys what a config says under other names of theirs."""
+        found = {other: own for other, own in self.other_keys.items() if reader.has(other)}
+        for other, own in found.items():
+            if reader.has(own) and reader.values[own] != reader.values[other]:
+                both = f"{own} is {reader.values[own]!r:.100}, and {other} {reader.values[other]!r:.100}"
+                raise reader.error(other, f"is another name of {own}, and they differ: {both}; leave one of them out")
+        own_values = {own: reader.values[other] for other, own in found.items()}
+        if self.says_no_padding(reader.values):
+            own_values["pad_token_id"] = None
+        return ConfigReader({**reader.values, **own_values}, reader.path) if own_values else reader
+
+    def says_no_padding(self, values: Mapping[str, Any]) -> bool:  # Any: parsed JSON
+        """Return whether a decoder's config has -1 for the padding, as early conversions of Llama do for none."""
+        return self.is_decoder and values.get("pad_token_id") == -1
+
+    def architectures(self, reader: ConfigReader) -> tuple[str, ...]:
+        """Return the names in ``architectures`` as they are today."""
+        return tuple(self.older_architectures.get(name, name) for name in reader.texts("architectures") or ())
+
     def check_architectures(self, reader: ConfigReader) -> None:
         """Look at the names in ``architectures``.
 
@@ -152,7 +177,7 @@ class Family:
         """
         bare = {f"{self.class_prefix}Model", *((self.encoder_architecture,) if self.has_encoder_class else ())}
         headed = self.pair_architecture if self.is_pair else self.masked_language_architecture
-        for name in reader.texts("architectures") or ():
+        for name in self.architectures(reader):
             known = sorted((*bare, headed, *self.pretraining_heads))
             if name not in known and not name.startswith(f"{self.class_prefix}For"):
                 raise reader.error("architectures", f"unknown architecture {name!r}; choose from {known}")

@@ -67,6 +67,12 @@ GPT2 = Family(
         "tie_word_embeddings": "tie_word_embeddings",
         "initializer_range": "initializer_range",
     },
+    other_keys={
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
     adjust=_adjust,
     base_prefix="transformer.",
     backbone_rows=always(

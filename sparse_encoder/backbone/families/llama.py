@@ -99,6 +99,7 @@ LLAMA = Family(
     head_rows=(("lm_head.weight", "head.weight"),),
     tagger_rows=(("score.weight", "head.classifier.weight"), ("score.bias", "head.classifier.bias")),
     tagger_dropout=0.1,
+    older_architectures={"LLaMAForCausalLM": "LlamaForCausalLM"},
     ignored=(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq",),
 )
 
@@ -106,6 +107,7 @@ EUROBERT = replace(
     LLAMA,
     model_type="eurobert",
     class_prefix="EuroBert",
+    older_architectures={},
     head_class="ForMaskedLM",
     defaults=replace(
         LLAMA_DEFAULTS,

@@ -11,6 +11,7 @@ QWEN2 = replace(
     LLAMA,
     model_type="qwen2",
     class_prefix="Qwen2",
+    older_architectures={},
     defaults=replace(
         LLAMA_DEFAULTS,
         vocab_size=151936,

@@ -1,7 +1,8 @@
-"""T5, T5 v1.1 and Flan-T5: an encoder and a decoder whose attention knows places by biases only.
+"""T5, T5 v1.1, Flan-T5 and mT5: an encoder and a decoder whose attention knows places by biases only.
 
 T5 v1.1 differs by its gated feed-forward network and by a head of its own, which reads hidden states as they are; that
-of the first T5 is the word embeddings, and reads them divided by the root of their width.
+of the first T5 is the word embeddings, and reads them divided by the root of their width. mT5 is v1.1 of many
+languages; its head reads hidden states as they are, tied or not.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _KEYS = {
     **dict.fromkeys(_DROPOUTS, "dropout_rate"),
 }
 _BIAS_KEYS = {"num_buckets": "relative_attention_num_buckets", "max_distance": "relative_attention_max_distance"}
-_ENCODER_ONLY = "T5EncoderModel"
+_ENCODER_ONLY = "EncoderModel"
+"""End of the name of a class without a decoder."""
 
 
 def _adjust(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
@@ -59,19 +61,24 @@ def _adjust(reader: ConfigReader, config: TransformerConfig) -> TransformerConfi
     return with_decoder(reader, config, {**_KEYS, "num_layers": "num_decoder_layers"}, changed)
 
 
+def _adjust_mt5(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
+    reader.require("scale_decoder_outputs", False, because="the head of mT5 reads hidden states as they are")
+    return replace(_adjust(reader, config), head_scale=1.0)
+
+
 def _has_decoder(reader: ConfigReader) -> bool:
     """Return whether there are two stacks; ``architectures`` must not say otherwise."""
     names = reader.texts("architectures") or ()
     if reader.flag("is_encoder_decoder", True):
         return True
-    if other := [name for name in names if name != _ENCODER_ONLY]:
+    if other := [name for name in names if not name.endswith(_ENCODER_ONLY)]:
         raise reader.error("is_encoder_decoder", f"must be true for a {other[0]}, got False")
     return False
 
 
 def _read_feed_forward(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
     """Read ``relu``, ``gated-gelu`` and their like; the gated gelu is the one by tanh, as the first writer had it."""
-    text = reader.text("feed_forward_proj", "relu")
+    text = reader.text("feed_forward_proj", "gated-gelu" if config.gated else "relu")
     gated, name = text.startswith("gated-"), text.removeprefix("gated-")
     if name not in ACTIVATIONS:
         choices = sorted(ACTIVATIONS)
@@ -162,6 +169,13 @@ T5 = Family(
         final_dropout=0.1,
     ),
     config_keys=_KEYS,
+    other_keys={
+        "head_dim": "d_kv",
+        "hidden_size": "d_model",
+        "num_attention_heads": "num_heads",
+        "num_hidden_layers": "num_layers",
+    },
+    older_architectures={"T5WithLMHeadModel": "T5ForConditionalGeneration"},
     adjust=_adjust,
     base_prefix="",
     backbone_rows=_rows,
@@ -172,4 +186,23 @@ T5 = Family(
     settled=_settled,
     decoder_names=r"decoder\..*",
     word_copies=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
+)
+
+MT5 = replace(
+    T5,
+    model_type="mt5",
+    class_prefix="MT5",
+    older_architectures={},
+    defaults=replace(
+        T5.defaults,
+        vocab_size=250112,
+        num_layers=8,
+        num_heads=6,
+        intermediate_size=1024,
+        activation="gelu_new",
+        gated=True,
+    ),
+    adjust=_adjust_mt5,
+    token_defaults={"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0},
+    settled=lambda _: {},
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.generation.callers import warn
-from sparse_encoder.generation.model_inputs import ModelInputs, repeated
+from sparse_encoder.generation.model_inputs import ModelInputs, repeated, repeated_rows
 from sparse_encoder.generation.request import ModelArguments
 from sparse_encoder.generation.special_tokens import SpecialTokens
 
@@ -131,11 +131,11 @@ def decoder_inputs(
     elif mask is not None:
         places = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)[:, -new:]
     return ModelInputs(
-        ids=repeated(ids, times),
+        ids=repeated_rows(ids, times),
         new_tokens=new,
         attention_mask=repeated(mask, times),
         position_ids=repeated(places, times),
-        inputs_embeds=None if embeds is None else repeated(embeds[:, -new:], times),
+        inputs_embeds=None if embeds is None else repeated_rows(embeds[:, -new:], times),
         cache=arguments.past_key_values,
     )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.generation.decoder_inputs import check_rows, reading
-from sparse_encoder.generation.model_inputs import ModelInputs, repeat_states, repeated
+from sparse_encoder.generation.model_inputs import ModelInputs, repeat_states, repeated, repeated_rows
 from sparse_encoder.generation.protocol import EncoderDecoderModel, EncoderStates
 from sparse_encoder.generation.request import ModelArguments
 from sparse_encoder.generation.steps import Wanted
@@ -86,7 +86,7 @@ def encoder_decoder_inputs(
         ids, mask = started(ids, mask, start, batch)
     past, new = reading(ids.shape[1], past, mask)
     return ModelInputs(
-        ids=repeated(ids, times),
+        ids=repeated_rows(ids, times),
         new_tokens=new,
         attention_mask=repeated(None if mask is None else (mask != 0).long(), times),
         encoder_outputs=repeat_states(states, times),

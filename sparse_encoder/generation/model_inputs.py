@@ -7,7 +7,7 @@ encoder.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -43,21 +43,18 @@ class ModelInputs:
     cache: GenerationCache | None = None
 
 
-@overload
-def repeated(tensor: Tensor, times: int) -> Tensor: ...
-
-
-@overload
-def repeated(tensor: Tensor | None, times: int) -> Tensor | None: ...
+def repeated_rows(tensor: Tensor, times: int) -> Tensor:
+    """Return each row ``times`` times, copies next to each other."""
+    return tensor if times == 1 else tensor.repeat_interleave(times, dim=0)
 
 
 def repeated(tensor: Tensor | None, times: int) -> Tensor | None:
-    """Return each row ``times`` times, copies next to each other."""
-    return tensor if tensor is None or times == 1 else tensor.repeat_interleave(times, dim=0)
+    """Return each row ``times`` times, if there are rows."""
+    return None if tensor is None else repeated_rows(tensor, times)
 
 
 def repeat_states(states: EncoderStates | None, times: int) -> EncoderStates | None:
     """Return an encoder's states for ``times`` rows a text."""
     if states is None or times == 1:
         return states
-    return RepeatedStates(repeated(states.last_hidden_state, times), states.hidden_states, states.attentions)
+    return RepeatedStates(repeated_rows(states.last_hidden_state, times), states.hidden_states, states.attentions)

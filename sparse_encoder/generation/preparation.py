@@ -6,7 +6,7 @@ Knows nothing of how tokens are chosen.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from torch import Tensor
 
@@ -15,6 +15,13 @@ from sparse_encoder.generation.decoder_inputs import check_padding_side, decoder
 from sparse_encoder.generation.encoder_inputs import encoded, encoder_decoder_inputs
 from sparse_encoder.generation.lengths import Prompt, final_lengths
 from sparse_encoder.generation.model_inputs import ModelInputs
+from sparse_encoder.generation.positions import (
+    check_positions,
+    has_table,
+    max_positions,
+    past_length,
+    within_positions,
+)
 from sparse_encoder.generation.processors_building import ProcessorFacts, build_logits_processors
 from sparse_encoder.generation.protocol import CacheKind, EncoderDecoderModel, GenerationCache, GenerativeModel
 from sparse_encoder.generation.request import GenerationRequest, ModelArguments, model_arguments
@@ -23,9 +30,6 @@ from sparse_encoder.generation.special_tokens import SpecialTokens, special_toke
 from sparse_encoder.generation.steps import Wanted
 from sparse_encoder.generation.stopping_building import build_stopping_criteria
 from sparse_encoder.generation.task import Task
-
-if TYPE_CHECKING:
-    from sparse_encoder.backbone.config import TransformerConfig
 
 
 class Settings(NamedTuple):
@@ -100,7 +104,7 @@ def prepare(model: GenerativeModel, request: GenerationRequest, settings: Settin
         ids_length=read.inputs.ids.shape[1],
         embeds_length=read.embeds_length,
         max_positions=max_positions(model),
-        name="decoder_input_ids" if model.is_encoder_decoder else "input_ids",
+        name=prompt_name(model, read),
     )
     check_positions(model, prompt)
     config.max_length, config.min_length = final_lengths(
@@ -130,6 +134,13 @@ def prepare(model: GenerativeModel, request: GenerationRequest, settings: Settin
         streamer=request.streamer,
         generator=request.generator,
     )
+
+
+def prompt_name(model: GenerativeModel, read: ReadInputs) -> str:
+    """Return the name of the argument that a text begins with."""
+    if model.is_encoder_decoder:
+        return "decoder_input_ids"
+    return "inputs_embeds" if read.embeds_length else "input_ids"
 
 
 def read_decoder(model: GenerativeModel, settings: Settings) -> ReadInputs:
@@ -177,80 +188,6 @@ def read_encoder_decoder(model: EncoderDecoderModel, settings: Settings, wanted:
 def rows_per_text(config: GenerationConfig) -> int:
     """Return how many rows are written for each text."""
     return max(config.num_beams or 1, config.num_return_sequences or 1)
-
-
-def past_length(cache: GenerationCache | None) -> int:
-    """Return how many tokens a cache holds."""
-    return 0 if cache is None else int(cache.get_seq_length())
-
-
-def positions_of(model: GenerativeModel) -> TransformerConfig:
-    """Return the config that knows the positions of what is written: the decoder's, if there is one of its own."""
-    return model.config.decoder or model.config
-
-
-def max_positions(model: GenerativeModel) -> int | None:
-    """Return how many tokens a model has positions for; None: any number."""
-    config = positions_of(model)
-    return None if config.position_kind == "none" else config.max_positions
-
-
-def has_table(model: GenerativeModel) -> bool:
-    """Return whether places of what is written are learned, so that there are no others."""
-    return positions_of(model).position_kind == "absolute"
-
-
-def check_positions(model: GenerativeModel, prompt: Prompt) -> None:
-    """Raise a ValueError if a prompt is longer than a learned table of positions."""
-    config = positions_of(model)
-    length = prompt.ids_length + prompt.embeds_length
-    if has_table(model) and length > config.max_positions:
-        raise ValueError(
-            f"{prompt.name} is {length} tokens long, and this model has positions for {config.max_positions}; "
-            "shorten it"
-        )
-
-
-def within_positions(
-    model: GenerativeModel, config: GenerationConfig, inputs: ModelInputs, prompt: Prompt, *, is_default: bool
-) -> int:
-    """Return how long a text may become, by a learned table of positions too; one that nobody set is lowered to it.
-
-    A text that outgrew the table would be lost, so that it is not begun.
-
-    Args:
-        model: Whose table.
-        config: With the length that is asked for.
-        inputs: With the places of the prompt.
-        prompt: What the text begins with.
-        is_default: Whether nobody asked for the length.
-
-    Raises:
-        ValueError: If a place of the prompt lies outside the table, or more is asked for than it has places.
-    """
-    length = config.max_length or 0  # final: an int
-    positions = positions_of(model)
-    if not has_table(model):
-        return length
-    last, places = past_length(inputs.cache) + inputs.new_tokens - 1, inputs.position_ids
-    if places is not None:
-        last = int(places[:, -1].max())
-        if int(places.max()) >= positions.max_positions:
-            raise ValueError(
-                f"position_ids must be below {positions.max_positions}, the positions of this model, got "
-                f"{int(places.max())}"
-            )
-    room = positions.max_positions - last  # the last token that is written needs no place
-    longest = prompt.ids_length + room
-    if length <= longest or is_default:
-        return min(length, longest)
-    name, most = ("max_length", longest + prompt.embeds_length)
-    if config.max_new_tokens is not None:
-        name, most = ("max_new_tokens", room)
-    raise ValueError(
-        f"this model has positions for {positions.max_positions} tokens, and behind this prompt for {room} more: "
-        f"{name} must be at most {most}, got {most + length - longest}; lower it, or shorten {prompt.name}"
-    )
 
 
 def check_vocabulary(name: str, ids: Tensor, model: GenerativeModel) -> None:

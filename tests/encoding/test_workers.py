@@ -169,8 +169,8 @@ def test_ctrl_c_ends_call_and_workers_at_once(tmp_path: Path) -> None:
     time.sleep(1.0)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert time.monotonic() - started < 15  # the texts take minutes
+    _, errors = process.communicate(timeout=120)
+    assert time.monotonic() - started < 30  # the texts take minutes
     assert "KeyboardInterrupt" in errors
     assert len(pids) == 2
     for pid in pids:

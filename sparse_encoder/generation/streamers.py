@@ -21,6 +21,12 @@ _CHINESE = (
 """Characters that are words by themselves, first and last of each block of Unicode."""
 
 
+_MANY_TOKENS = 64
+"""Tokens that are decoded together before the first of them are forgotten."""
+_KEPT_TOKENS = 16
+"""Tokens kept then, so that those to come are decoded as behind all; a few more where they begin within a character."""
+
+
 class TextStreamer:
     r"""Write a text to the standard output while it is generated.
 
@@ -41,6 +47,7 @@ class TextStreamer:
         self.decode_kwargs = decode_kwargs
         self._tokens: list[int] = []
         self._written = 0  # characters of what these tokens make
+        self._limit = _MANY_TOKENS
         self._prompt_is_next = True
 
     def put(self, value: Tensor) -> None:
@@ -65,12 +72,14 @@ class TextStreamer:
         self._written += len(part)
         if ends_line:
             self._begin_anew()
+        elif len(self._tokens) > self._limit:
+            self._forget(text)
         self.on_finalized_text(part)
 
     def end(self) -> None:
         """Write what is left, and a line's end."""
         part = self._decode()[self._written :] if self._tokens else ""
-        self._tokens, self._written, self._prompt_is_next = [], 0, True
+        self._tokens, self._written, self._prompt_is_next, self._limit = [], 0, True, _MANY_TOKENS
         self.on_finalized_text(part, stream_end=True)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
@@ -85,6 +94,16 @@ class TextStreamer:
 
     def _decode(self) -> str:
         return str(self.tokenizer.decode(self._tokens, **self.decode_kwargs))
+
+    def _forget(self, text: str) -> None:
+        """Forget the first tokens of a long line, so that no step decodes all of it; never what is to be written."""
+        pending = len(text) - self._written
+        for kept in range(_KEPT_TOKENS, 2 * _KEPT_TOKENS):
+            ending = str(self.tokenizer.decode(self._tokens[-kept:], **self.decode_kwargs))
+            if len(ending) > pending and text.endswith(ending):
+                self._tokens, self._written, self._limit = self._tokens[-kept:], len(ending) - pending, _MANY_TOKENS
+                return
+        self._limit *= 2
 
     def _begin_anew(self) -> None:
         """Forget all tokens but the last, behind which a tokenizer knows that it is not at the start of a text."""

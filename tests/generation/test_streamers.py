@@ -116,3 +116,26 @@ def test_an_iterator_does_not_wait_for_ever() -> None:
 def test_the_parts_are_the_whole(text: str, prompt: str) -> None:
     whole = Bytes().decode(list((prompt + text).encode()))
     assert "".join(parts_of(text, prompt)) == whole
+
+
+@pytest.mark.parametrize("words", ["ab é 中 ", "🙂🙂 ", " a", "é "])
+def test_long_lines_are_not_decoded_again_and_again(words: str) -> None:
+    class Counting(Bytes):
+        most = 0
+
+        def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+            self.most = max(self.most, len(ids))
+            return super().decode(ids, skip_special_tokens)
+
+    tokenizer, text = Counting(), words * 60
+    streamer = Kept(tokenizer)
+    for byte in text.encode():
+        streamer.put(torch.tensor([byte]))
+    streamer.end()
+    assert "".join(part for part, _ in streamer.parts) == Bytes().decode(list(text.encode()))
+    assert tokenizer.most <= 66 < len(text.encode())
+
+
+def test_a_word_of_many_tokens_is_kept_whole() -> None:
+    for text in ("a" * 300, "b c" + "é" * 200 + " d", "x" * 70 + " " + "y" * 70):
+        assert "".join(parts_of(text)) == text

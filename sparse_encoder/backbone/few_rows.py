@@ -1,4 +1,7 @@
-"""Products of a large weight with a few rows, as in a step of a decoder that has a cache. Knows nothing of layers."""
+"""Products of a large weight with a few rows, as in a step of a decoder that has a cache. Knows nothing of layers.
+
+Axes: B texts, T tokens, D width of what comes in, V width of what goes out.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ LEAST_WEIGHTS = 1 << 17
 def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``F.linear``, in the faster order where hidden states are few.
 
-    Without gradients, on a CPU with MKL, a few float32 rows are computed as :math:`(W x^T)^T`: for one row and the
-    32,000 words of a model of width 288 in 2.0 ms in place of 4.1, for 2 in 2.5 in place of 9.2, for 8 in 4.9 in place
-    of 7.8 (``examples/benchmarks/few_rows.py``; torch 2.13, one core of an AMD EPYC with AVX-512, 2026-11-20). The
-    last bits may differ.
+    Without gradients, on a CPU with MKL, one float32 token of each of a few texts is computed as :math:`(W x^T)^T`: for
+    one text and the 32,000 words of a model of width 288 in 2.0 ms in place of 4.1, for 2 in 2.5 in place of 9.2, for 8
+    in 4.9 in place of 7.8 (``examples/benchmarks/few_rows.py``; torch 2.13, one core of an AMD EPYC with AVX-512,
+    2026-11-20). The last bits may differ; so texts of several tokens go the usual way, however few they are.
 
     Args:
-        hidden: (.., D).
+        hidden: (.., D); few means (B, 1, D).
         weight: (V, D).
         bias: (V,).
 
@@ -33,18 +36,18 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     """
     if weight.numel() < LEAST_WEIGHTS or torch.is_grad_enabled() or is_traced() or not are_few(hidden, weight):
         return F.linear(hidden, weight, bias)
-    rows = hidden.reshape(-1, hidden.shape[-1])
-    count = len(rows)
+    rows, count = hidden[:, 0], len(hidden)  # (B, D)
     if count == 1:  # MKL multiplies a matrix with two columns in half the time that it takes for one vector
         rows = torch.cat((rows, rows))
-    columns = weight @ rows.t() if bias is None else torch.addmm(bias[:, None], weight, rows.t())  # (V, rows)
-    return columns.t()[:count].contiguous().view(*hidden.shape[:-1], weight.shape[0])
+    columns = weight @ rows.t() if bias is None else torch.addmm(bias[:, None], weight, rows.t())  # (V, B)
+    return columns.t()[:count].contiguous()[:, None]
 
 
 def are_few(hidden: Tensor, weight: Tensor) -> bool:
     """Return whether hidden states (.., D) are so few, and of a kind, that they go to the right of a weight (V, D)."""
-    width = hidden.shape[-1]
-    rows = hidden.numel() // width
+    if hidden.ndim != 3 or hidden.shape[1] != 1:
+        return False
+    rows, _, width = hidden.shape
     entries = (3 if rows == 1 else rows) * width  # one row becomes two, and gains less than two do
     return (
         1 <= rows <= MOST_ROWS

@@ -110,15 +110,25 @@ def _token_or_tokens(field: str, value: object) -> int | list[int]:
 
 
 def _ends(field: str, value: object) -> int | list[int]:
-    rule = "a token id of at least 0, or a list of such that is not empty; None for no end token"
     ids = _token_or_tokens(field, value)
     if ids == [] or min(ids if isinstance(ids, list) else [ids]) < 0:
-        _wrong(field, rule, value)
+        _wrong(field, "a token id of at least 0, or a list of such that is not empty; None for no end token", value)
     return ids
 
 
-def _token_lists(field: str, value: object) -> list[list[int]]:
-    return [_tokens(field, each) for each in _entries(field, "a list of lists of token ids", value)]
+def _suppressed(field: str, value: object) -> list[int]:
+    ids = _tokens(field, value)
+    if ids and min(ids) < 0:
+        _wrong(field, "a list of token ids of at least 0", value)
+    return ids
+
+
+def _words(field: str, value: object) -> list[list[int]]:
+    rule = "a list of lists of token ids of at least 0, none of them empty"
+    words = [_tokens(field, each) for each in _entries(field, rule, value)]
+    if not words or any(not word or min(word) < 0 for word in words):
+        _wrong(field, rule, value)
+    return words
 
 
 def _texts(field: str, value: object) -> str | list[str]:
@@ -196,14 +206,14 @@ FIELDS: Mapping[str, Callable[[str, object], object]] = {
     "length_penalty": _number,
     "no_repeat_ngram_size": _count(0),
     "encoder_no_repeat_ngram_size": _count(0),
-    "bad_words_ids": _token_lists,
+    "bad_words_ids": _words,
     "renormalize_logits": _boolean,
-    "forced_bos_token_id": _integer,
-    "forced_eos_token_id": _token_or_tokens,
+    "forced_bos_token_id": _count(0),
+    "forced_eos_token_id": _ends,
     "remove_invalid_values": _boolean,
     "exponential_decay_length_penalty": _decay,
-    "suppress_tokens": _tokens,
-    "begin_suppress_tokens": _tokens,
+    "suppress_tokens": _suppressed,
+    "begin_suppress_tokens": _suppressed,
     "sequence_bias": _sequence_bias,
     "num_return_sequences": _count(1),
     "output_attentions": _boolean,

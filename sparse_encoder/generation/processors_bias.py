@@ -113,10 +113,6 @@ class NoBadWordsLogitsProcessor(LogitsProcessor):
         self, bad_words_ids: Sequence[Sequence[int]], eos_token_id: int | Sequence[int] | Tensor | None = None
     ) -> None:
         FIELDS["bad_words_ids"]("bad_words_ids", bad_words_ids)
-        if not bad_words_ids or any(not word or min(word) < 0 for word in bad_words_ids):
-            raise ValueError(
-                f"bad_words_ids must hold lists of ids of at least 0, none of them empty, got {bad_words_ids!r:.100}"
-            )
         ends = [] if eos_token_id is None else token_ids("eos_token_id", eos_token_id).tolist()
         banned = {tuple(word): -torch.inf for word in bad_words_ids if len(word) > 1 or word[0] not in ends}
         self.bad_words_ids = bad_words_ids

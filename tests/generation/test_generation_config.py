@@ -68,6 +68,14 @@ def test_numbers_become_floats() -> None:
         ("eos_token_id", [1, None]),
         ("eos_token_id", "</s>"),
         ("bad_words_ids", [1, 2]),
+        ("bad_words_ids", []),
+        ("bad_words_ids", [[]]),
+        ("bad_words_ids", [[-1]]),
+        ("forced_bos_token_id", -1),
+        ("forced_eos_token_id", []),
+        ("forced_eos_token_id", -2),
+        ("suppress_tokens", [3, -1]),
+        ("begin_suppress_tokens", [-1]),
         ("bad_words_ids", {"a": 1}),
         ("suppress_tokens", 3),
         ("suppress_tokens", "3"),
@@ -293,7 +301,7 @@ SIMPLE = st.fixed_dictionaries(
         "top_k": st.integers(0, 100),
         "eos_token_id": st.integers(0, 9) | st.lists(st.integers(0, 9), min_size=1, max_size=3),
         "stop_strings": st.text(min_size=1, max_size=5) | st.lists(st.text(min_size=1, max_size=5), max_size=2),
-        "bad_words_ids": st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=3),
+        "bad_words_ids": st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=3), min_size=1, max_size=3),
         "sequence_bias": st.dictionaries(
             st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple), st.floats(-9, 9), min_size=1, max_size=3
         ),

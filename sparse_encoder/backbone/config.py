@@ -178,6 +178,11 @@ class TransformerConfig:
     head_kind: HeadKind = "masked_language"
     final_dropout: float = 0.0
     """Behind the last norm."""
+    layer_dropout: float = 0.0
+    """Share of the layers that is left out at random in training, where there is no cache."""
+    guards_float16: bool = False
+    """Whether hidden states are kept in the range of float16, and a model that is loaded in float16 keeps the second
+    matrices of its feed-forward networks in float32, as activations that grow large need."""
 
     decoder: TransformerConfig | None = None
     """Of an encoder: the stack of layers that looks at it and writes. None: there is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +14,22 @@ from sparse_encoder.checkpoint import ConfigError
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 DTYPE_KEYS = ("dtype", "torch_dtype")
 """What transformers 5 and 4 call it in a config."""
+GUARDED = ".feed_forward.down."
+"""What the names have in common that stay float32 in a guarded model of float16."""
 _TOO_SHORT = re.compile(r"float[84]_[a-z0-9_]+")
+
+
+class Dtypes(NamedTuple):
+    """What the parameters of a model get."""
+
+    usual: torch.dtype
+    guards_float16: bool
+    """As the field of :class:`TransformerConfig`."""
+
+    def of(self, name: str) -> torch.dtype:
+        """Return the dtype of a parameter, by our name."""
+        guarded = self.guards_float16 and self.usual == torch.float16 and GUARDED in f".{name}"
+        return torch.float32 if guarded else self.usual
 
 
 def chosen_dtype(

@@ -115,12 +115,17 @@ class FeedForward(nn.Module):
         activate = activation.new if torch.is_grad_enabled() else activation.in_place
         inner: Tensor = self.up(hidden)  # (B, T, I), with the gate in it (B, T, 2I)
         if self.gate is not None:
-            inner = activate(self.gate(hidden)) * inner
+            inner = self._widened(activate(self.gate(hidden))) * inner
         elif self.gated:
             first, second = inner.chunk(2, dim=-1)
             gate, inner = (first, second) if self.gate_first else (second, first)
-            inner = activate(gate) * inner
+            inner = self._widened(activate(gate)) * inner
         else:
-            inner = activate(inner)
+            inner = self._widened(activate(inner))
         output: Tensor = self.down(self.dropout(inner))
         return output
+
+    def _widened(self, inner: Tensor) -> Tensor:
+        """Bring inner states to the dtype of the last matrix, which may be wider than that of the others."""
+        wide = self.down.weight.dtype
+        return inner if wide == self.up.weight.dtype else inner.to(wide)

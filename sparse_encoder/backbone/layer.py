@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.attention import Attention, AttentionContext
@@ -58,6 +59,8 @@ class Layer(nn.Module):
         self.feed_forward_norm = feed_forward_norm
         self.feed_forward_dropout = Dropout(feed_forward_dropout)
         self.pre_norm = pre_norm
+        self.guards_float16 = False
+        """Whether what each block makes is brought back into the range of float16."""
 
     def forward(self, hidden: Tensor, context: AttentionContext) -> Tensor:
         """Pass hidden states through the layer.
@@ -71,9 +74,10 @@ class Layer(nn.Module):
         """
         if self.pre_norm:
             normed = hidden if self.attention_norm is None else self.attention_norm(hidden)
-            hidden = self._with_memory(hidden + self.attention_dropout(self.attention(normed, context)), context)
+            hidden = self._guarded(hidden + self.attention_dropout(self.attention(normed, context)))
+            hidden = self._with_memory(hidden, context)
             changed: Tensor = hidden + self.feed_forward_dropout(self.feed_forward(self.feed_forward_norm(hidden)))
-            return changed
+            return self._guarded(changed)
         hidden = hidden + self.attention_dropout(self.attention(hidden, context))
         if self.attention_norm is not None:
             hidden = self.attention_norm(hidden)
@@ -89,7 +93,15 @@ class Layer(nn.Module):
         if self.pre_norm:
             seen = self.cross_attention.look_at(self.cross_attention_norm(hidden), context.cross)
             added: Tensor = hidden + self.attention_dropout(seen)
-            return added
+            return self._guarded(added)
         summed: Tensor = hidden + self.attention_dropout(self.cross_attention.look_at(hidden, context.cross))
         normed: Tensor = self.cross_attention_norm(summed)
         return normed
+
+    def _guarded(self, hidden: Tensor) -> Tensor:
+        """Bring infinities of float16 back into its range, in a layer that does; one is a little below the largest."""
+        if not self.guards_float16 or hidden.dtype != torch.float16:
+            return hidden
+        limit = torch.finfo(torch.float16).max
+        largest = torch.where(hidden.isinf().any(), limit - 1000, limit)
+        return hidden.clamp(-largest, largest)

@@ -34,5 +34,7 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Return normalised hidden states, same shape and dtype."""
+        """Return normalised hidden states, same shape and dtype; those of more bits than the weight take on its own."""
+        if hidden.dtype == torch.float32 and self.weight.dtype in (torch.float16, torch.bfloat16):
+            return F.rms_norm(hidden, self.weight.shape, eps=self.eps).to(self.weight.dtype) * self.weight
         return F.rms_norm(hidden, self.weight.shape, self.weight, self.eps)

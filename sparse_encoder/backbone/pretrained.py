@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sparse_encoder.backbone.adapters.mixin import ModelAdapters
 from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.dtypes import chosen_dtype
+from sparse_encoder.backbone.dtypes import Dtypes, chosen_dtype
 from sparse_encoder.backbone.editing import ModelEditing
 from sparse_encoder.backbone.facts import ModelFacts
 from sparse_encoder.backbone.families import family_of, read_config, respell
@@ -95,10 +95,12 @@ class PretrainedModel(ModelLoading, ModelEditing, HeadBias, ModelFacts, ModelAda
             ValueError: If ``dtype`` or ``attn_implementation`` is unknown.
         """
         config = cls.own_config(read_config(hf_config), family_of(hf_config))
-        chosen = chosen_dtype(dtype, hf_config)
+        dtypes = Dtypes(chosen_dtype(dtype, hf_config), config.guards_float16)
         with torch.device("meta"):
             model = cls(config, hf_config, attn_implementation=attn_implementation)
-        model = model.to_empty(device="cpu").to(chosen)
+        model = model.to_empty(device="cpu").to(dtypes.usual)
+        for name, parameter in model.named_parameters():
+            parameter.data = parameter.data.to(dtypes.of(name))
         model.init_weights()
         return model
 

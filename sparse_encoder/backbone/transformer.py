@@ -54,7 +54,7 @@ class Transformer(nn.Module):
         )
         apply_pruning(self.layers, config.pruned_heads)
         self.final_norm = build_norm(config, config.hidden_size) if config.pre_norm else None
-        self.final_dropout = Dropout(config.final_dropout)
+        self.final_dropout = Dropout(config.final_dropout) if config.final_dropout else None
         self.relative_bias = RelativeBias(config.relative_bias, config.num_heads) if config.relative_bias else None
         self.relative_positions = build_relative_positions(config)
         self.convolution = build_convolution(config)
@@ -114,6 +114,8 @@ class Transformer(nn.Module):
         keep_cross = record.cross_attentions.append if record.keeps_attentions else None
         for step, index in enumerate(self.config.steps):
             record.keep_hidden(hidden)
+            if self._leaves_out(decoding):
+                continue
             layer = self.layers[index]
             context = contexts[self.config.layer_type(index)]._replace(
                 head_mask=head_masks[step],
@@ -124,9 +126,15 @@ class Transformer(nn.Module):
             hidden = layer(hidden, context) if recompute is None else recompute.run(step, layer, hidden, context)
             if step == 0 and self.convolution is not None:
                 hidden = self.convolution(embedded, hidden, attention_mask)
-        hidden = self.final_dropout(hidden if self.final_norm is None else self.final_norm(hidden))
+        hidden = hidden if self.final_norm is None else self.final_norm(hidden)
+        hidden = hidden if self.final_dropout is None else self.final_dropout(hidden)
         record.keep_hidden(hidden)
         return hidden
+
+    def _leaves_out(self, decoding: Decoding) -> bool:
+        """Draw whether a layer is left out; source: Fan et al., 2020, https://arxiv.org/abs/1909.11556."""
+        share = self.config.layer_dropout
+        return share > 0 and self.training and decoding.cache is None and bool(torch.rand(()) < share)
 
     def _head_masks(self, mask: Tensor | None, dtype: torch.dtype) -> Tensor | list[None]:
         """Split a mask of heads by step."""
@@ -347,6 +355,7 @@ def build_layer(config: TransformerConfig, layer: int, attn_implementation: str)
         feed_forward_dropout=config.feed_forward_output_dropout,
         cross=cross,
     )
+    built.guards_float16 = config.guards_float16
     if config.causal:
         with_steps(built)
     return built

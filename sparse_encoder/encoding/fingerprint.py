@@ -28,10 +28,12 @@ _LATER: dict[str, object] = {
     "embedding_scale": 1.0,
     "final_dropout": 0.0,
     "first_position": 0,
+    "guards_float16": False,
     "head_kind": "masked_language",
     "head_scale": 1.0,
     "head_width": None,
     "initializer_by_width": False,
+    "layer_dropout": 0.0,
     "logits_bias": False,
     "norm_kind": "layer",
     "num_kv_heads": None,
@@ -43,8 +45,6 @@ _LATER: dict[str, object] = {
 }
 """Options that configurations did not have at first, and what they are where a model does not use them: then they are
 left out, so that the hash of a model, and with it the indexes of its vectors, outlive them."""
-_LATER_PARTS = ("final_dropout",)
-"""Inner parts that backbones did not have at first."""
 
 
 def fingerprint_of(model: nn.Module) -> str:
@@ -58,8 +58,6 @@ def fingerprint_of(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, module in sorted((name, each) for name, each in model.named_modules() if not is_adapters_own(name)):
-        if name.rpartition(".")[2] in _LATER_PARTS:
-            continue
         digest.update(json.dumps([name, _settings(module)], sort_keys=True, default=str).encode())
     for name, tensor in sorted(_tensors(model).items()):
         if isinstance(tensor, torch.Tensor):

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, D
+import torch
+from backbone_helpers import TINY_CONFIGS
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, D, decoder_ids, encoder_batch
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.backbone.families import SEQ2SEQ_FAMILIES, family_of, read_config
@@ -80,6 +82,42 @@ def test_mt5_is_gated_and_its_head_reads_hidden_states_as_they_are() -> None:
         read_config({**plain, "model_type": "mt5", "scale_decoder_outputs": True})
 
 
+def test_layers_of_bart_are_left_out_in_training_as_often_as_the_config_says() -> None:
+    dropping = {"encoder_layerdrop": 0.5, "decoder_layerdrop": 0.25, "dropout": 0.0, "normalize_embedding": False}
+    model = Seq2SeqModel.from_config({**BART, **dropping})
+    stacks = (model.backbone, model.decoder)
+    assert [stack.config.layer_dropout for stack in stacks] == [0.5, 0.25]
+    runs = [0, 0]
+    for number, stack in enumerate(stacks):
+        for layer in stack.layers:
+            layer.register_forward_hook(lambda *_, number=number: runs.__setitem__(number, runs[number] + 1))
+    batch = {**encoder_batch(left=False, pad=1), "decoder_input_ids": decoder_ids()}
+    torch.manual_seed(5)
+    model.train()
+    for _ in range(60):
+        model(**batch)
+    assert 45 <= runs[0] <= 75 and 120 <= runs[1] <= 150  # of 120 and 180, at deviations of 5.5 and 5.8
+    runs[:] = [0, 0]
+    model(**batch, use_cache=True)
+    assert runs[1] == 3  # each layer of a cache must have all its tokens
+    runs[:] = [0, 0]
+    model.eval()(**batch)
+    assert runs == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_there"),
+    [(T5, True), ({**T5, "dropout_rate": 0.0}, False), (BART, False), (TINY_CONFIGS["bert"], False)],
+)
+def test_a_dropout_behind_the_last_norm_is_there_where_the_config_asks_for_one(
+    values: dict[str, Any], is_there: bool
+) -> None:
+    kind = Seq2SeqModel if values is BART else EncoderModel
+    backbone = kind.from_config(values).backbone
+    assert (backbone.final_dropout is not None) is is_there
+    assert ("final_dropout" in dict(backbone.named_children())) is is_there
+
+
 @pytest.mark.parametrize("model_type", ["umt5", "mbart"])
 def test_families_that_are_not_known_are_refused_with_those_that_are(model_type: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown model type '{model_type}'; choose from .*'bart'.*'mt5'.*'t5'"):
@@ -129,8 +167,9 @@ def test_the_two_stacks_of_bart() -> None:
         (BART, "encoder_attention_heads", 5, "must divide the hidden size 12, got 5"),
         (BART, "decoder_layers", 0, "between 1 and 256, got 0"),
         (BART, "decoder_ffn_dim", None, "must be an integer"),
-        (BART, "encoder_layerdrop", 0.1, "dropping whole layers is not supported"),
-        (BART, "decoder_layerdrop", 0.1, "dropping whole layers is not supported"),
+        (BART, "encoder_layerdrop", 1.0, "below 1, got 1.0"),
+        (BART, "decoder_layerdrop", -0.1, "at least 0 and below 1, got -0.1"),
+        (BART, "decoder_layerdrop", "0.1", "must be a number, got '0.1'"),
         (BART, "scale_embedding", "true", "must be true or false"),
         (BART, "normalize_before", True, "those of mBART"),
         (BART, "add_final_layer_norm", True, "that of mBART"),

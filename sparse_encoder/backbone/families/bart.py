@@ -15,6 +15,7 @@ _DECODER_KEYS = {
     "num_heads": "decoder_attention_heads",
     "intermediate_size": "decoder_ffn_dim",
 }
+_DECODER_DROP = {"layer_dropout": "decoder_layerdrop"}
 _KEYS = {
     "vocab_size": "vocab_size",
     "hidden_size": "d_model",
@@ -29,25 +30,24 @@ _KEYS = {
     "attention_output_dropout": "dropout",
     "feed_forward_dropout": "activation_dropout",
     "feed_forward_output_dropout": "dropout",
+    "layer_dropout": "encoder_layerdrop",
     "initializer_range": "init_std",
     "tie_word_embeddings": "tie_word_embeddings",
 }
 
 
 def _adjust(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
+    """Settle both stacks; ``normalize_embedding`` is not looked at: weights without that norm are refused anyway."""
     check_is_pair(reader)
-    for stack in ("encoder", "decoder"):  # layers that are left out at random in training
-        if reader.real(f"{stack}_layerdrop", 0.0) != 0.0:
-            raise reader.error(f"{stack}_layerdrop", "must be 0: dropping whole layers is not supported")
     if reader.flag("scale_embedding", False):
         config = replace(config, embedding_scale=sqrt(config.hidden_size))
     reader.require("normalize_before", False, because="norms before the blocks are those of mBART")
     reader.require("add_final_layer_norm", False, because="a norm behind the layers is that of mBART")
-    reader.require("normalize_embedding", True, because="embeddings without a norm are not supported")
     reader.require("static_position_embeddings", False, because="positions of sines are not supported")
     defaults = {"num_layers": 12, "num_heads": 16, "intermediate_size": 4096}
-    changed = {field: reader.count(key, defaults[field], LARGEST[field]) for field, key in _DECODER_KEYS.items()}
-    return with_decoder(reader, config, {**_KEYS, **_DECODER_KEYS}, changed)
+    counts = {field: reader.count(key, defaults[field], LARGEST[field]) for field, key in _DECODER_KEYS.items()}
+    changed = {**counts, "layer_dropout": reader.real(_DECODER_DROP["layer_dropout"], 0.0)}
+    return with_decoder(reader, config, {**_KEYS, **_DECODER_KEYS, **_DECODER_DROP}, changed)
 
 
 def _stack_rows(theirs: str, ours: str) -> Rows:

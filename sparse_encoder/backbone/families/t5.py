@@ -167,6 +167,7 @@ T5 = Family(
         feed_forward_dropout=0.1,
         feed_forward_output_dropout=0.1,
         final_dropout=0.1,
+        guards_float16=True,
     ),
     config_keys=_KEYS,
     other_keys={

@@ -14,10 +14,11 @@ from torch import Tensor
 from sparse_encoder.backbone.adapters.bases import BaseSource, NamedBase, base_to_open, check_base
 from sparse_encoder.backbone.adapters.files import has_adapter, read_adapter_config
 from sparse_encoder.backbone.config import TransformerConfig
-from sparse_encoder.backbone.dtypes import chosen_dtype
+from sparse_encoder.backbone.dtypes import Dtypes, chosen_dtype
 from sparse_encoder.backbone.families import family_of, read_config
 from sparse_encoder.backbone.families.family import Family
 from sparse_encoder.backbone.loading.devices import place
+from sparse_encoder.backbone.loading.direction import as_asked, in_direction_of
 from sparse_encoder.backbone.loading.matching import (
     Match,
     as_ours,
@@ -30,7 +31,7 @@ from sparse_encoder.backbone.loading.matching import (
     tell,
 )
 from sparse_encoder.backbone.loading.options import LoadOptions
-from sparse_encoder.backbone.loading.origin import Origin, find_config, judge_others, locate
+from sparse_encoder.backbone.loading.origin import CAUSAL_KEY, Origin, find_config, judge_others, locate
 from sparse_encoder.backbone.loading.placing import check_filled, fill, start_anew
 from sparse_encoder.backbone.loading.sources import GivenTensors, PeekedSource, TensorSource
 from sparse_encoder.backbone.weights import Names, Naming, names_of, to_our_names
@@ -103,6 +104,9 @@ def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options:
             logger.info("%s is an adapter for %s", origin.folder, base_name)
     elif isinstance(options.base_model, (str, Path)):
         raise ValueError(f"base_model is for adapters, and {name_or_path!r} holds none; leave it out")
+    if adapter is not None:
+        adapter = as_asked(adapter, options)
+        base_options = in_direction_of(adapter, base, base_options)
     if base.folder is None:
         model = _load(kind, base, base_options)
     else:
@@ -114,16 +118,17 @@ def load_pretrained(kind: type[Model], name_or_path: str | Path | None, options:
         model.source = _source_of(base_name, base, base_options)
     if adapter is not None:
         assert origin.folder is not None  # it was found there
-        model.load_adapter(origin.folder)
+        model.load_adapter(origin.folder, peft_config=adapter)
     return Loaded(model.eval(), origin.commit)
 
 
-def load_plainly(kind: type[Model], folder: Path) -> Model:
+def load_plainly(kind: type[Model], folder: Path, *, is_causal: bool | None = None) -> Model:
     """Load the model of a folder as a name alone says it: strictly, without options, and without an adapter beside it.
 
     Args:
         kind: The class of the model.
         folder: Where it is.
+        is_causal: Direction of a decoder, as an adapter may say it; None for that of the folder.
 
     Raises:
         TypeError: If the model's constructor needs more.
@@ -131,7 +136,9 @@ def load_plainly(kind: type[Model], folder: Path) -> Model:
         ConfigError: If the configuration is not one of ours or has a value out of range.
         CheckpointError: If the weights are damaged or do not fit.
     """
-    return read_settled(folder, lambda: _load(kind, Origin(folder), LoadOptions(strict=True)))
+    others = {} if is_causal is None else {CAUSAL_KEY: is_causal}
+    options = LoadOptions(strict=True, others=others, any_config_value=True)
+    return read_settled(folder, lambda: _load(kind, Origin(folder), options))
 
 
 def _options_of_base(options: LoadOptions, base: NamedBase) -> LoadOptions:
@@ -187,8 +194,9 @@ def _load(kind: type[Model], origin: Origin, options: LoadOptions) -> Model:
     )
     dtype = _dtype(options, plan, source, found_config.path)
     placement = place(model, options.devices, dtype, plan.ties)
-    fill(model, found, peeked, placement, dtype, plan.ties)
-    start_anew(model, found, placement, dtype, plan.ties)
+    dtypes = Dtypes(dtype, model.config.guards_float16)
+    fill(model, found, peeked, placement, dtypes, plan.ties)
+    start_anew(model, found, placement, dtypes, plan.ties)
     model.tie_weights()
     model.mark_initialized()
     check_filled(model, placement)

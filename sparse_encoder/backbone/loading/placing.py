@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.dtypes import Dtypes
 from sparse_encoder.backbone.loading.devices import Placement
 from sparse_encoder.backbone.loading.matching import Match, Ties
 from sparse_encoder.backbone.loading.options import DISK
@@ -14,7 +15,7 @@ from sparse_encoder.checkpoint import CheckpointError
 
 
 def fill(
-    model: nn.Module, found: Match, source: PeekedSource, placement: Placement, dtype: torch.dtype, ties: Ties
+    model: nn.Module, found: Match, source: PeekedSource, placement: Placement, dtypes: Dtypes, ties: Ties
 ) -> None:
     """Give the parameters that have a tensor their values.
 
@@ -23,7 +24,7 @@ def fill(
         found: Which parameter gets which tensor.
         source: Of the tensors.
         placement: Where they go.
-        dtype: What they become.
+        dtypes: What they become.
         ties: Parameters that are others.
     """
     names: dict[str, list[str]] = {}
@@ -34,10 +35,10 @@ def fill(
         for name in names[stored]:
             device = placement.device_of(name)
             if device == DISK:
-                cast = tensor.to(dtype)
+                cast = tensor.to(dtypes.of(name))
                 _offload(model, name, cast, placement, ties)
                 continue
-            placed = tensor.to(device=device, dtype=dtype)
+            placed = tensor.to(device=device, dtype=dtypes.of(name))
             if placed.data_ptr() in memory or placed.untyped_storage().nbytes() != placed.nbytes:
                 placed = placed.clone()  # a pickle may share memory between tensors, or keep more than it shows
             memory.add(placed.data_ptr())
@@ -45,14 +46,14 @@ def fill(
         del tensor
 
 
-def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: torch.dtype, ties: Ties) -> None:
+def start_anew(model: RandomWeights, found: Match, placement: Placement, dtypes: Dtypes, ties: Ties) -> None:
     """Give the parameters that have no tensor new values, each by the rule of the innermost model around it.
 
     Args:
         model: All its other parameters have values.
         found: Which these are.
         placement: Where they go.
-        dtype: What they have.
+        dtypes: What they have.
         ties: Parameters that are others.
     """
     names = [*found.missing, *found.mismatched, *found.zeros]
@@ -61,7 +62,7 @@ def start_anew(model: RandomWeights, found: Match, placement: Placement, dtype: 
     for name in names:
         device = placement.device_of(name)
         shape = _tensor(model, name).shape
-        put(model, name, torch.zeros(shape, dtype=dtype, device="cpu" if device == DISK else device))
+        put(model, name, torch.zeros(shape, dtype=dtypes.of(name), device="cpu" if device == DISK else device))
     owners = {name.rpartition(".")[0] for name in names if name not in found.zeros}
     for path in sorted(owners):
         module = model.get_submodule(path)

@@ -6,13 +6,13 @@ Knows nothing of models, and what each value does is where it is used.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.checkpoint import ConfigError
+from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.config_fields import (
     FIELDS,
     NOT_OFFERED,
@@ -166,7 +166,7 @@ class GenerationConfig:
             text = "; ".join(f"{name} {reason}" for name, reason in issues.items())
             if strict:
                 raise ValueError(f"the generation config has fields that would have no effect: {text}")
-            warnings.warn(f"fields of the generation config have no effect: {text}", stacklevel=3)
+            warn(f"fields of the generation config have no effect: {text}")
 
     def update(self, defaults_only: bool = False, **values: object) -> dict[str, object]:
         """Set several fields, all or none.
@@ -189,7 +189,7 @@ class GenerationConfig:
         check_together(changed)
         if issues := {name: reason for name, reason in minor_issues(changed).items() if name in used}:
             text = "; ".join(f"{name} {reason}" for name, reason in issues.items())
-            warnings.warn(f"fields of the generation config have no effect: {text}", stacklevel=2)
+            warn(f"fields of the generation config have no effect: {text}")
         for name in used:
             setattr(self, name, getattr(changed, name, None))
         return {name: value for name, value in values.items() if name not in used}
@@ -241,27 +241,29 @@ class GenerationConfig:
             config.return_dict_in_generate = True
         return _remembered(config)
 
-    @overload
-    @classmethod
-    def from_pretrained(  # house: peer signature
-        cls,
-        pretrained_model_name: str | os.PathLike[str],
-        config_file_name: str | None = None,
-        *,
-        return_unused_kwargs: Literal[True],
-        **changes: Any,  # noqa: ANN401
-    ) -> tuple[GenerationConfig, dict[str, object]]: ...
+    if TYPE_CHECKING:
 
-    @overload
-    @classmethod
-    def from_pretrained(  # house: peer signature
-        cls,
-        pretrained_model_name: str | os.PathLike[str],
-        config_file_name: str | None = None,
-        *,
-        return_unused_kwargs: Literal[False] = False,
-        **changes: Any,  # noqa: ANN401
-    ) -> GenerationConfig: ...
+        @overload
+        @classmethod
+        def from_pretrained(  # house: peer signature
+            cls,
+            pretrained_model_name: str | os.PathLike[str],
+            config_file_name: str | None = None,
+            *,
+            return_unused_kwargs: Literal[True],
+            **changes: Any,  # noqa: ANN401
+        ) -> tuple[GenerationConfig, dict[str, object]]: ...
+
+        @overload
+        @classmethod
+        def from_pretrained(  # house: peer signature
+            cls,
+            pretrained_model_name: str | os.PathLike[str],
+            config_file_name: str | None = None,
+            *,
+            return_unused_kwargs: Literal[False] = False,
+            **changes: Any,  # noqa: ANN401
+        ) -> GenerationConfig: ...
 
     @classmethod
     def from_pretrained(  # house: peer signature

@@ -195,6 +195,7 @@ WARNED: dict[str, dict[str, Any]] = {
     "both minima": {"min_length": 2, "min_new_tokens": 1},
     "a minimum beyond the end": {"min_new_tokens": 9},
     "a config and settings": {"generation_config": GenerationConfig()},
+    "a field without effect": {"temperature": 0.5},
     "no mask": {"eos_token_id": 2, "pad_token_id": None},
     "padding on the right": {"pad_token_id": 8},
 }
@@ -206,3 +207,9 @@ def test_warnings_point_at_the_call(case: str) -> None:
         warnings.simplefilter("always")
         write("llama", **WARNED[case])
     assert [warning.filename for warning in seen] == [__file__]
+
+
+def test_a_config_warns_where_it_is_built() -> None:
+    with pytest.warns(UserWarning, match="temperature") as seen:
+        GenerationConfig(temperature=0.5).validate()
+    assert {warning.filename for warning in seen} == {__file__}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sparse_encoder.backbone.convolution import ConvolutionConfig
     from sparse_encoder.backbone.disentangled import DisentangledConfig
     from sparse_encoder.backbone.relative_bias import RelativeBiasConfig
-    from sparse_encoder.backbone.rope import Llama3Scaling
+    from sparse_encoder.backbone.rope_scaling import Llama3Scaling, YarnScaling
 
 PositionKind = Literal["absolute", "after_padding", "rotary", "none"]
 LayerType = Literal["global", "local"]
@@ -125,7 +125,7 @@ class TransformerConfig:
     local_rotary_theta: float = 10_000.0
     rotary_stretch: float = 1.0
     """Places are divided by this before they become angles, in every layer: linear scaling to longer texts."""
-    rotary_scaling: Llama3Scaling | None = None
+    rotary_scaling: Llama3Scaling | YarnScaling | None = None
     """Stretches long waves more than short ones."""
     layer_types: tuple[LayerType, ...] | None = None
     """What each layer sees: every token, or those at most ``local_window`` places away. None: all global."""

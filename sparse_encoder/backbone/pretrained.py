@@ -24,7 +24,7 @@ from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import Dtypes, chosen_dtype
 from sparse_encoder.backbone.editing import ModelEditing
 from sparse_encoder.backbone.facts import ModelFacts
-from sparse_encoder.backbone.families import family_of, read_config, respell
+from sparse_encoder.backbone.families import ENCODING_FAMILIES, family_of, read_config, respell
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS, Family
 from sparse_encoder.backbone.head_bias import HeadBias
 from sparse_encoder.backbone.heads import VocabularyHead, build_head
@@ -134,7 +134,11 @@ class EncoderModel(PretrainedModel):
             ConfigError: If the family's encoder cannot be saved without its decoder.
         """
         if not family.has_encoder_class:
-            told = f"a {family.model_type} encoder is not written alone; take Seq2SeqModel and its method encode"
+            told = (
+                f"the encoder of a {family.model_type} cannot be saved alone, as transformers has no class for it; "
+                f"an EncoderModel or SparseEncoder is built on one of {sorted(ENCODING_FAMILIES)}, and "
+                "Seq2SeqModel.from_pretrained(...).encode(...) gives the hidden states of this one"
+            )
             raise ConfigError(told, path=path, field="model_type")
         return replace(config, decoder=None)
 

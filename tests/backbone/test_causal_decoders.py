@@ -114,6 +114,9 @@ def test_a_turned_tensor_of_gpt2_is_refused_in_the_files_own_shape(tmp_path: Pat
         CausalLanguageModel.from_pretrained(None, config=model.hf_config, state_dict=tensors)
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0}
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -123,7 +126,17 @@ def test_a_turned_tensor_of_gpt2_is_refused_in_the_files_own_shape(tmp_path: Pat
         ("llama", {"head_dim": 1 << 20}, "head_dim.*between 1"),
         ("llama", {"rms_norm_eps": 0.0}, "rms_norm_eps.*greater than 0"),
         ("llama", {"is_causal": "no"}, "is_causal.*true or false"),
-        ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "unknown scaling.*'yarn'"),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "unknown scaling.*'dynamic'; .*'yarn'"),
+        ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "factor.*must be given"),
+        ("llama", {"rope_scaling": {**YARN, "factor": 0.5}}, "factor must be between 1 and"),
+        ("llama", {"rope_scaling": {**YARN, "factor": "4"}}, "factor.*must be a number"),
+        ("llama", {"rope_scaling": {**YARN, "beta_fast": 0.5}}, "slow must be below fast.* got 1.0 and 0.5"),
+        ("llama", {"rope_scaling": {**YARN, "beta_slow": 1e-320}}, "slow must be below fast"),
+        ("llama", {"rope_scaling": {**YARN, "attention_factor": 0.0}}, "amplitude must be .*greater than 0, got 0.0"),
+        ("llama", {"rope_scaling": {**YARN, "mscale": -50.0, "mscale_all_dim": 1.0}}, "amplitude must be"),
+        ("llama", {"rope_scaling": {**YARN, "truncate": 1}}, "truncate.*true or false"),
+        ("llama", {"rope_scaling": {**YARN, "original_max_position_embeddings": 0}}, "between 1 and"),
+        ("llama", {"rope_scaling": YARN, "rope_theta": 1.0}, "rope_theta.*must be above 1"),
         ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "low_freq_factor"),
         ("llama", {"architectures": ["GPT2LMHeadModel"]}, "unknown architecture"),
         ("mistral", {"sliding_window": 0}, "sliding_window.*between 1"),

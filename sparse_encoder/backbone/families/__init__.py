@@ -56,6 +56,8 @@ SEQ2SEQ_FAMILIES: dict[str, Family] = {family.model_type: family for family in (
 """An encoder, and a decoder that looks at it."""
 
 _ALL = {**FAMILIES, **DECODER_FAMILIES, **SEQ2SEQ_FAMILIES}
+ENCODING_FAMILIES: dict[str, Family] = {name: family for name, family in _ALL.items() if family.has_encoder_class}
+"""Those whose encoder, or only stack, can be saved by itself."""
 
 
 def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:  # Any: parsed JSON
@@ -131,6 +133,7 @@ def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | N
 
 __all__ = [
     "DECODER_FAMILIES",
+    "ENCODING_FAMILIES",
     "FAMILIES",
     "SEQ2SEQ_FAMILIES",
     "Family",

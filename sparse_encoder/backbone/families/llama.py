@@ -12,7 +12,7 @@ from sparse_encoder.backbone.families.family import Family, always, weights_and_
 from sparse_encoder.backbone.families.reader import ConfigReader
 from sparse_encoder.backbone.families.rotary import read_rotation
 
-ROTATIONS = ("default", "linear", "llama3")
+ROTATIONS = ("default", "linear", "llama3", "yarn")
 LLAMA_DEFAULTS = TransformerConfig(
     vocab_size=32000,
     hidden_size=4096,

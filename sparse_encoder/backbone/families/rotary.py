@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from math import log
 from typing import Any
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families.reader import ConfigReader
-from sparse_encoder.backbone.rope import Llama3Scaling
+from sparse_encoder.backbone.rope_scaling import LARGEST_FACTOR, LARGEST_LENGTH, Llama3Scaling, YarnScaling
+
+_ORIGINAL = "original_max_position_embeddings"
 
 
 def read_rotation(
@@ -24,7 +27,8 @@ def read_rotation(
         f \theta_0, f^{2/K} \text{ (ntk)}
 
     Linear scaling is that of transformers. NTK scaling is the fixed one: its longest wave is ``f`` times as long, its
-    shortest :math:`f^{2/K}` times. Kind ``llama3`` is :class:`Llama3Scaling`.
+    shortest :math:`f^{2/K}` times. Kinds ``llama3`` and ``yarn`` are
+    :class:`Llama3Scaling` and :class:`YarnScaling`.
     Source: Su, 2023, https://kexue.fm/archives/9706, equation 6.
 
     Args:
@@ -47,31 +51,63 @@ def read_rotation(
     config = replace(config, rotary_theta=rope.real("rope_theta", config.rotary_theta))
     if kind == "default":
         return config
-    if kind == "llama3":
-        return replace(config, rotary_scaling=_llama3(rope, config))
     if not rope.has("factor"):
         raise rope.error("factor", f"must be given for rotary positions of type {kind!r}")
+    if kind in ("llama3", "yarn"):
+        place = reader if reader.has(_ORIGINAL) else rope
+        original = place.count(_ORIGINAL, config.max_positions, LARGEST_LENGTH)
+        read = _llama3 if kind == "llama3" else _yarn
+        try:
+            return replace(config, rotary_scaling=read(rope, config, original))
+        except ValueError as reason:
+            raise rope.error("rope_scaling", f"is out of range: {reason}") from reason
     factor = rope.real("factor", 1.0)
-    if not 1 <= factor <= 1 << 20:
-        raise rope.error("factor", f"must be between 1 and {1 << 20}, got {factor}")
+    if not 1 <= factor <= LARGEST_FACTOR:
+        raise rope.error("factor", f"must be between 1 and {LARGEST_FACTOR}, got {factor}")
     if kind == "linear":
         return replace(config, rotary_stretch=factor)
     return replace(config, rotary_theta=config.rotary_theta * factor, rotary_stretch=factor ** (2 / config.head_size))
 
 
-def _llama3(rope: ConfigReader, config: TransformerConfig) -> Llama3Scaling:
-    for key in ("factor", "low_freq_factor", "high_freq_factor"):
+def _llama3(rope: ConfigReader, _: TransformerConfig, original: int) -> Llama3Scaling:
+    for key in ("low_freq_factor", "high_freq_factor"):
         if not rope.has(key):
             raise rope.error(key, "must be given for rotary positions of type 'llama3'")
-    try:
-        return Llama3Scaling(
-            factor=rope.real("factor", 1.0),
-            low_frequency=rope.real("low_freq_factor", 1.0),
-            high_frequency=rope.real("high_freq_factor", 4.0),
-            original_max_positions=rope.count("original_max_position_embeddings", config.max_positions, 1 << 24),
+    return Llama3Scaling(
+        factor=rope.real("factor", 1.0),
+        low_frequency=rope.real("low_freq_factor", 1.0),
+        high_frequency=rope.real("high_freq_factor", 4.0),
+        original_max_positions=original,
+    )
+
+
+def _yarn(rope: ConfigReader, config: TransformerConfig, original: int) -> YarnScaling:
+    """Read what there is; the amplitude that is not given is that of the paper, equation 22, or of DeepSeek."""
+    if config.rotary_theta <= 1:
+        raise rope.error(
+            "rope_theta", f"must be above 1 for rotary positions of type 'yarn', got {config.rotary_theta}"
         )
-    except ValueError as reason:
-        raise rope.error("rope_scaling", f"is out of range: {reason}") from reason
+    factor = rope.real("factor", 1.0)
+    given = {key: rope.real(key, 0.0) for key in ("attention_factor", "mscale", "mscale_all_dim") if rope.has(key)}
+    amplitude = given.get("attention_factor")
+    if amplitude is None:
+        weight, weight_of_all = given.get("mscale", 0.0), given.get("mscale_all_dim", 0.0)
+        amplitude = _grown(factor)
+        if weight and weight_of_all:
+            amplitude = _grown(factor, weight) / (_grown(factor, weight_of_all) or float("nan"))
+    return YarnScaling(
+        factor=factor,
+        amplitude=amplitude,
+        original_max_positions=original,
+        fast=(rope.real("beta_fast", 32.0) if rope.has("beta_fast") else 0.0) or 32.0,
+        slow=(rope.real("beta_slow", 1.0) if rope.has("beta_slow") else 0.0) or 1.0,
+        whole_features=rope.flag("truncate", True),
+    )
+
+
+def _grown(factor: float, weight: float = 1.0) -> float:
+    r"""Return :math:`1 + 0.1 w \ln s`, by which attention is sharper in longer texts."""
+    return 1.0 if factor <= 1 else 0.1 * weight * log(factor) + 1.0
 
 
 def rope_parameters(config: TransformerConfig) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from backbone_helpers import TINY_CONFIGS, batch, randomise
 from torch import Tensor, nn
 
 from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel
-from sparse_encoder.backbone.adapters import LoraLinear
 from sparse_encoder.backbone.adapters.book import COPIES
+from sparse_encoder.backbone.adapters.layer import LowRank
 
 
 def model_named(name: str = "bert", seed: int = 0, **config: Any) -> MaskedLanguageModel:  # noqa: ANN401
@@ -38,7 +38,7 @@ def randomise_adapters(model: nn.Module, seed: int = 1) -> None:
     """Give the active adapters' numbers values that show."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        if isinstance(module, LoraLinear):
+        if isinstance(module, LowRank):
             for name in module.active:
                 for part in (module.lora_A[name], module.lora_B[name]):
                     part.copy_(0.5 * torch.randn(part.shape, generator=generator))

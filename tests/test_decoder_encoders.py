@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,11 +142,13 @@ def test_an_adapter_learns_is_saved_loaded_and_merged(
     learnt = torch.as_tensor(model.encode(TEXTS).to_dense())
     assert not torch.allclose(learnt, before, atol=1e-2)
 
-    model.save_pretrained(str(tmp_path / "saved"))  # the base too: by its name it would look back only
-    again = SparseEncoder(str(tmp_path / "saved"))
+    model.save_pretrained(str(tmp_path / "saved"))  # the adapter alone, which says that all tokens are seen
+    assert not (tmp_path / "saved" / "config.json").exists()
+    base = {"base_model": str(tmp_path / "plain")}
+    again = SparseEncoder(str(tmp_path / "saved"), model_kwargs=base)
     assert again[0].bidirectional and not again.tokenizer.add_bos_token
     assert torch.equal(torch.as_tensor(again.encode(TEXTS).to_dense()), learnt)
-    causal = SparseEncoder(str(tmp_path / "saved"), model_kwargs={"bidirectional": False})
+    causal = SparseEncoder(str(tmp_path / "saved"), model_kwargs={"bidirectional": False, **base})
     assert not causal[0].bidirectional
 
     again[0].auto_model.merge_and_unload()
@@ -162,6 +165,7 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_bit(folder: Path, tmp_path: Pa
         torch.manual_seed(0)
         model.add_adapter(LoraConfig(r=4, modules_to_save=["lm_head"]))
         train(model, output, save_steps=3, resume=resume)
+        assert not list(output.glob("**/model.safetensors"))  # 16 GB each, of a model of 8B
         found.append(torch.as_tensor(model.encode(TEXTS).to_dense()))
     assert torch.equal(*found)
 
@@ -218,15 +222,24 @@ class TestHeads:
         assert "give LoraConfig(..., modules_to_save=['lm_head'])" in caplog.text
         assert "untie" not in caplog.text
 
-    def test_of_a_tied_head_too_which_is_untied_first(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        write_decoder(tmp_path, "qwen2")
-        model = SparseEncoder(str(tmp_path))
-        with pytest.raises(ValueError, match="which are tied; name modules without them, or untie them before by set_"):
-            model.add_adapter(LoraConfig(r=2, modules_to_save=["lm_head"]))
+    @pytest.mark.parametrize("options", [{"modules_to_save": ["lm_head"]}, {"target_modules": ["q_proj", "lm_head"]}])
+    def test_of_a_tied_head_too_which_may_be_trained_alone(
+        self, options: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        write_decoder(tmp_path / "base", "qwen2")
+        model = SparseEncoder(str(tmp_path / "base"))
         model.add_adapter(LoraConfig(r=2))
-        assert "untie it from the words by set_output_embeddings, and then give LoraConfig" in caplog.text
-
-    def test_low_rank_changes_of_the_table_are_refused_with_the_way_out(self, folder: Path) -> None:
-        model = SparseEncoder(str(folder))
-        with pytest.raises(ValueError, match=r"the table that scores the vocabulary; modules_to_save=\['lm_head'\]"):
-            model.add_adapter(LoraConfig(r=2, target_modules=["q_proj", "lm_head"]))
+        assert "does not train lm_head" in caplog.text and "or name it in target_modules" in caplog.text
+        model.delete_adapter("default")
+        caplog.clear()
+        model.add_adapter(LoraConfig(r=2, init_lora_weights=False, **options))
+        assert "lm_head" not in caplog.text
+        backbone = model[0].auto_model
+        words = backbone.backbone.embeddings.word.weight.clone()
+        train(model, tmp_path / "run")
+        assert torch.equal(backbone.backbone.embeddings.word.weight, words)
+        learnt = torch.as_tensor(model.encode(TEXTS).to_dense())
+        model.save_pretrained(str(tmp_path / "saved"))
+        assert not (tmp_path / "saved" / "config.json").exists()
+        again = SparseEncoder(str(tmp_path / "saved"), model_kwargs={"base_model": str(tmp_path / "base")})
+        assert torch.equal(torch.as_tensor(again.encode(TEXTS).to_dense()), learnt)

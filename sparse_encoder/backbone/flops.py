@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.adapters.layer import LoraLinear
+from sparse_encoder.backbone.adapters.layer import LowRank
 from sparse_encoder.backbone.counting import num_parameters
 from sparse_encoder.backbone.heads import VocabularyHead
 
@@ -108,7 +108,7 @@ def _products_per_token(model: nn.Module, backbone: Transformer) -> int:
 
 def _head_weights(model: nn.Module) -> int:
     """Count what the tables of a model's heads multiply."""
-    return sum(part.weight.numel() for part in model.modules() if isinstance(part, VocabularyHead))
+    return sum(part.weight.numel() + _added(part) for part in model.modules() if isinstance(part, VocabularyHead))
 
 
 def _linear_weights(module: nn.Module | None) -> int:
@@ -118,7 +118,7 @@ def _linear_weights(module: nn.Module | None) -> int:
 
 def _added(module: nn.Module | None) -> int:
     """Count what the active adapters of a layer multiply beside its weight."""
-    if not isinstance(module, LoraLinear) or module.is_merged:
+    if not isinstance(module, LowRank) or module.is_merged:
         return 0
     return sum(module.lora_A[name].numel() + module.lora_B[name].numel() for name in module.active)
 

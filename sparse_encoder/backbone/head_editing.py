@@ -30,16 +30,16 @@ class HeadEditing(EditableModel):
         Raises:
             TypeError: If a head is no integer.
             ValueError: If there is no such layer or head, a layer would lose all its heads, or its attention is not of
-                plain projections (adapters must be merged before).
+                plain projections (adapters must be merged before) or has heads that share keys and values.
         """
         pruned = merged_heads(self.config.pruned_heads, heads_to_prune, self.config.num_layers)
         if not any(pruned):
             return
-        config = replace(self.config, pruned_heads=pruned)
         attentions = [cast(Attention, layer.attention) for layer in self.backbone.layers]
         for attention, heads in zip(attentions, pruned, strict=True):
             if set(heads) - set(attention.pruned_heads):
                 check_prunable(attention)
+        config = replace(self.config, pruned_heads=pruned)
         for attention, heads in zip(attentions, pruned, strict=True):
             prune_attention(attention, heads)
         self._set_config(config, {PRUNED_HEADS: written_pruned_heads(pruned)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,17 @@ from torch.nn import functional as F
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.feed_forward import ACTIVATIONS
 from sparse_encoder.backbone.few_rows import linear
+
+
+class Factors(NamedTuple):
+    """Logits that are still to be computed: ``hidden @ weight.T + bias``."""
+
+    hidden: Tensor
+    """(.., E)."""
+    weight: Tensor
+    """(V, E)."""
+    bias: Tensor | None
+    """(V,)."""
 
 
 class VocabularyHead(nn.Module, ABC):
@@ -28,6 +40,10 @@ class VocabularyHead(nn.Module, ABC):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return logits (.., V) of hidden states (.., D)."""
         return F.linear(self.transform(hidden), self.weight, self.bias)
+
+    def factors(self, hidden: Tensor) -> Factors:
+        """Return what the logits of hidden states (.., D) are a product of, for those who reduce them at once."""
+        return Factors(self.transform(hidden), self.weight, self.bias)
 
     @property
     def in_features(self) -> int:

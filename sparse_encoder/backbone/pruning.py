@@ -54,7 +54,10 @@ def check_prunable(attention: object) -> None:
     if not isinstance(attention, Attention) or type(attention) is not Attention:
         raise ValueError(f"heads of a {type(attention).__name__} cannot be pruned, only those of plain attention")
     if attention.num_kv_heads != attention.num_heads:
-        raise ValueError("heads that share keys and values cannot be pruned one by one")
+        raise ValueError(
+            f"the {attention.num_heads} heads of a layer share {attention.num_kv_heads} pairs of keys and values in "
+            "this model, so that no head can be taken out alone; head_mask of forward silences heads without that"
+        )
     parts = _projections(attention)
     known = {id(parameter) for part in parts for parameter in part.parameters()}
     other = sorted(name for name, parameter in attention.named_parameters() if id(parameter) not in known)

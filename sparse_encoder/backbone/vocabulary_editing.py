@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from sparse_encoder.backbone.adapters.book import BASE, copies_by_name
+from sparse_encoder.backbone.adapters.book import BASE, copies_by_name, lora_layers, tie_base
+from sparse_encoder.backbone.adapters.names import HEAD
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families.family import HEAD_BIAS, HEAD_WEIGHT, WORD_EMBEDDINGS, Family
 from sparse_encoder.backbone.heads import VocabularyHead
@@ -65,7 +66,11 @@ class VocabularyEditing(EditableModel):
         It is done again by itself after ``to``, ``cuda``, ``half`` and their like.
         """
         head, words = self.vocabulary_head(), self.backbone.embeddings.word
-        if head is not None and self.config.tie_word_embeddings and head.weight is not words.weight:
+        if head is None or not self.config.tie_word_embeddings:
+            return
+        if _OF_VOCABULARY & copies_by_name(self, BASE).keys():
+            tie_base(self)
+        elif head.weight is not words.weight:
             head.weight = cast(nn.Parameter, words.weight)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -165,7 +170,8 @@ class VocabularyEditing(EditableModel):
             The word embeddings: the same module.
 
         Raises:
-            ValueError: If a number is out of range, the tables are not here as a whole, or an adapter has copies.
+            ValueError: If a number is out of range, the tables are not here as a whole, or an adapter has copies or
+                changes the head.
         """
         words, head = self.backbone.embeddings.word, self.vocabulary_head()
         rows = rows_wanted(words.num_embeddings, new_num_tokens, pad_to_multiple_of)
@@ -175,6 +181,8 @@ class VocabularyEditing(EditableModel):
             raise ValueError(
                 f"adapters have copies of {copied}, of {words.num_embeddings} tokens; merge or delete them"
             )
+        if HEAD in lora_layers(self):
+            raise ValueError(f"adapters change the head, of {words.num_embeddings} tokens; merge or delete them")
         pad = self.config.pad_token_id
         pad = None if pad is None or pad >= rows else pad
         config = replace(self.config, vocab_size=rows, pad_token_id=pad)

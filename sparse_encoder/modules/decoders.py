@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from sparse_encoder.backbone import PretrainedModel
-from sparse_encoder.backbone.adapters.names import file_names
+from sparse_encoder.backbone.adapters.names import HEAD, file_names
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT
-from sparse_encoder.backbone.loading.origin import CAUSAL_KEY
+from sparse_encoder.backbone.loading.origin import CAUSAL_KEY, CONFIG_NAME
+from sparse_encoder.checkpoint import read_json_object
 from sparse_encoder.tokenizer_options import LOGITS_TO_KEEP as LOGITS_TO_KEEP
 from sparse_encoder.tokenizer_options import pad_with_any as pad_with_any
 
@@ -60,6 +61,21 @@ def with_direction(model_kwargs: Kwargs, config_kwargs: Kwargs) -> tuple[dict[st
     if values.setdefault(CAUSAL_KEY, not asked) is not (not asked):
         raise ValueError(f"{BIDIRECTIONAL}={asked} and {CAUSAL_KEY}={values[CAUSAL_KEY]!r:.80} contradict each other")
     return rest, values
+
+
+def direction_to_save(model: PretrainedModel) -> dict[str, Any]:
+    """Return what a module's file says of the direction of a decoder with an adapter, if its base has the other.
+
+    sentence-transformers cannot be told: the configuration of the base is all it knows of the direction. With this it
+    refuses the folder (``unexpected keyword argument 'bidirectional'``) in place of computing other vectors.
+    """
+    source = model.source
+    if not (model.has_adapters and model.family.is_decoder) or source is None:
+        return {}
+    path = source.folder / CONFIG_NAME
+    if not path.is_file() or read_json_object(path).get(CAUSAL_KEY, True) is model.config.causal:
+        return {}
+    return {"model_kwargs": {BIDIRECTIONAL: not model.config.causal}}
 
 
 def places_behind_padding(attention_mask: Tensor) -> Tensor:
@@ -111,12 +127,12 @@ def warn_of_idle_head(model: PretrainedModel) -> None:
     """Say so in the log if a decoder with adapters keeps the head that was made to score the next token."""
     if not (model.family.is_decoder and model.has_head) or model.get_parameter(HEAD_WEIGHT).requires_grad:
         return
+    if any(name.startswith(f"{HEAD}.") and each.requires_grad for name, each in model.named_parameters()):
+        return
     table = file_names(model)[HEAD_WEIGHT].removesuffix(".weight")
-    before = "untie it from the words by set_output_embeddings, and then " if model.config.tie_word_embeddings else ""
     logger.warning(
-        "the adapter does not train %s, which was made to score the next token and not terms; %sgive "
-        "LoraConfig(..., modules_to_save=[%r])",
+        "the adapter does not train %s, which was made to score the next token and not terms; give "
+        "LoraConfig(..., modules_to_save=[%r]) for all of it, or name it in target_modules too for low-rank changes",
         table,
-        before,
         table,
     )

@@ -14,6 +14,7 @@ from sparse_encoder.modules.base import InputModule, LoadSettings, checked_integ
 from sparse_encoder.modules.config_view import ConfigView
 from sparse_encoder.modules.decoders import (
     check_task,
+    direction_to_save,
     pad_with_any,
     places_behind_padding,
     read_from_peer,
@@ -52,8 +53,15 @@ class Transformer(InputModule):
     The backbone may be a decoder (GPT-2, Llama, Mistral, Qwen), whose head scores the next token; sentence-transformers
     knows ``"fill-mask"`` of encoders only. It loads what is saved here as ``"text-generation"``, which is taken too.
     With ``bidirectional`` among ``model_kwargs`` each token sees those behind it as well, from then on: it is saved as
-    ``is_causal`` in ``config.json``; the base of an adapter is saved beside it then, unless it was saved so before. A
-    tokenizer without a padding token pads with its end token, which is masked.
+    ``is_causal`` in ``config.json``, or with an adapter in ``adapter_config.json`` (``auto_mapping``), so that the base
+    need not be saved again. Of such an adapter sentence-transformers 6.2 can learn the direction only from the base's
+    ``config.json``, and refuses the folder if the base has the other; for it, save the bidirectional model once before
+    the adapter is added, and open what was saved as the base. A tokenizer without a padding token pads with its end
+    token, which is masked.
+
+    sentence-transformers 6.2 pads decoders on the left and counts places from the padding. Rotated places (Llama,
+    Mistral, Qwen) are as good as those counted from the text; learned ones (GPT-2) are not: there its vectors of a
+    batch of unequal texts differ from those of the texts alone, which are the ones here for every batch.
 
     Args:
         model_name_or_path: A folder, or a repository on the hub.
@@ -335,8 +343,7 @@ class Transformer(InputModule):
         """
         if not isinstance(self.model, MaskedLanguageModel):
             return Features({**features, TOKEN_EMBEDDINGS: hidden})
-        head = self.model.head
-        projection = VocabularyProjection(head.transform(hidden), head.weight, head.bias)
+        projection = VocabularyProjection(*self.model.head.factors(hidden))
         return Features({**features, PROJECTION: projection})
 
     def get_embedding_dimension(self) -> int | None:
@@ -352,6 +359,7 @@ class Transformer(InputModule):
         config = super().get_config_dict()
         if self._is_decoder and self.transformer_task == "fill-mask":
             config = written_for_peer(config)
+        config |= direction_to_save(self.model)
         always = ("transformer_task", "modality_config", "module_output_name")
         return {key: value for key, value in config.items() if key in always or value not in (None, {})}
 

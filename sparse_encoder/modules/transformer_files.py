@@ -105,8 +105,8 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
         default_task: The task of a configuration that names none.
 
     Returns:
-        Arguments of the constructor. Of the backbone's options in a file only the dtype is taken; others, and remote
-        code, are left out with a warning.
+        Arguments of the constructor. Of the backbone's options in a file only the dtype and a decoder's
+        direction are taken; others, and remote code, are left out with a warning.
 
     Raises:
         ConfigError: If a key is unknown or a value has the wrong type.
@@ -125,7 +125,11 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
             config.pop(name, None)
         elif not isinstance(config[name], dict):
             raise ConfigError(f"must be an object, got {config[name]!r:.80}", path=path, field=name)
-    allowed = {"model_kwargs": DTYPE_KEYS, "processor_kwargs": _TOKENIZER_OPTIONS, "config_kwargs": ()}
+    allowed = {
+        "model_kwargs": (*DTYPE_KEYS, BIDIRECTIONAL),
+        "processor_kwargs": _TOKENIZER_OPTIONS,
+        "config_kwargs": (),
+    }
     for name, options in allowed.items():
         if name in config:
             left_out = sorted(set(config[name]) - set(options))
@@ -147,6 +151,8 @@ def _check_values(config: dict[str, Any], path: Path, default_task: str) -> None
         for name in ("do_lower_case", "unpad_inputs"):
             if name in config:
                 checked_flag(name, config[name])
+        if BIDIRECTIONAL in config.get("model_kwargs", {}):
+            checked_flag(BIDIRECTIONAL, config["model_kwargs"][BIDIRECTIONAL])
         named = config.get("transformer_task", default_task)
         task, processing = read_from_peer(named, config.get("processing_kwargs"))
         check_outputs(task, config.get("modality_config"), config.get("module_output_name"))

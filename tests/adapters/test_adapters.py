@@ -150,13 +150,13 @@ def test_layers_are_left_out_and_have_their_own_ranks() -> None:
     ("options", "message"),
     [
         ({"target_modules": ["querry"]}, r"target_modules 'querry' finds no linear layer; choose from \["),
-        ({"target_modules": ["decoder"]}, "finds no linear layer"),
+        ({"target_modules": ["decoder"]}, "names cls.predictions.decoder, the table that scores .* in decoders only"),
+        ({"target_modules": r".*(query|decoder)"}, "names cls.predictions.decoder, the table that scores"),
         ({"target_modules": ["word_embeddings"]}, "finds no linear layer"),
         ({"exclude_modules": ["none"]}, "exclude_modules 'none' finds no"),
         ({"target_modules": ["query"], "exclude_modules": ["query"]}, "finds no linear layer"),
         ({"rank_pattern": {"key": 2}}, "rank_pattern 'key' finds none"),
         ({"modules_to_save": ["classifier"]}, "modules_to_save names 'classifier'"),
-        ({"modules_to_save": ["cls"]}, r"cannot have copies of \['head.weight'\], which are tied"),
     ],
 )
 def test_what_finds_nothing_is_refused_and_the_model_stays_as_it_was(options: dict[str, object], message: str) -> None:
@@ -370,20 +370,51 @@ def test_a_vocabulary_of_which_an_adapter_has_a_copy_is_not_resized() -> None:
     torch.testing.assert_close(logits(other)[..., :17], before)
 
 
-@pytest.mark.parametrize("module", ["cls", "decoder"])
-def test_a_decoder_that_is_untied_before_is_copied(module: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("untied", [False, True])
+@pytest.mark.parametrize("module", ["cls", "decoder", "word_embeddings"])
+def test_a_table_is_copied_alone_also_if_it_is_tied(module: str, untied: bool, tmp_path: Path) -> None:
     model = model_named()
-    with pytest.raises(ValueError, match="which are tied; .* or untie them before by set_output_embeddings"):
-        model.add_adapter(LoraConfig(r=2, modules_to_save=[module]))
-    model.set_output_embeddings(nn.Linear(D, V))
+    if untied:
+        model.set_output_embeddings(nn.Linear(D, V))
     model.save_pretrained(tmp_path / "base")
+    plain = logits(model)
     model.add_adapter(LoraConfig(r=2, modules_to_save=[module]))
     randomise_adapters(model)
+    words, head = model.backbone.embeddings.word.weight, model.head.weight
+    assert words is not head
+    learnt = logits(model)
     model.save_adapter(tmp_path / "adapter")
     other = MaskedLanguageModel.from_pretrained(tmp_path / "base")
-    plain = logits(other)
     other.load_adapter(tmp_path / "adapter")
-    assert torch.equal(logits(other), logits(model)) and not torch.equal(logits(other), plain)
+    assert torch.equal(logits(other), learnt) and not torch.equal(learnt, plain)
+    other.disable_adapters()
+    assert torch.equal(logits(other), plain)
+    assert (other.backbone.embeddings.word.weight is other.head.weight) is not untied
+    model.double().float()
+    assert torch.equal(logits(model), learnt)
+    merged = model.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    assert not merged.config.tie_word_embeddings
+    for each in (merged, MaskedLanguageModel.from_pretrained(tmp_path / "merged")):
+        torch.testing.assert_close(logits(each), learnt)
+
+
+@pytest.mark.parametrize("module", ["decoder", "word_embeddings"])
+def test_what_is_tied_in_the_base_stays_so_when_parameters_become_new_ones(module: str) -> None:
+    model = model_named()
+    plain = logits(model)
+    model.add_adapter(LoraConfig(r=2, modules_to_save=[module]))
+    randomise_adapters(model)
+    learnt = logits(model)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    try:
+        model.double().float()
+    finally:
+        torch.__future__.set_overwrite_module_params_on_conversion(False)
+    torch.testing.assert_close(logits(model), learnt)
+    model.delete_adapter("default")
+    assert model.head.weight is model.backbone.embeddings.word.weight
+    torch.testing.assert_close(logits(model), plain)
 
 
 def test_the_default_layers_are_named_shortly() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, D, batch, randomise
+from decoder_helpers import DECODER_CONFIGS, prompts
 from torch import Tensor, nn
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
@@ -310,3 +311,19 @@ def test_heads_may_be_integers_of_any_kind() -> None:
     assert all(type(head) is int for heads in model.config.pruned_heads for head in heads)
     with pytest.raises(TypeError, match="heads must be integers"):
         model.prune_heads({1: [torch.tensor(1.0)]})
+
+
+def test_heads_that_share_keys_and_values_are_refused_with_what_silences_them() -> None:
+    model = MaskedLanguageModel.from_config(DECODER_CONFIGS["llama"]).eval()
+    inputs = prompts()
+    before = model(**inputs)
+    with pytest.raises(ValueError, match="the 6 heads of a layer share 2 pairs of keys and values .*; head_mask of"):
+        model.prune_heads({0: [1], 1: [0]})
+    assert torch.equal(model(**inputs), before)
+    mask = torch.ones(3, 6)
+    mask[0, 1] = 0
+    silenced = model(**inputs, head_mask=mask)
+    with torch.no_grad():
+        model.backbone.layers[0].attention.output.weight[:, 4:8] = 0  # heads are 4 wide
+    torch.testing.assert_close(silenced, model(**inputs))
+    assert not torch.allclose(silenced, before)

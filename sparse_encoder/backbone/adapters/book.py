@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.adapters.config import LoraConfig
-from sparse_encoder.backbone.adapters.layer import LoraLinear
+from sparse_encoder.backbone.adapters.head import LoraHead
+from sparse_encoder.backbone.adapters.layer import LoraLinear, LowRank
 from sparse_encoder.backbone.adapters.names import COPIES, is_adapters_own, pattern_value
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS
+from sparse_encoder.backbone.heads import LinearHead
 
 BASE = "@base"
 """Where the base's own parameters lie among the copies."""
@@ -33,9 +36,9 @@ class AdapterBook:
     """Parameters of the base that got a gradient before there were adapters."""
 
 
-def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
-    """Return the layers of a model that have adapters, by our names."""
-    return {name: part for name, part in model.named_modules() if isinstance(part, LoraLinear)}
+def lora_layers(model: nn.Module) -> dict[str, LowRank]:
+    """Return the layers of a model that have adapters, its head among them, by our names."""
+    return {name: part for name, part in model.named_modules() if isinstance(part, LowRank)}
 
 
 def attach(
@@ -52,9 +55,9 @@ def attach(
     """
     for ours, theirs in layers.items():
         layer = model.get_submodule(ours)
-        if not isinstance(layer, LoraLinear):
-            assert isinstance(layer, nn.Linear)
-            layer = LoraLinear(layer)
+        if not isinstance(layer, LowRank):
+            assert isinstance(layer, (nn.Linear, LinearHead))
+            layer = LoraHead(layer) if isinstance(layer, LinearHead) else LoraLinear(layer)
             model.set_submodule(ours, layer)
         rank = pattern_value(config.rank_pattern, theirs, config.r)
         alpha = pattern_value(config.alpha_pattern, theirs, config.lora_alpha)
@@ -138,6 +141,25 @@ def activate(model: nn.Module, names: Sequence[str]) -> None:
         setattr(model.get_submodule(module), leaf, parameter)
     for layer in lora_layers(model).values():
         layer.active = tuple(name for name in names if name in layer.lora_A)
+
+
+def tie_base(model: nn.Module) -> None:
+    """Make words and head of the base one parameter again, where adapters have copies of one of them or both.
+
+    What moves or converts parameters may give each place its own. The copies stay as they are.
+    """
+    copies = copies_of(model)
+    assert copies is not None  # or there would be nothing to do here
+    own = copies[BASE]
+    words = own[_key(WORD_EMBEDDINGS)] if _key(WORD_EMBEDDINGS) in own else model.get_parameter(WORD_EMBEDDINGS)
+    module, _, leaf = HEAD_WEIGHT.rpartition(".")
+    head = model.get_submodule(module)
+    if _key(HEAD_WEIGHT) not in own:
+        setattr(head, leaf, words)
+    elif own[_key(HEAD_WEIGHT)] is not words:
+        if getattr(head, leaf) is own[_key(HEAD_WEIGHT)]:
+            setattr(head, leaf, words)
+        own[_key(HEAD_WEIGHT)] = words
 
 
 def unmerge(model: nn.Module) -> None:

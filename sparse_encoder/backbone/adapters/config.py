@@ -15,8 +15,9 @@ INITIALIZATIONS = (True, False, "gaussian")
 LONGEST_EXPRESSION = 10_000
 LARGEST_ALPHA = 1e6
 """Beyond any that is of use: a file with a larger one is damaged."""
+DIRECTION = "is_causal"
+"""Key of ``auto_mapping``, and of decoders' configurations."""
 _INFORMATION = (
-    "auto_mapping",
     "fan_in_fan_out",
     "megatron_core",
     "peft_version",
@@ -49,7 +50,9 @@ class LoraConfig:
 
     r: int = 8
     target_modules: str | Sequence[str] | None = None
-    """Ends of names of linear layers, one regular expression for whole names, or ``"all-linear"``: all but the decoder.
+    """Ends of names of linear layers, one regular expression for whole names, or ``"all-linear"``: all but the head.
+    A decoder's head may be named (``"lm_head"``): the changes concern the scores alone, also where it is tied to the
+    words.
     Names are those of the family's files (``"query"``, ``"Wqkv"``) or ours (``"attention.q"``). None: the projections
     to queries and values, or the one that makes both."""
     exclude_modules: str | Sequence[str] | None = None
@@ -61,9 +64,9 @@ class LoraConfig:
     Unlike in PEFT the base keeps its own, and has them again when the adapter is disabled."""
     use_rslora: bool = False
     modules_to_save: Sequence[str] | None = None
-    """Modules whose parameters the adapter has copies of, to train; named as above. Unlike in PEFT none may hold a
-    table that is tied to another, as a decoder (``"cls"``, ``"decoder"``) that shares the word embeddings does: name
-    the parts beside it (``"transform"``), or untie it before, by ``set_output_embeddings`` with a table of its own."""
+    """Modules whose parameters the adapter has copies of, to train; named as above. Of a head that is tied to the word
+    embeddings (``"lm_head"``, ``"decoder"``), or of those, the copy is one of its own, and the other table stays the
+    base's, as in PEFT."""
     init_lora_weights: bool | str = True
     """B starts at zero, so that nothing changes at first, and A uniform, or normal for ``"gaussian"``. False: both are
     uniform."""
@@ -83,6 +86,9 @@ class LoraConfig:
     """Of that repository."""
     inference_mode: bool = False
     """Whether the adapter is not to be trained."""
+    auto_mapping: Mapping[str, Any] | None = None  # Any: JSON
+    """Which class PEFT opens the base with; here also ``is_causal``: false for an adapter of a decoder each token of
+    which sees all others. It is filled in when the adapter is written; PEFT keeps it and does not look at it."""
 
     def __post_init__(self) -> None:
         """Check every value."""
@@ -110,6 +116,22 @@ class LoraConfig:
             self._check_expressions(name)
         if self.layers_pattern and not layers:
             raise ValueError("layers_pattern says where the numbers of layers_to_transform are; give both or neither")
+
+        self._check_mapping()
+
+    def _check_mapping(self) -> None:
+        values = {} if self.auto_mapping is None else self.auto_mapping
+        if not isinstance(values, Mapping) or not all(
+            isinstance(each, (str, bool, type(None))) and isinstance(name, str) for name, each in values.items()
+        ):
+            raise ValueError(f"auto_mapping must map names to texts, true or false, got {self.auto_mapping!r:.80}")
+        if not isinstance(values.get(DIRECTION, False), bool):
+            raise ValueError(f"{DIRECTION} of auto_mapping must be true or false, got {values[DIRECTION]!r:.80}")
+
+    @property
+    def is_causal(self) -> bool | None:
+        """Whether each token of the base saw those before it alone; None if nothing is said of it."""
+        return (self.auto_mapping or {}).get(DIRECTION)
 
     def _check_numbers(self) -> None:
         for name in ("rank_pattern", "alpha_pattern"):

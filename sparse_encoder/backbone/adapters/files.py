@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.adapters.book import adapter_tensors
-from sparse_encoder.backbone.adapters.config import LoraConfig
+from sparse_encoder.backbone.adapters.config import DIRECTION, LoraConfig
 from sparse_encoder.backbone.adapters.expressions import bounded
 from sparse_encoder.backbone.adapters.fitting import (
     BASE_BIAS,
@@ -119,8 +119,24 @@ def write_adapter(adapter: ModelAdapter, state_dict: Mapping[str, Tensor] | None
         raise ValueError(f"the adapter has NaN or infinite values, with which no load would take it: {shown(bad)}")
     write_safetensors(folder / WEIGHTS_FILE, {PREFIX + key: tensor.contiguous() for key, tensor in tensors.items()})
     turned = bool(adapter.model.family.transposed)
-    about = {"auto_mapping": None, "fan_in_fan_out": turned, **adapter.config.to_dict(), "inference_mode": True}
+    about = {"fan_in_fan_out": turned, **adapter.config.to_dict(), "inference_mode": True}
+    about["auto_mapping"] = _with_direction(adapter)
     write_json(folder / CONFIG_FILE, about, sort_keys=True)
+
+
+def _with_direction(adapter: ModelAdapter) -> dict[str, Any] | None:  # Any: JSON
+    """Return what a file says of the base's class, and of its direction if a config does not leave that to the family.
+
+    So a base whose direction alone was changed need not be written for it.
+    """
+    model, said = adapter.model, dict(adapter.config.auto_mapping or {})
+    said.pop(DIRECTION, None)
+    if model.family.is_decoder and DIRECTION in model.hf_config:
+        kind = model.family.model_type
+        library = f"transformers.models.{kind}.modeling_{kind}"
+        said = {"base_model_class": model.architecture, "parent_library": library, **said}
+        said[DIRECTION] = model.config.causal
+    return said or None
 
 
 def read_adapter_config(folder: Path) -> LoraConfig:
@@ -204,6 +220,12 @@ def fit_to_model(
         copied = [each for each in copied_parameters(config, model, layers) if sorting.may_have(each)]
     except ValueError as reason:
         raise CheckpointError(str(reason), path=path) from reason
+    if others := sorting.leave_tables_out(copied):
+        raise CheckpointError(
+            f"holds {others}, which are not those of the model it is put on: the base was resized or trained itself; "
+            "merge the adapter where it was made, and save the model",
+            path=path,
+        )
     missing += sorted(set(copied) - sorting.copies.keys())
     unexpected = [*sorting.unexpected, *unexpected, *sorted(sorting.copies.keys() - set(copied))]
     what = f"the adapter does not fit {model.architecture}"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from sparse_encoder.backbone.adapters.config import ALL_LINEAR, LoraConfig
 from sparse_encoder.backbone.adapters.expressions import BoundedExpression, bounded
 from sparse_encoder.backbone.adapters.names import (
+    HEAD,
+    VOCABULARY_TABLES,
     copied_modules,
     file_names,
     in_layers,
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LORA_NAME = re.compile(r"(.+)\.(lora_[AB])\.weight")
-BASE_BIAS = ".base_layer.bias"
+_BASE = ".base_layer."
+BASE_BIAS = f"{_BASE}bias"
 NAMED_OTHERWISE = frozenset({"gte", "new", "nomic_bert"})
 """Kinds of models whose modules have other names in transformers than their weights have in files."""
 _OTHERWISE = re.compile(r"(?:\w+\.)?layers\.\d+\.")
@@ -82,7 +86,8 @@ class Sorting:
             else:
                 self._lay_aside(name, f"{lora.group(1)}.weight")
             return
-        plain = name.replace(BASE_BIAS, ".bias") if name.endswith(BASE_BIAS) else name
+        is_base = name.endswith((BASE_BIAS, f"{_BASE}weight"))
+        plain = name.replace(_BASE, ".") if is_base else name
         copy_of_bias = self.model.family.decoder_bias_copy
         if plain == copy_of_bias and copy_of_bias not in self._parameters:
             plain = self._parameters_name_of_bias() or plain
@@ -117,6 +122,22 @@ class Sorting:
     def may_have(self, ours: str) -> bool:
         """Say whether an adapter may have been made for a layer or parameter; one that changes no head, for no head."""
         return not ours.startswith(_HEAD) or any(each.startswith(_HEAD) for each in (*self.parts, *self.copies))
+
+    def leave_tables_out(self, copied: Collection[str]) -> list[str]:
+        """Forget the base's own tables of the vocabulary, which PEFT writes beside changes of them.
+
+        Args:
+            copied: What the adapter has copies of.
+
+        Returns:
+            Those that are not the base's, which would be lost.
+        """
+        others = []
+        for ours in VOCABULARY_TABLES & self.copies.keys() - set(copied):
+            tensor, own = self.copies.pop(ours), self.model.get_parameter(ours).detach()
+            if own.shape != tensor.shape or not torch.equal(own.to(tensor.device, tensor.dtype), tensor):
+                others.append(ours)
+        return sorted(others)
 
     def _parameters_name_of_bias(self) -> str:
         return next((theirs for theirs, ours in self._parameters.items() if ours == HEAD_BIAS), "")
@@ -156,7 +177,10 @@ def misplaced_layers(config: LoraConfig, sorting: Sorting, model: PretrainedMode
     candidates = {
         ours
         for ours in linear
-        if linear[ours] not in kept and in_layers(config, linear[ours]) and sorting.may_have(ours)
+        if linear[ours] not in kept
+        and not (config.target_modules == ALL_LINEAR and ours == HEAD)
+        and in_layers(config, linear[ours])
+        and sorting.may_have(ours)
     }
     wanted = {ours for ours in candidates if targets.has(spellings[ours]) and not excluded.may_have(spellings[ours])}
     allowed = {ours for ours in candidates if targets.may_have(spellings[ours]) and not excluded.has(spellings[ours])}

@@ -1,7 +1,8 @@
-"""A linear layer with low-rank changes beside it. Knows neither models nor files."""
+"""Linear layers and heads with low-rank changes beside them. Knows neither models nor files."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from math import sqrt
 
@@ -17,33 +18,24 @@ KEPT = "unmerged_weight"
 """Buffer with the weight as it was before it took changes in."""
 
 
-class LoraLinear(nn.Linear):
-    r"""Compute a linear layer and what each active adapter adds.
+class LowRank(nn.Module):
+    """What a layer or a head has whose weight has low-rank changes, whatever it computes beside."""
 
-    .. math:: W x + b + \sum_a s_a \, B_a A_a \, d_a(x)
+    weight: Tensor
+    """(out, in)."""
+    lora_A: nn.ParameterDict
+    """By adapter, (r, in)."""
+    lora_B: nn.ParameterDict
+    """By adapter, (out, r)."""
+    scaling: dict[str, float]
+    active: tuple[str, ...]
+    """The adapters that are added, in order."""
 
-    Weight and bias are those of the layer it is made from, under the same names.
-
-    Args:
-        base: The layer; its parameters are shared, not copied.
-    """
-
-    def __init__(self, base: nn.Linear) -> None:
-        nn.Module.__init__(self)
-        self.takes_steps = isinstance(base, StepLinear)
-        """Whether the layer is one of a model that writes."""
-        self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight = base.weight
-        self.register_parameter("bias", base.bias)
-        self.training = base.training
-        self.lora_A = nn.ParameterDict()
-        """By adapter, (r, in)."""
-        self.lora_B = nn.ParameterDict()
-        """By adapter, (out, r)."""
+    def _make_room(self) -> None:
+        """Begin without an adapter."""
+        self.lora_A, self.lora_B = nn.ParameterDict(), nn.ParameterDict()
         self.lora_dropout = nn.ModuleDict()
-        self.scaling: dict[str, float] = {}
-        self.active: tuple[str, ...] = ()
-        """The adapters that are added, in order."""
+        self.scaling, self.active = {}, ()
         self.register_buffer(KEPT, None, persistent=False)
 
     @property
@@ -70,8 +62,8 @@ class LoraLinear(nn.Linear):
         """
         weight = self.weight
         dtype = torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
-        self.lora_A[name] = nn.Parameter(torch.empty(rank, self.in_features, dtype=dtype, device=weight.device))
-        self.lora_B[name] = nn.Parameter(torch.empty(self.out_features, rank, dtype=dtype, device=weight.device))
+        self.lora_A[name] = nn.Parameter(torch.empty(rank, weight.shape[1], dtype=dtype, device=weight.device))
+        self.lora_B[name] = nn.Parameter(torch.empty(weight.shape[0], rank, dtype=dtype, device=weight.device))
         self.lora_dropout[name] = Dropout(dropout).train(self.training)
         self.scaling[name] = scaling
 
@@ -129,6 +121,44 @@ class LoraLinear(nn.Linear):
             self.weight.copy_(self.base_weight)
             setattr(self, KEPT, None)
 
+    def narrowed(self, name: str, hidden: Tensor) -> Tensor:
+        """Return what an adapter makes of hidden states first, A d(x), (.., r)."""
+        a = self.lora_A[name]
+        return F.linear(self.lora_dropout[name](hidden).to(a.dtype), a)
+
+    def with_changes(self, output: Tensor, hidden: Tensor) -> Tensor:
+        """Add what the active adapters add to an output (.., out) of hidden states (.., in)."""
+        for name in () if self.is_merged else self.active:
+            widened = F.linear(self.narrowed(name, hidden), self.lora_B[name])
+            output = output + (widened * self.scaling[name]).to(output.dtype)
+        return output
+
+    @abstractmethod
+    def plain(self) -> nn.Module:
+        """Return a layer without adapters, of the same parameters."""
+
+
+class LoraLinear(LowRank, nn.Linear):
+    r"""Compute a linear layer and what each active adapter adds.
+
+    .. math:: W x + b + \sum_a s_a \, B_a A_a \, d_a(x)
+
+    Weight and bias are those of the layer it is made from, under the same names.
+
+    Args:
+        base: The layer; its parameters are shared, not copied.
+    """
+
+    def __init__(self, base: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.takes_steps = isinstance(base, StepLinear)
+        """Whether the layer is one of a model that writes."""
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight = base.weight
+        self.register_parameter("bias", base.bias)
+        self.training = base.training
+        self._make_room()
+
     def plain(self) -> nn.Linear:
         """Return a layer without adapters, of the same parameters."""
         with torch.device("meta"):
@@ -141,11 +171,4 @@ class LoraLinear(nn.Linear):
     def forward(self, hidden: Tensor) -> Tensor:
         """Transform hidden states, (.., in) to (.., out)."""
         multiply = multiply_few if self.takes_steps else F.linear
-        output = multiply(hidden, self.weight, self.bias)
-        if self.is_merged:
-            return output
-        for name in self.active:
-            a, b = self.lora_A[name], self.lora_B[name]
-            inner = F.linear(self.lora_dropout[name](hidden).to(a.dtype), a)  # (.., r)
-            output = output + (F.linear(inner, b) * self.scaling[name]).to(output.dtype)
-        return output
+        return self.with_changes(multiply(hidden, self.weight, self.bias), hidden)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparse_encoder.backbone.adapters import book as books
 from sparse_encoder.backbone.adapters.bases import on_base
@@ -23,7 +23,8 @@ from sparse_encoder.backbone.adapters.files import (
     write_adapter,
 )
 from sparse_encoder.backbone.adapters.holder import AdapterHolder, new_name
-from sparse_encoder.backbone.adapters.names import copied_parameters, in_layers, linear_names, resolve
+from sparse_encoder.backbone.adapters.layer import LowRank
+from sparse_encoder.backbone.adapters.names import HEAD, copied_parameters, in_layers, linear_names, resolve
 from sparse_encoder.checkpoint import fetch_model_folder, resolve_inside, staged_folder
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class ModelAdapters(AdapterHolder):
         Raises:
             FileNotFoundError: If there is no such folder, repository or config.
             LoadError: If the files are not what they claim to be, or do not fit the model; it is as it was then.
-            ValueError: If the name is taken, or neither files nor both others are given.
+            ValueError: If the name is taken, or neither files nor both others are given, or the adapter was made for a
+                model of the other direction.
         """
         name = new_name(adapter_name, self.peft_config)
         if peft_model_id is None and (peft_config is None or adapter_state_dict is None):
@@ -102,6 +104,7 @@ class ModelAdapters(AdapterHolder):
         if adapter_state_dict is None:
             assert folder is not None
             adapter_state_dict = read_adapter_tensors(folder)
+        _check_direction(config, self._model())
         config = on_base(replace(config, inference_mode=not is_trainable), self.source)
         stored = fit_to_model(config, adapter_state_dict, model=self._model(), path=folder)
         self._attach(name, stored)
@@ -198,13 +201,17 @@ class ModelAdapters(AdapterHolder):
             adapter_names: By default those that are active.
 
         Raises:
-            ValueError: If one is not there, or weights are merged already.
+            ValueError: If one is not there, weights are merged already, or it changes a head that is tied.
         """
         book = self._known()
         books.refuse_merged(self, "merge_adapter")
         names = book.active if adapter_names is None else tuple(adapter_names)
         if unknown := sorted(set(names) - book.configs.keys()):
             raise ValueError(f"no adapters {unknown}; choose from {sorted(book.configs)}")
+        if self._tied_head(names) is not None:
+            raise ValueError(
+                "the head shares its table with the words, which would change with it: merge_and_unload() unties them"
+            )
         books.activate(self, names)
         book.active, book.enabled = names, True
         for layer in lora_layers(self).values():
@@ -216,14 +223,41 @@ class ModelAdapters(AdapterHolder):
         books.unmerge(self)
 
     def merge_and_unload(self) -> Self:
-        """Let the weights take the active adapters in for good, and take all adapters off; returns the model."""
+        """Let the weights take the active adapters in for good, and take all adapters off; returns the model.
+
+        A head that is tied to the words gets a table of its own if an adapter changes one of them alone.
+        """
+        head = self._tied_head(self._known().active)
+        if head is not None:
+            head.weight = nn.Parameter(head.weight.detach().clone())
+            self._model().set_output_embeddings(head)
         if not books.is_merged(self):
             self.merge_adapter()
         for name, layer in lora_layers(self).items():
             self.set_submodule(name, layer.plain())
         books.forget_copies(self)
+        own = self._model().get_output_embeddings()
+        if own is not None:  # words or head may be an adapter's copy
+            self._model().set_output_embeddings(own)
         self._forget()
         return self
+
+    def _tied_head(self, names: Sequence[str]) -> LowRank | None:
+        """Return the head if some adapters change the scores of a table that is that of the words too."""
+        head = lora_layers(self).get(HEAD)
+        is_changed = head is not None and any(name in head.lora_A for name in names)
+        return head if is_changed and self._model().config.tie_word_embeddings else None
+
+
+def _check_direction(config: LoraConfig, model: PretrainedModel) -> None:
+    """Refuse an adapter that was made for another direction, which would change what it computes unseen."""
+    if config.is_causal not in (None, model.config.causal):
+        told = {True: "those before it alone", False: "all others"}
+        raise ValueError(
+            f"the adapter was made for a model each token of which sees {told[bool(config.is_causal)]}, and here it "
+            f"sees {told[model.config.causal]}: load the base with is_causal={config.is_causal}, or the adapter by "
+            "from_pretrained, which does so"
+        )
 
 
 def _check_layers(config: LoraConfig, model: PretrainedModel) -> None:

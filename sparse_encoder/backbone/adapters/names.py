@@ -12,7 +12,8 @@ from torch import nn
 
 from sparse_encoder.backbone.adapters.config import ALL_LINEAR, LoraConfig
 from sparse_encoder.backbone.attention import Attention
-from sparse_encoder.backbone.families.family import HEAD_WEIGHT
+from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS
+from sparse_encoder.backbone.heads import LinearHead
 from sparse_encoder.checkpoint import KeyTable
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 _MOST_NAMES = 20
 _PLAIN = re.compile(r"\^?[A-Za-z0-9_.]+\$?")
+HEAD = HEAD_WEIGHT.rpartition(".")[0]
+"""Our name of the head; one without a layer of its own is a linear layer itself."""
+VOCABULARY_TABLES = frozenset({HEAD_WEIGHT, WORD_EMBEDDINGS})
 COPIES = "adapter_copies"
 """Module of a model with the parameters that adapters have copies of, and the base's own."""
 _OWN = frozenset({COPIES, "lora_A", "lora_B", "lora_dropout"})
@@ -54,9 +58,9 @@ def is_adapters_own(name: str) -> bool:
 
 
 def linear_names(model: PretrainedModel) -> dict[str, str]:
-    """Return what the family's files call each linear layer of a model, by our name."""
+    """Return what the family's files call each linear layer of a model, a decoder's head among them, by our name."""
     known = file_names(model)
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    layers = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, LinearHead))]
     return {name: known[f"{name}.weight"].removesuffix(".weight") for name in layers if f"{name}.weight" in known}
 
 
@@ -99,7 +103,8 @@ def _resolved_targets(
     if targets is None:
         targets = default_targets(model)
     if targets == ALL_LINEAR:
-        return replace(config, target_modules=shortened(names, names)), dict(names)
+        inner = {ours: theirs for ours, theirs in names.items() if ours != HEAD}
+        return replace(config, target_modules=shortened(inner, names)), inner
     _refuse_table(targets, model)
     found = _matching(targets, names, "target_modules")
     by_file = isinstance(targets, str) or all(
@@ -112,13 +117,16 @@ def _resolved_targets(
 
 
 def _refuse_table(targets: str | Sequence[str], model: PretrainedModel) -> None:
-    """Say what to do instead where the table that scores the vocabulary is to have low-rank changes."""
+    """Say what to do instead where the table of an encoder's head is to have low-rank changes."""
     table = file_names(model).get(HEAD_WEIGHT, "").removesuffix(".weight")
-    for target in () if isinstance(targets, str) else targets:
-        if ends_in(table, target):
+    if not table or HEAD in linear_names(model):
+        return
+    for target in (targets,) if isinstance(targets, str) else targets:
+        found = re.fullmatch(target, table) is not None if isinstance(targets, str) else ends_in(table, target)
+        if found:
             raise ValueError(
-                f"target_modules {target!r} finds no linear layer: {table} is the table that scores the vocabulary; "
-                f"modules_to_save=[{target!r}] trains all of it"
+                f"target_modules {target!r} names {table}, the table that scores the vocabulary, which has low-rank "
+                f"changes in decoders only; name layers without it: modules_to_save=[{table!r}] trains all of it"
             )
 
 
@@ -237,7 +245,7 @@ def copied_parameters(config: LoraConfig, model: PretrainedModel, layers: Iterab
         layers: Our names of the adapter's linear layers.
 
     Raises:
-        ValueError: If a parameter is tied to another.
+        ValueError: If a parameter is tied to another, but for words and head: of those one may be copied alone.
     """
     known = file_names(model)
     copied: dict[str, None] = {}
@@ -248,12 +256,8 @@ def copied_parameters(config: LoraConfig, model: PretrainedModel, layers: Iterab
         wanted = config.bias == "all" or (config.bias == "lora_only" and ours in of_layers)
         if wanted and ours.rpartition(".")[2] == "bias":
             copied[ours] = None
-    tied = tied_parameters(model)
-    if both := sorted(tied & copied.keys()):
-        raise ValueError(
-            f"an adapter cannot have copies of {both}, which are tied; name modules without them, or untie them before "
-            "by set_output_embeddings with a table of its own"
-        )
+    if both := sorted(tied_parameters(model) & copied.keys() - VOCABULARY_TABLES):
+        raise ValueError(f"an adapter cannot have copies of {both}, which are tied; name modules without them")
     return list(copied)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from sparse_encoder.backbone.adapters.files import has_adapter
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
 from sparse_encoder.backbone.loading.load import load_plainly
+from sparse_encoder.backbone.loading.origin import CAUSAL_KEY
 from sparse_encoder.checkpoint import LoadError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ logger = logging.getLogger(__name__)
 
 
 def is_as_stored(model: PretrainedModel, tensors: Mapping[str, Tensor]) -> bool:
-    """Say whether loading a model by its name alone gives this one again, but for adapters and the dtype.
+    """Say whether loading a model by its name alone gives this one again, but for adapters, direction and the dtype.
+
+    The direction of a decoder is written with the adapter.
 
     The files are read for it, which takes as long as loading.
 
@@ -36,7 +39,8 @@ def is_as_stored(model: PretrainedModel, tensors: Mapping[str, Tensor]) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickles: it was said when the model was loaded
-            stored = load_plainly(type(model), source.folder)
+            said = model.hf_config.get(CAUSAL_KEY) if model.family.is_decoder else None
+            stored = load_plainly(type(model), source.folder, is_causal=said)
     except (LoadError, OSError, TypeError, ValueError) as reason:
         logger.info("%s cannot be loaded by its name alone: %s", source.name, reason)
         return False

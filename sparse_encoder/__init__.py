@@ -5,6 +5,7 @@ Public names are loaded on first use (PEP 562): importing the package imports ne
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ _HOMES = {
     "MultiDatasetDefaultBatchSampler": "sparse_encoder.samplers",
     "PrinterCallback": "sparse_encoder.training",
     "ProgressCallback": "sparse_encoder.training",
-    "SimilarityFunction": "sparse_encoder.similarity",
+    "SimilarityFunction": "sparse_encoder.similarity_names",
     "SparseEmbeddings": "sparse_encoder.embeddings",
     "SparseEncoder": "sparse_encoder.front",
     "SparseEncoderDataCollator": "sparse_encoder.training",
@@ -101,6 +102,8 @@ def __getattr__(name: str) -> object:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; choose from {sorted(_HOMES)}")
+    if name == "SparseEncoder" and sys.modules.get("torch") is not None:
+        import_module("sparse_encoder.model")  # fills the class, see there
     value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

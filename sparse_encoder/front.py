@@ -1,92 +1,103 @@
-"""``sparse_encoder.SparseEncoder``: the class of :mod:`sparse_encoder.model`, imported when it is first needed.
+"""``SparseEncoder``: a class that is empty until it is needed, and is then filled by :mod:`sparse_encoder.model`.
 
-That module is made of torch, and ``backend="onnx"`` is to run where torch is not. So this name is a class of its own
-that has no instances: calling it makes a model of one backend or the other, and all else is asked of the real class.
+That module is made of torch, and ``backend="onnx"`` is to run where torch is not, so the class exists without it. It is
+one and the same class before and after, and after it nothing is left of the arrangement: ``isinstance``,
+``issubclass``, ``super(SparseEncoder, self)``, ``match``, mocks, pickles and ``inspect`` work because they see an
+ordinary class whose bases are torch's. (A second class that stood for the real one would have to answer for it in each
+of these, and in some a class cannot: ``super`` and ``issubclass`` go by true bases.)
+
+Filled it is by whatever needs torch: making a model or a subclass, or asking for a member or for the bases. Asking for
+its name, docstring, hash, signature or instances does not, nor does ``backend="onnx"``. Where torch is imported before
+``from sparse_encoder import SparseEncoder`` it is filled at once; elsewhere ``issubclass(SparseEncoder,
+torch.nn.Module)`` is false until then, as Python does not ask the class.
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-import sys
 from abc import ABCMeta
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sparse_encoder.model import SparseEncoder as RealEncoder
+from importlib import import_module
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("onnx", "torch")
-_HOME, _SERVED = "sparse_encoder.model", "sparse_encoder.serving.encoder"
-_OWN = frozenset({"__class__", "__module__", "__name__", "__qualname__"})
-"""What is answered without the real class."""
+_HOME = "sparse_encoder.model"
+_OWN = frozenset(
+    {
+        *("__abstractmethods__", "__class__", "__doc__", "__hash__", "__module__", "__name__", "__new__"),
+        *("__qualname__", "__subclasscheck__", "__subclasses__", "__subclasshook__", "_abc_impl", "register"),
+        *("__args__", "__isabstractmethod__", "__metadata__", "__mro_entries__", "__orig_bases__", "__origin__"),
+        *("__parameters__", "__set_name__", "__text_signature__", "__typing_subst__", "__wrapped__"),
+        "__typing_unpacked_tuple_args__",
+    }
+)
+"""What the empty class answers itself: what it has, and what ``typing`` and ``inspect`` look for and no class has."""
 
 
-def _real() -> type[RealEncoder]:
-    from sparse_encoder.model import SparseEncoder
+class _Empty(ABCMeta):
+    """The class of the class while it is empty; it is an ``ABCMeta`` then, so that abstract classes may be mixed in."""
 
-    return SparseEncoder
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **options: Any) -> Any:  # noqa: ANN401
+        import_module(_HOME)
+        return super().__new__(ABCMeta, name, bases, body, **options)
 
-
-def _loaded() -> tuple[type, ...]:
-    """Return the classes of both backends as far as they are imported: nothing else has instances."""
-    names = ((_HOME, "SparseEncoder"), (_SERVED, "OnnxSparseEncoder"))
-    kinds = (getattr(sys.modules.get(module), name, None) for module, name in names)
-    return tuple(kind for kind in kinds if isinstance(kind, type))
-
-
-class _Front(ABCMeta):
-    """Answer for the real class; a class made of this one is a class made of the real one.
-
-    It is an ``ABCMeta`` only so that a class may be made of this one and an abstract one.
-    """
-
-    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:  # noqa: ANN401
-        if not any(isinstance(base, _Front) for base in bases):
-            return type.__new__(mcs, name, bases, body)  # without the set-up of abstract classes
-        real = tuple(_real() if isinstance(base, _Front) else base for base in bases)
-        kinds = {type(base) for base in real}
-        kind = next((each for each in kinds if all(issubclass(each, other) for other in kinds)), type)
-        return kind(name, real, body)
-
-    def __call__(cls, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the real class, which checks them
-        backend = options.get("backend", "torch")
-        if backend not in BACKENDS:
-            raise ValueError(f"unknown backend {backend!r}; choose from {list(BACKENDS)}")
-        return open_onnx(*arguments, **options) if backend == "onnx" else _real()(*arguments, **options)
-
-    def __getattribute__(cls, name: str) -> Any:  # noqa: ANN401 - whatever the real class has
-        if name in _OWN:
-            return super().__getattribute__(name)
+    def __getattribute__(cls, name: str) -> Any:  # noqa: ANN401 - whatever the full class has
         if name == "__signature__":
-            return inspect.signature(_real())
-        return getattr(_real(), name)
+            return _signature()
+        if name not in _OWN:
+            try:
+                import_module(_HOME)
+            except ImportError:
+                if not name.startswith("__"):  # those are asked for by Python, which takes no for an answer
+                    raise
+        return type.__getattribute__(cls, name)
 
     def __setattr__(cls, name: str, value: object) -> None:
-        setattr(_real(), name, value)
+        import_module(_HOME)
+        type.__setattr__(cls, name, value)
 
     def __delattr__(cls, name: str) -> None:
-        delattr(_real(), name)
+        import_module(_HOME)
+        type.__delattr__(cls, name)
 
     def __dir__(cls) -> list[str]:
-        return dir(_real())
+        try:
+            import_module(_HOME)
+        except ImportError:  # without torch it can make models of the other backend
+            return dir(import_module("sparse_encoder.serving").OnnxSparseEncoder)
+        return list(type.__dir__(cls))
 
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, _loaded())
 
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return isinstance(subclass, _Front) or issubclass(subclass, _loaded())
+class Filling(ABCMeta):
+    """Make a class statement fill ``SparseEncoder`` instead of making a class; for the one in ``model.py``."""
 
-    def __eq__(cls, other: object) -> bool:
-        return isinstance(other, _Front) or (_HOME in sys.modules and other is _real())
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:  # noqa: ANN401, D102 - a class
+        cell = body.pop("__classcell__", None)
+        if cell is not None:
+            cell.cell_contents = SparseEncoder  # what super() without arguments means
+        type.__setattr__(SparseEncoder, "__bases__", (_ByBackend, *bases))
+        for member, value in body.items():
+            if member != "__doc__":
+                type.__setattr__(SparseEncoder, member, value)
+        type.__setattr__(SparseEncoder, "__class__", ABCMeta)  # last: until then others wait for the import
+        return SparseEncoder
 
-    def __hash__(cls) -> int:
-        return hash(_real())
 
-    def __repr__(cls) -> str:
-        return f"<class '{_HOME}.SparseEncoder'>"
+class _ByBackend:
+    """Make a model of one backend or the other."""
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - as the constructor, which checks them
+        if cls is SparseEncoder:
+            backend = options.get("backend", "torch")
+            if backend not in BACKENDS:
+                raise ValueError(f"unknown backend {backend!r}; choose from {list(BACKENDS)}")
+            if backend == "onnx":
+                return open_onnx(*arguments, **options)
+            import_module(_HOME)
+        return super().__new__(cls)
 
 
 def open_onnx(  # house: peer signature
@@ -145,5 +156,48 @@ def open_onnx(  # house: peer signature
     )
 
 
-class SparseEncoder(metaclass=_Front):
-    """Stands for :class:`sparse_encoder.model.SparseEncoder`."""
+open_onnx.__qualname__ = "SparseEncoder.__init__"  # what an error about its arguments names
+
+
+def _signature() -> inspect.Signature:
+    """Return that of the full class's constructor, which a test compares."""
+    signature = inspect.signature(open_onnx)
+    parameters = [each for name, each in signature.parameters.items() if name != "tokenizer_kwargs"]
+    torch = [each.replace(default="torch") if each.name == "backend" else each for each in parameters]
+    return signature.replace(parameters=torch, return_annotation=inspect.Signature.empty)
+
+
+class SparseEncoder(_ByBackend, metaclass=ABCMeta):
+    """Turn texts into sparse vectors, one dimension per term of a vocabulary.
+
+    It is used as that of sentence-transformers is. Errors are of the same types with texts of their own, and parameters
+    have one name in all families of models: ``0.model.backbone.layers.0.attention.q.weight``.
+
+    Args:
+        model_name_or_path: A folder, or a repository on the hub, ``owner/name``.
+        modules: The modules, when there is no name: one that reads texts first.
+        device: Where to compute; by default an accelerator if there is one.
+        prompts: Texts to put before inputs, by name; ``{"query": "", "document": ""}`` switches saved ones off.
+        default_prompt_name: The prompt of calls that name none.
+        cache_folder: Where downloads are kept.
+        trust_remote_code: Ignored, with a warning if it is true: code of a repository is never run.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Download nothing.
+        token: Access token for the hub.
+        model_kwargs: Options of the backbone's ``from_pretrained``, as ``dtype``, ``attn_implementation``, ``variant``,
+            a ``device_map`` of one device, and ``base_model`` for an adapter whose file names a folder outside its own.
+        processor_kwargs: Options of the tokenizer; ``tokenizer_kwargs`` is its older name.
+        config_kwargs: Values that replace those of the backbone's ``config.json``.
+        model_card_data: What the author says in the README.
+        backend: ``"torch"``; with ``"onnx"`` an :class:`OnnxSparseEncoder` is made, which needs no torch. Classes made
+            of this one have the first only.
+        similarity_fn_name: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``; by default as saved, else dot.
+        max_active_dims: Most entries of an embedding; by default as saved, else the ``k`` of a ``SparseAutoEncoder``.
+
+    Raises:
+        ValueError: If an argument is not one of those above.
+        LoadError: If the folder's files are not what they claim to be.
+    """
+
+
+type.__setattr__(SparseEncoder, "__class__", _Empty)  # from here on it asks for what it lacks

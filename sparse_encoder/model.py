@@ -27,6 +27,7 @@ from sparse_encoder.encoding.prompts import (
 )
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.encoding.workers import WorkerPool, default_devices
+from sparse_encoder.front import Filling
 from sparse_encoder.loading import HubOptions, LoadOptions, auto_encoder_k, open_model, place_modules
 from sparse_encoder.model_card import SparseEncoderModelCardData, card_text
 from sparse_encoder.modules import Router
@@ -45,36 +46,8 @@ logger = logging.getLogger(__name__)
 Device = str | torch.device
 
 
-class SparseEncoder(OnnxMethods, ModuleSequence):
-    """Turn texts into sparse vectors, one dimension per term of a vocabulary.
-
-    It is used as that of sentence-transformers is. Errors are of the same types with texts of their own, and parameters
-    have one name in all families of models: ``0.model.backbone.layers.0.attention.q.weight``.
-
-    Args:
-        model_name_or_path: A folder, or a repository on the hub, ``owner/name``.
-        modules: The modules, when there is no name: one that reads texts first.
-        device: Where to compute; by default an accelerator if there is one.
-        prompts: Texts to put before inputs, by name; ``{"query": "", "document": ""}`` switches saved ones off.
-        default_prompt_name: The prompt of calls that name none.
-        cache_folder: Where downloads are kept.
-        trust_remote_code: Ignored, with a warning if it is true: code of a repository is never run.
-        revision: Branch, tag or commit on the hub.
-        local_files_only: Download nothing.
-        token: Access token for the hub.
-        model_kwargs: Options of the backbone's ``from_pretrained``, as ``dtype``, ``attn_implementation``, ``variant``,
-            a ``device_map`` of one device, and ``base_model`` for an adapter whose file names a folder outside its own.
-        processor_kwargs: Options of the tokenizer; ``tokenizer_kwargs`` is its older name.
-        config_kwargs: Values that replace those of the backbone's ``config.json``.
-        model_card_data: What the author says in the README.
-        backend: ``"torch"``; with ``"onnx"`` ``sparse_encoder.SparseEncoder`` makes an :class:`OnnxSparseEncoder`.
-        similarity_fn_name: ``"cosine"``, ``"dot"``, ``"euclidean"`` or ``"manhattan"``; by default as saved, else dot.
-        max_active_dims: Most entries of an embedding; by default as saved, else the ``k`` of a ``SparseAutoEncoder``.
-
-    Raises:
-        ValueError: If an argument is not one of those above.
-        LoadError: If the folder's files are not what they claim to be.
-    """
+class SparseEncoder(OnnxMethods, ModuleSequence, metaclass=Filling):
+    """What :class:`sparse_encoder.front.SparseEncoder` is filled with; its docstring is the one there."""
 
     model_type = MODEL_TYPE
 
@@ -101,7 +74,9 @@ class SparseEncoder(OnnxMethods, ModuleSequence):
         max_active_dims: int | None = None,
     ) -> None:
         if backend != "torch":
-            raise ValueError(f"unknown backend {backend!r} for this class; sparse_encoder.SparseEncoder has 'onnx' too")
+            raise ValueError(
+                f"unknown backend {backend!r} for {type(self).__name__}; SparseEncoder itself has 'onnx' too"
+            )
         if trust_remote_code:
             logger.warning("trust_remote_code is ignored: code that comes with a model is never run")
         if max_active_dims is not None:

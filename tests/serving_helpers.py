@@ -52,8 +52,13 @@ def copy_of(folder: Path, target: Path) -> Path:
 
 def run_without_torch(program: str, *arguments: str) -> str:
     """Run a program in a fresh process in which torch cannot be imported; returns what it prints."""
+    return run_python(WITHOUT_TORCH + program, *arguments)
+
+
+def run_python(program: str, *arguments: str) -> str:
+    """Run a program in a fresh process; returns what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WITHOUT_TORCH + program, *arguments]
+    command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,24 +1,20 @@
-"""``sparse_encoder.SparseEncoder`` is used as the class that it stands for."""
+"""``sparse_encoder.SparseEncoder`` is one class, empty without torch and an ordinary one of torch with it."""
 
 from __future__ import annotations
 
 import inspect
 import pickle
-import subprocess
-import sys
-import typing
 from abc import ABC
 from pathlib import Path
 from unittest import mock
 
 import pytest
 from model_helpers import write_masked_language_model
+from serving_helpers import run_python, run_without_torch
 from torch import nn
 
 from sparse_encoder import SparseEncoder, front
 from sparse_encoder.model import SparseEncoder as RealEncoder
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -35,14 +31,18 @@ def test_a_call_makes_an_instance_of_the_real_class(model: SparseEncoder) -> Non
     assert not issubclass(nn.Module, SparseEncoder)
 
 
-def test_it_is_equal_to_the_real_class() -> None:
-    assert SparseEncoder == RealEncoder
-    assert RealEncoder == SparseEncoder
-    assert hash(SparseEncoder) == hash(RealEncoder)
-    assert {RealEncoder: 1}[SparseEncoder] == 1
-    assert SparseEncoder != nn.Module
-    assert repr(SparseEncoder) == repr(RealEncoder)
-    assert typing.get_args(typing.Optional[SparseEncoder])[0] == RealEncoder  # noqa: UP045  (what it must not break)
+def test_it_is_the_class_of_its_module(model: SparseEncoder) -> None:
+    assert SparseEncoder is RealEncoder
+    assert type(model) is SparseEncoder
+    assert issubclass(SparseEncoder, nn.Module) and issubclass(SparseEncoder, nn.Sequential)
+    assert (SparseEncoder.__module__, SparseEncoder.__qualname__) == ("sparse_encoder.model", "SparseEncoder")
+    assert inspect.getsource(SparseEncoder).startswith("class SparseEncoder(OnnxMethods, ModuleSequence")
+    assert type(SparseEncoder.__new__(SparseEncoder)) is SparseEncoder
+    assert isinstance(mock.Mock(spec=SparseEncoder), SparseEncoder)
+    match model:
+        case SparseEncoder():
+            found = True
+    assert found
 
 
 def test_a_class_made_of_it_is_made_of_the_real_one(tmp_path: Path) -> None:
@@ -58,15 +58,27 @@ def test_a_class_made_of_it_is_made_of_the_real_one(tmp_path: Path) -> None:
     mine = Mine(str(write_masked_language_model(tmp_path)), device="cpu")
     assert mine.encode_query("rain")[0] == "mine"
     assert mine.extra == 3
-    with pytest.raises(ValueError, match="sparse_encoder.SparseEncoder has 'onnx' too"):
+    with pytest.raises(ValueError, match="'onnx' for Mine; SparseEncoder itself has 'onnx' too"):
         Mine(str(tmp_path), backend="onnx")
 
 
+def test_a_class_made_of_it_may_name_it_in_super_and_take_keywords(tmp_path: Path) -> None:
+    class Tagged:
+        def __init_subclass__(cls, tag: str, **options: object) -> None:
+            super().__init_subclass__(**options)
+            cls.tag = tag
+
+    class Mine(SparseEncoder, Tagged, tag="q"):
+        def __init__(self, other: SparseEncoder) -> None:
+            super(SparseEncoder, self).__init__(list(other))
+            self.prompts, self.max_active_dims = {}, None
+
+    assert Mine.tag == "q"
+    model = SparseEncoder(str(write_masked_language_model(tmp_path)), device="cpu")
+    assert [*Mine(model)] == [*model]
+
+
 def test_attributes_and_patches_are_those_of_the_real_class(model: SparseEncoder) -> None:
-    assert SparseEncoder.encode is RealEncoder.encode
-    assert SparseEncoder.__init__ is RealEncoder.__init__
-    assert SparseEncoder.__doc__ == RealEncoder.__doc__
-    assert set(dir(SparseEncoder)) == set(dir(RealEncoder))
     before = RealEncoder.__dict__["encode"]
     with mock.patch.object(SparseEncoder, "encode", return_value="patched"):
         assert model.encode("rain") == "patched"
@@ -78,7 +90,7 @@ def test_attributes_and_patches_are_those_of_the_real_class(model: SparseEncoder
 
 
 def test_signature_and_pickles(model: SparseEncoder) -> None:
-    assert inspect.signature(SparseEncoder) == inspect.signature(RealEncoder)
+    assert str(inspect.signature(SparseEncoder)).startswith("(model_name_or_path: 'str | None' = None, *, modules")
     assert pickle.loads(pickle.dumps(SparseEncoder)) is SparseEncoder
     again = pickle.loads(pickle.dumps(model))
     assert type(again) is RealEncoder
@@ -96,6 +108,7 @@ def test_both_backends_have_the_same_arguments() -> None:
         ({"backend": "openvino"}, r"unknown backend 'openvino'; choose from \['onnx', 'torch'\]"),
         ({"backend": "onnx"}, "give the name or path"),
         ({"backend": "onnx", "modules": []}, "modules is for backend='torch'"),
+        ({"backend": [1]}, r"unknown backend \[1\]"),
     ],
 )
 def test_bad_backends_are_refused(options: dict[str, object], message: str) -> None:
@@ -103,10 +116,70 @@ def test_bad_backends_are_refused(options: dict[str, object], message: str) -> N
         SparseEncoder(**options)  # type: ignore[arg-type]
 
 
-def test_importing_it_and_asking_what_it_is_load_nothing() -> None:
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_a_wrong_keyword_is_one_of_the_class(backend: str) -> None:
+    with pytest.raises(TypeError, match=r"SparseEncoder.__init__\(\) got an unexpected keyword argument 'nothing'"):
+        SparseEncoder("folder", backend=backend, nothing=1)  # type: ignore[call-arg]
+
+
+LIGHT = """
+import functools, inspect, pickle, sys
+from typing import Optional, Union
+from sparse_encoder import SparseEncoder
+
+wanted = Optional[SparseEncoder], Union[SparseEncoder, int], SparseEncoder | None, list[SparseEncoder]
+assert {SparseEncoder: 1}[SparseEncoder] == 1 and hash(SparseEncoder) and SparseEncoder == SparseEncoder
+
+@functools.singledispatch
+def kind(value): return "other"
+
+@kind.register
+def _(value: SparseEncoder): return "encoder"
+
+assert not isinstance(3, SparseEncoder) and not issubclass(int, SparseEncoder)
+assert SparseEncoder.__doc__.startswith("Turn texts") and SparseEncoder.__name__ == "SparseEncoder"
+def signature():
+    return [(each.name, each.kind, each.default) for each in inspect.signature(SparseEncoder).parameters.values()]
+
+told = signature()
+assert pickle.loads(pickle.dumps(SparseEncoder)) is SparseEncoder
+early = [name for name in ("torch", "numpy", "scipy") if name in sys.modules]
+assert kind(3) == "other"
+"""
+
+
+def test_what_it_is_can_be_asked_without_loading_anything() -> None:
+    program = "print(early)\nassert set(dir(SparseEncoder)) >= {'encode', 'state_dict'} and 'torch' in sys.modules"
+    assert run_python(LIGHT + program).strip() == "[]"
+
+
+def test_it_is_the_same_class_after_it_was_filled() -> None:
+    program = """
+before, doc = SparseEncoder, SparseEncoder.__doc__
+class Mine(SparseEncoder): pass
+import torch, sparse_encoder.model as home
+assert home.SparseEncoder is before and issubclass(before, torch.nn.Sequential) and Mine.__mro__[1] is before
+assert SparseEncoder.__doc__ == doc and signature() == told
+assert type(before).__name__ == "ABCMeta" and pickle.loads(pickle.dumps(before)) is before
+print(kind(Mine.__new__(Mine)))
+"""
+    assert run_python(LIGHT + program).strip() == "encoder"
+
+
+def test_where_torch_was_imported_first_it_is_full_at_once() -> None:
     program = (
-        "import sys; from sparse_encoder import SparseEncoder; isinstance(3, SparseEncoder); SparseEncoder.__name__; "
-        "SparseEncoder | None; print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
+        "import torch; from sparse_encoder import SparseEncoder; print(issubclass(SparseEncoder, torch.nn.Module))"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert run_python(program).strip() == "True"
+
+
+def test_without_torch_it_tells_what_it_can() -> None:
+    program = """
+assert {"encode", "decode", "providers"} <= set(dir(SparseEncoder))
+assert not hasattr(SparseEncoder, "__something__")
+try:
+    SparseEncoder.state_dict
+except ImportError:
+    print("refused")
+"""
+    assert run_without_torch(LIGHT + program).strip() == "refused"

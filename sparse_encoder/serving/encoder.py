@@ -20,6 +20,7 @@ from sparse_encoder.encoding.prompts import (
     query_prompt_name,
     resolve_prompt,
 )
+from sparse_encoder.front import SparseEncoder
 from sparse_encoder.serving.arguments import ModelArguments, ServedCall
 from sparse_encoder.serving.batches import encode_texts
 from sparse_encoder.serving.fingerprint import fingerprint_of
@@ -68,6 +69,7 @@ class OnnxSparseEncoder:
         )
         has_settings = (folder / "modules.json").exists()
         settings = read_settings(folder) if has_settings else ModelSettings()
+        self.folder = folder
         self._plan = read_folder(folder, arguments.processor_kwargs)
         sessions = open_sessions(folder, self._plan, options, arguments.device)
         self._routes = serve_routes(folder, self._plan, sessions.by_route)
@@ -214,6 +216,11 @@ class OnnxSparseEncoder:
                 "give device to SparseEncoder, or providers in model_kwargs"
             )
 
+    @property
+    def routes(self) -> Mapping[str | None, ServedRoute]:
+        """The ways from texts to weights, by name; a model without routes has one, ``None``."""
+        return self._routes
+
     def _route(self, task: str | None) -> ServedRoute:
         return self._routes[self._plan.route(task).name]
 
@@ -304,3 +311,6 @@ class OnnxSparseEncoder:
     def fingerprint(self) -> str:
         """Hash of the graphs, tokenizers and tables, in hex, for :class:`SparseIndex`; not that of the torch model."""
         return fingerprint_of(self._routes)
+
+
+SparseEncoder.register(OnnxSparseEncoder)  # for isinstance

@@ -81,7 +81,7 @@ def attention_bias(
     Args:
         attention_mask: 1 or True for a token, 0 for padding, (B, S).
         dtype: Of the scores.
-        window: Largest distance that is seen, in tokens; in a causal bias, tokens that are seen; None sees everything.
+        window: Largest distance that is seen, in tokens; None sees everything.
         num_queries: Tokens that look, the last T of the mask; None: all.
         num_columns: Keys that there are; those beyond the mask are hidden. None: as the mask has.
         causal: Hide what comes behind the token that looks.
@@ -112,17 +112,17 @@ def _hide_later(visible: Tensor, num_tokens: int, num_queries: int, window: int 
         visible: (B, 1, 1, S).
         num_tokens: Old and new ones.
         num_queries: New ones, T.
-        window: Tokens that are seen; None for all.
+        window: Largest distance that is seen; None for all.
     """
     if not is_traced():
-        if num_queries == 1 and (window is None or window >= num_tokens):
+        window = None if window is not None and window >= num_tokens - 1 else window
+        if num_queries == 1 and window is None:
             return visible
-        window = None if window is not None and window >= num_tokens else window
     columns = torch.arange(visible.shape[-1], device=visible.device)
     places = torch.arange(num_tokens - num_queries, num_tokens, device=visible.device)[:, None]  # (T, 1)
     seen = columns <= places
     if window is not None:
-        seen = seen & (columns > places - window)
+        seen = seen & (columns >= places - window)
     seen = visible & seen  # (B, 1, T, S)
     return seen | ((columns == places) & ~seen.any(dim=-1, keepdim=True))
 
@@ -131,25 +131,27 @@ class Attend(Protocol):
     """Mixes values; see :func:`eager_attention`."""
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, scale: float | None = None
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, *, scale: float | None = None
     ) -> Tensor:
         """Return attended values, (B, H, T, K)."""
 
 
-def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, scale: float | None = None) -> Tensor:
+def sdpa_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, *, scale: float | None = None
+) -> Tensor:
     """Attend with fused kernels; arguments and result as :func:`eager_attention`."""
     if dropout > 0 and q.device.type == "cpu":  # torch's kernel for the CPU knows no dropout
-        return dropout_attention(q, _for_all_heads(k, q), _for_all_heads(v, q), bias, dropout, scale)
+        return dropout_attention(q, _for_all_heads(k, q), _for_all_heads(v, q), bias, dropout, factor=scale)
     shared = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=shared)
 
 
 def eager_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, scale: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, *, scale: float | None = None
 ) -> Tensor:
     r"""Attend by the formula, to check the fused kernels against.
 
-    .. math:: \operatorname{softmax}(q k^T / \sqrt K + \text{bias}) \, v
+    .. math:: \operatorname{softmax}(s \, q k^T + \text{bias}) \, v
 
     Args:
         q: Queries, (B, H, T, K).
@@ -157,16 +159,16 @@ def eager_attention(
         v: Values, of the shape of the keys.
         bias: Added to the scores, (B, 1 or H, 1 or T, S).
         dropout: Share of the attention probabilities that is dropped.
-        scale: What the scores are multiplied with in place of one over the root of K.
+        scale: What the scores are multiplied with, s; None: one over the root of K.
 
     Returns:
         Attended values, (B, H, T, K).
     """
-    probabilities = attention_probabilities(q, k, bias, scale).to(v.dtype)
+    probabilities = attention_probabilities(q, k, bias, scale=scale).to(v.dtype)
     return F.dropout(probabilities, dropout, training=dropout > 0) @ _for_all_heads(v, q)
 
 
-def attention_probabilities(q: Tensor, k: Tensor, bias: Tensor, scale: float | None = None) -> Tensor:
+def attention_probabilities(q: Tensor, k: Tensor, bias: Tensor, *, scale: float | None = None) -> Tensor:
     """Return how much each token looks at each, in float32 or wider, (B, H, T, S); as :func:`eager_attention`."""
     scores = (q @ _for_all_heads(k, q).mT) * (q.shape[-1] ** -0.5 if scale is None else scale) + bias  # (B, H, T, S)
     return scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
@@ -315,7 +317,7 @@ class Attention(nn.Module):
             v = self._by_head(self.v(context.memory)).transpose(1, 2)
             if context.cache is not None:
                 k, v = context.cache.keep_memory(k, v, context.step)
-        return self._joined(self._mix(q, k, v, context.bias, context.keep))
+        return self._joined(self._mix(q, k, v, bias=context.bias, keep=context.keep))
 
     def _by_head(self, part: Tensor) -> Tensor:
         num_texts, num_tokens, _ = part.shape
@@ -333,31 +335,25 @@ class Attention(nn.Module):
         if self.pruned_heads and bias.shape[1] > 1:
             bias = bias[:, self.kept_heads]
         if self.positions is None or context.relative is None:
-            return self._mix(q, k, v, bias, context.keep)
+            return self._mix(q, k, v, bias=bias, keep=context.keep)
         places = self.positions.project(context.relative.rows, self.q, self.k, self.head_size)
         score = partial(self.positions, places=places, row_of=context.relative.row_of)
-        attend = self.attend if context.keep is None else partial(_attend_and_keep, context.keep)
+        attend = self.attend if context.keep is None else partial(_attend_and_keep, keep=context.keep)
         return attend_with_scores(attend, q * self.positions.factor, k, v, bias, self._dropped(), score=score)
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, keep: Keep | None) -> Tensor:
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor, keep: Keep | None) -> Tensor:
         if keep is not None:
-            return _attend_and_keep(keep, q, k, v, bias, self._dropped(), self.scale)
-        return self.attend(q, k, v, bias, self._dropped(), self.scale)
+            return _attend_and_keep(q, k, v, bias, self._dropped(), scale=self.scale, keep=keep)
+        return self.attend(q, k, v, bias, self._dropped(), scale=self.scale)
 
     def _dropped(self) -> float:
         return self.dropout.p if self.training else 0.0
 
 
 def _attend_and_keep(
-    keep: Keep,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor,
-    dropout: float,
-    scale: float | None = None,
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, *, keep: Keep, scale: float | None = None
 ) -> Tensor:
     """Attend by the formula and hand the probabilities over; the rest as :func:`eager_attention`."""
-    kept = F.dropout(attention_probabilities(q, k, bias, scale).to(v.dtype), dropout, training=dropout > 0)
+    kept = F.dropout(attention_probabilities(q, k, bias, scale=scale).to(v.dtype), dropout, training=dropout > 0)
     keep(kept)
     return kept @ _for_all_heads(v, q)

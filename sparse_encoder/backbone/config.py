@@ -130,8 +130,7 @@ class TransformerConfig:
     layer_types: tuple[LayerType, ...] | None = None
     """What each layer sees: every token, or those at most ``local_window`` places away. None: all global."""
     local_window: int = 0
-    """Largest distance a local layer sees, in tokens, to either side. In a causal model: tokens that it sees, the one
-    that looks among them."""
+    """Largest distance that a local layer sees, in tokens: to either side, or, in a causal model, back."""
     causal: bool = False
     """Let a token see only those before it and itself: a decoder."""
     cross_attention: bool = False
@@ -252,12 +251,21 @@ class TransformerConfig:
             raise FieldError(f"must divide the hidden size {self.hidden_size}, got {self.num_heads}", "num_heads")
         if self.num_heads % self.kv_heads:
             raise FieldError(f"must divide the {self.num_heads} heads, got {self.kv_heads}", "num_kv_heads")
-        shares = self.kv_heads != self.num_heads
-        if shares and (self.fused_qkv or self.disentangled is not None or self.pruned_heads is not None):
-            rule = f"must be {self.num_heads} with fused projections, pruned heads or scores of places"
-            raise FieldError(f"{rule}, got {self.kv_heads}", "num_kv_heads")
+        if self.kv_heads != self.num_heads:
+            self._check_shared_heads()
         if self.head_kind == "linear" and self.word_size != self.hidden_size:
             raise FieldError("cannot be 'linear' with embeddings of another width than the hidden size", "head_kind")
+
+    def _check_shared_heads(self) -> None:
+        reasons = {
+            "queries, keys and values come out of one matrix, fused_qkv": self.fused_qkv,
+            "places are scored, disentangled": self.disentangled is not None,
+            "heads are pruned, pruned_heads": self.pruned_heads is not None,
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                rule = f"must be that of num_heads, {self.num_heads}, where {reason}; got {self.kv_heads}"
+                raise FieldError(rule, "num_kv_heads")
 
     def _check_positions(self) -> None:
         self._check_choice("position_kind", self.position_kind, get_args(PositionKind))

@@ -23,7 +23,7 @@ TILE_PROBABILITIES = 1 << 20
 
 
 def dropout_attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, factor: float | None = None
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float, *, factor: float | None = None
 ) -> Tensor:
     """Attend with dropout.
 

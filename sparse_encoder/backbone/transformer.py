@@ -97,13 +97,13 @@ class Transformer(nn.Module):
                 a family without, or what ``decoding`` holds does not go with the model.
         """
         decoding = Decoding() if decoding is None else decoding
-        tokens = self._check_call(input_ids, attention_mask, token_type_ids, inputs_embeds)
-        past = self._past(tokens, attention_mask, decoding, position_ids)
+        tokens = self._check_call(input_ids, attention_mask, token_type_ids=token_type_ids, inputs_embeds=inputs_embeds)
+        past = self._past(tokens, attention_mask, decoding=decoding, position_ids=position_ids)
         hidden: Tensor = self.embeddings(
             input_ids, token_type_ids, position_ids, inputs_embeds=inputs_embeds, past=past
         )
         embedded = hidden
-        contexts = self._contexts(hidden, attention_mask, position_ids, past, decoding)
+        contexts = self._contexts(hidden, attention_mask, position_ids=position_ids, past=past, decoding=decoding)
         cross = self._cross_context(hidden, decoding)
         head_masks = self._head_masks(head_mask, hidden.dtype)
         recompute = self.checkpointing if self.training and torch.is_grad_enabled() else None
@@ -146,6 +146,7 @@ class Transformer(nn.Module):
         self,
         input_ids: Tensor | None,
         attention_mask: Tensor,
+        *,
         token_type_ids: Tensor | None,
         inputs_embeds: Tensor | None,
     ) -> Tensor:
@@ -169,7 +170,7 @@ class Transformer(nn.Module):
         assert tokens is not None  # one of both is there
         return tokens
 
-    def _past(self, tokens: Tensor, mask: Tensor, decoding: Decoding, position_ids: Tensor | None) -> int:
+    def _past(self, tokens: Tensor, mask: Tensor, *, decoding: Decoding, position_ids: Tensor | None) -> int:
         """Return how many tokens came before, P, by what the mask has beyond the new ones."""
         past = mask.shape[1] - tokens.shape[1]
         if decoding.cache is None:
@@ -196,7 +197,7 @@ class Transformer(nn.Module):
             raise ValueError(f"texts may have at most {self.config.max_tokens} tokens, got {num_tokens}; truncate them")
 
     def _contexts(
-        self, hidden: Tensor, mask: Tensor, position_ids: Tensor | None, past: int, decoding: Decoding
+        self, hidden: Tensor, mask: Tensor, *, position_ids: Tensor | None, past: int, decoding: Decoding
     ) -> dict[LayerType, AttentionContext]:
         """Prepare what the layers of each type share."""
         config, num_tokens = self.config, hidden.shape[1]

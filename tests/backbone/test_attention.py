@@ -72,6 +72,15 @@ def test_a_token_sees_itself_only_where_it_would_see_nothing() -> None:
     assert torch.equal(visible[2], torch.eye(T, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("num_queries", [1, 2, T])
+@pytest.mark.parametrize("window", [0, 1, 3, T - 1, T])
+def test_a_causal_window_is_the_largest_distance_too(window: int, num_queries: int) -> None:
+    mask = torch.ones(1, T, dtype=torch.long)
+    visible = attention_bias(mask, torch.float32, window, causal=True, num_queries=num_queries)[0, 0] == 0
+    expected = [[0 <= row - column <= window for column in range(T)] for row in range(T)]
+    assert torch.equal(visible.expand(num_queries, T), torch.tensor(expected)[-num_queries:])
+
+
 @pytest.mark.parametrize("window", [T - 1, T, 100])
 def test_a_window_as_wide_as_the_text_hides_nothing(window: int) -> None:
     assert torch.equal(attention_bias(MASK, torch.float32, window), attention_bias(MASK, torch.float32))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sparse_encoder.backbone.config import FieldError, TransformerConfig
+from sparse_encoder.backbone.disentangled import DisentangledConfig
 
 PLAIN = TransformerConfig(
     vocab_size=17, hidden_size=12, num_layers=3, num_heads=2, intermediate_size=20, max_positions=26
@@ -56,6 +57,22 @@ def test_a_value_out_of_range_is_named(field: str, value: Any) -> None:  # noqa:
     with pytest.raises(FieldError, match=rf"^{field} must") as caught:
         replace(PLAIN, **{field: value})
     assert caught.value.field == field
+
+
+PLACES = DisentangledConfig(content_to_position=True, position_to_content=False, max_distance=9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fused_qkv": True}, "come out of one matrix, fused_qkv; got 1"),
+        ({"disentangled": PLACES}, "places are scored, disentangled; got 1"),
+        ({"pruned_heads": ((), (), ())}, "heads are pruned, pruned_heads; got 1"),
+    ],
+)
+def test_heads_that_share_keys_say_what_they_cannot_go_with(changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(FieldError, match=f"^num_kv_heads must be that of num_heads, 2, where .*{reason}$"):
+        replace(PLAIN, num_kv_heads=1, **changes)
 
 
 def test_a_rotated_head_has_an_even_size() -> None:

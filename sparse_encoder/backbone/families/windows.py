@@ -14,7 +14,7 @@ LAYER_TYPES: dict[str, LayerType] = {"full_attention": "global", "sliding_attent
 def read_mistral(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
     """Read ``sliding_window``, which holds for every layer; null for none."""
     config = read_llama(reader, config)
-    window = _window(reader)
+    window = _window(reader, causal=config.causal)
     if window is None:
         return config
     types: tuple[LayerType, ...] = ("local",)
@@ -24,7 +24,7 @@ def read_mistral(reader: ConfigReader, config: TransformerConfig) -> Transformer
 def read_qwen(reader: ConfigReader, config: TransformerConfig) -> TransformerConfig:
     """Read ``layer_types``, or, where they are left out, from which layer on the window holds."""
     config = read_llama(reader, config)
-    window = _window(reader) if reader.flag("use_sliding_window", False) else None
+    window = _window(reader, causal=config.causal) if reader.flag("use_sliding_window", False) else None
     names = reader.texts("layer_types")
     if names is None:
         first = reader.integer("max_window_layers", 28, 1 << 20)
@@ -39,6 +39,7 @@ def read_qwen(reader: ConfigReader, config: TransformerConfig) -> TransformerCon
     return replace(config, local_window=window or 0, layer_types=tuple(LAYER_TYPES[name] for name in names))
 
 
-def _window(reader: ConfigReader) -> int | None:
+def _window(reader: ConfigReader, *, causal: bool) -> int | None:
+    """Return the largest distance that is seen; of a causal model, files count the token that looks as well."""
     given = "sliding_window" in reader.values and not reader.has("sliding_window")
-    return None if given else reader.count("sliding_window", 4096, LARGEST["local_window"])
+    return None if given else reader.count("sliding_window", 4096, LARGEST["local_window"]) - causal

@@ -7,6 +7,7 @@ for. Axes: N rows, V columns, Z stored entries.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,7 +43,8 @@ class ArrayEmbeddings:
     """Hold sparse rows as CSR in numpy arrays; where torch is imported, ``isinstance`` calls it SparseEmbeddings.
 
     Rows by integer, slice, list and mask, numpy, scipy, dicts, files and search work without torch. Any other member of
-    :class:`SparseEmbeddings` (``to_torch``, ``to_dense``, ``indices``, arithmetic, functions of torch) imports torch.
+    :class:`SparseEmbeddings` (``to_torch``, ``to_dense``, ``indices``, functions of torch, arithmetic other than with a
+    number) imports torch.
 
     Args:
         arrays: The entries; they are not checked.
@@ -79,9 +81,17 @@ class ArrayEmbeddings:
             columns: Column of each entry, different ones within a row; Any: an integer type.
             weights: Each entry; Any: a floating type.
             dim: Number of columns V.
+
+        Raises:
+            ValueError: If a column is outside the V, or comes twice in a row.
         """
         order = np.argsort(columns, axis=1, kind="stable")
         columns, weights = np.take_along_axis(columns, order, axis=1), np.take_along_axis(weights, order, axis=1)
+        if columns.size and not 0 <= columns[:, 0].min() <= columns[:, -1].max() < dim:
+            low, high = columns[:, 0].min(), columns[:, -1].max()
+            raise ValueError(f"columns must be between 0 and {dim - 1}, got {low} to {high}")
+        if (columns[:, 1:] == columns[:, :-1]).any():
+            raise ValueError("columns must be different ones within a row, one comes twice")
         keep = weights != 0
         starts = np.zeros(len(columns) + 1, dtype=np.int64)
         np.cumsum(keep.sum(axis=1), out=starts[1:])
@@ -139,6 +149,9 @@ class ArrayEmbeddings:
             raise IndexError(f"index {index} is out of range for length {count}")
         if isinstance(index, list) and not index:
             index = slice(0, 0)
+        if isinstance(index, (list, np.ndarray)) and np.ndim(index) > 1:
+            told = f"{np.asarray(index).dtype} of shape {np.shape(index)}"
+            raise IndexError(f"expected integers or a mask of length {count}, got {told}")
         chosen: Any = index  # one of what numpy takes
         places = np.atleast_1d(np.arange(count)[chosen])
         return self._rows(places, single=whole)
@@ -254,10 +267,16 @@ def _rebuild(arrays: tuple[Any, ...], single: bool) -> ArrayEmbeddings:  # Any: 
 
 
 _OPERATORS = ["abs", "neg", "mul", "rmul", "truediv", "add", "radd", "sub", "rsub", "matmul", "rmatmul"]
+_OF_VALUES = {"__abs__", "__neg__", "__mul__", "__rmul__", "__truediv__"}
+"""With numbers these change the values alone, which takes no torch."""
 
 
 def _operator(name: str) -> Any:  # noqa: ANN401 - a method
     def apply(self: ArrayEmbeddings, *operands: object) -> object:
+        if name in _OF_VALUES and all(isinstance(each, Real) for each in operands):
+            numbers = [float(each) for each in operands if isinstance(each, Real)]
+            values = getattr(self.arrays.values, name)(*numbers)
+            return ArrayEmbeddings(self.arrays._replace(values=values), single=self._single)
         plain = [each.to_embeddings() if isinstance(each, ArrayEmbeddings) else each for each in operands]
         return getattr(self.to_embeddings(), name)(*plain)
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sparse_encoder.checkpoint import staged_folder
+from sparse_encoder.checkpoint.left_over import remove_left_over
 
 if TYPE_CHECKING:
     from sparse_encoder.export import ExportReport
@@ -31,7 +35,8 @@ class OnnxMethods:
         """Write the model with a graph of it, so that ``SparseEncoder(path, backend="onnx")`` encodes without torch.
 
         The graph takes token ids and gives pooled weights; it lies in ``onnx/model.onnx`` of the folder, as graphs of
-        sentence-transformers do. Of a ``Router`` each route has its own, ``onnx/<route>/model.onnx``.
+        sentence-transformers do. Of a ``Router`` each route has its own, ``onnx/<route>/model.onnx``. The folder gets
+        model and graph together or nothing, and older graphs go, those in 8 bits too: they held other weights.
 
         Args:
             path: The folder; with ``save_model=False`` also a file, ``*.onnx``.
@@ -52,17 +57,22 @@ class OnnxMethods:
         """
         from sparse_encoder.export import export_onnx
 
-        if save_model and Path(path).suffix == ".onnx":
-            raise ValueError(f"path must be a folder, got the file {path}; save_model=False writes the graph alone")
-        report = export_onnx(
+        write = partial(
+            export_onnx,
             self,  # type: ignore[arg-type]  # a module, as what has this base is
-            path,
             opset=opset,
             top_k=top_k,
             dtype=dtype,
             external_data=external_data,
             validate=validate,
         )
-        if save_model:
-            self.save_pretrained(str(path))
-        return report
+        if not save_model:
+            return write(path)
+        if Path(path).suffix == ".onnx":
+            raise ValueError(f"path must be a folder, got the file {path}; save_model=False writes the graph alone")
+        folder = Path(path).expanduser()
+        remove_left_over(folder.parent)
+        with staged_folder(folder, replaces_adapters=True) as stage:
+            self.save_pretrained(str(stage))
+            report = write(stage)
+        return report.moved(stage, folder)

@@ -1,7 +1,8 @@
 """Files and folders that appear whole or not at all.
 
 Everything is written beside its place, flushed to the disk and renamed; several processes that fill one folder take
-turns. Knows weight files by name only, to take away those of an earlier save that a new one would be mixed up with.
+turns. Knows weight files and graphs by name only, to take away those of an earlier save that a new one would be mixed
+up with.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sparse_encoder.checkpoint.folder_lock import folder_lock
+from sparse_encoder.checkpoint.graph_names import graph_files
 from sparse_encoder.checkpoint.weight_names import ADAPTER_FILES, WeightNames, is_plain, set_of
 
 
@@ -73,8 +75,9 @@ def staged_folder(target: Path, *, replaces_adapters: bool = False) -> Iterator[
 
     A target that does not exist appears by one rename. Into one that exists each file is moved by a rename of its own;
     weight files come first and in an order in which a crash leaves the old weights, the new ones, or a folder that
-    refuses to load, never a mixture. Weight files of an earlier save that the new one lacks are removed. Of several
-    processes that do so at once the last one wins, with all its files: while one moves them, the others wait.
+    refuses to load, never a mixture. Weight files of an earlier save that the new one lacks are removed; and with any
+    weights the ONNX graphs of earlier ones, before anything is moved. Of several processes that do so at once the last
+    one wins, with all its files: while one moves them, the others wait.
 
     Args:
         target: The folder to appear; missing parents are made.
@@ -149,6 +152,8 @@ def _merge(stage: Path, target: Path, *, replaces_adapters: bool) -> None:
     for name in files:
         if (target / name).is_dir():
             raise FileExistsError(f"{target / name} is to be a file and is a folder")
+    if any(set_of(name.name) is not None or name.name in ADAPTER_FILES for name in files):
+        _remove_graphs(target)
     for name in folders:
         (target / name).mkdir(exist_ok=True)
     for folder in (Path(), *folders):
@@ -160,6 +165,15 @@ def _merge(stage: Path, target: Path, *, replaces_adapters: bool) -> None:
     for folder in (Path(), *folders):
         sync_path(target / folder)
     shutil.rmtree(stage)
+
+
+def _remove_graphs(target: Path) -> None:
+    """Take away graphs that other weights were in."""
+    graphs = graph_files(target)
+    for path in graphs:
+        path.unlink(missing_ok=True)
+    for folder in {path.parent for path in graphs}:
+        sync_path(folder)
 
 
 def _remove_adapter(stage: Path, target: Path, *, with_weights: bool) -> None:

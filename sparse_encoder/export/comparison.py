@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.backbone.modes import evaluating
-from sparse_encoder.export.errors import OutputMismatchError
+from sparse_encoder.checkpoint.runtime_errors import runtime_errors
+from sparse_encoder.export.errors import ExportError, OutputMismatchError
 from sparse_encoder.export.extra import require
 from sparse_encoder.export.graph import Case, Difference, Graph, Tensors
-from sparse_encoder.export.state import device_of
+from sparse_encoder.export.state import device_of, full_precision
 
 SHOWN_INPUTS = 5
 """Whose shapes an error tells."""
@@ -24,11 +26,25 @@ def open_session(path: Path) -> Any:  # noqa: ANN401 - an InferenceSession, whos
 
     Args:
         path: The file.
+
+    Raises:
+        ExportError: If onnxruntime cannot open it.
     """
     onnxruntime = require("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with _typed(path):
+        providers = ["CPUExecutionProvider"]
+        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+
+
+@contextmanager
+def _typed(path: Path) -> Iterator[None]:
+    """Turn what onnxruntime raises into our error."""
+    try:
+        yield
+    except runtime_errors(require("onnxruntime")) as reason:
+        raise ExportError(f"onnxruntime refuses the graph: {str(reason)[:300]}", path=path) from reason
 
 
 def run_session(session: Any, inputs: Mapping[str, Tensor]) -> Tensors:  # noqa: ANN401 - as above
@@ -72,6 +88,7 @@ def compare_graph(path: Path, graph: Graph, *, tolerance: float) -> float:
         The largest difference.
 
     Raises:
+        ExportError: If onnxruntime cannot run the graph.
         OutputMismatchError: If a name, a shape or a number differs.
     """
     session = open_session(path)
@@ -79,9 +96,10 @@ def compare_graph(path: Path, graph: Graph, *, tolerance: float) -> float:
     device = device_of(graph.module)
     largest = 0.0
     for case in graph.cases:
-        with torch.no_grad(), evaluating(graph.module):
+        with torch.no_grad(), evaluating(graph.module), full_precision(graph.module):
             expected = graph.reference({name: tensor.to(device) for name, tensor in case.inputs.items()})
-        found = run_session(session, case.inputs if graph.feed is None else graph.feed(case.inputs))
+        with _typed(path):
+            found = run_session(session, case.inputs if graph.feed is None else graph.feed(case.inputs))
         largest = max(largest, _check_case(case, graph, expected, found, tolerance))
     return largest
 

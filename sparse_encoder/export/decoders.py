@@ -35,6 +35,8 @@ class Step(NamedTuple):
 STEPS = (Step(1, 5, 0), Step(3, 7, 0), Step(1, 1, 0), Step(2, 3, 5), Step(4, 1, 9), Step(1, 1, 1), Step(3, 2, 17))
 """Prompts, alone and padded on the left, and steps that go on."""
 EXAMPLE_EXTRA = 2
+DECODER_INPUTS = ("attention_mask", "decoder_input_ids", "decoder_attention_mask")
+"""Of the second graph of two stacks, beside the past."""
 SOURCE_LENGTHS = (6, 11, 1, 4, 9, 3, 2)
 """Tokens of the encoder, for each step."""
 
@@ -47,6 +49,7 @@ def causal_graph(model: CausalLanguageModel, config: OnnxConfigWithPast) -> Grap
         config: Says whether there is a past, and the names.
     """
     use_past, longest = config.use_past, model.config.max_tokens
+    inputs = in_order(config, ("input_ids", "attention_mask"))
     length = example_length(model.config)
     steps = [step for step in STEPS if use_past or not step.past]
     example = Step(2, length, length + EXAMPLE_EXTRA if use_past else 0)
@@ -55,7 +58,7 @@ def causal_graph(model: CausalLanguageModel, config: OnnxConfigWithPast) -> Grap
     return Graph(
         module=CausalGraph(model, use_past=use_past),
         reference=_by_a_causal_model(model, config),
-        inputs=config.inputs,
+        inputs=inputs,
         outputs=config.outputs,
         example=_causal_inputs(model, config, example, seed=0),
         cases=[
@@ -65,6 +68,31 @@ def causal_graph(model: CausalLanguageModel, config: OnnxConfigWithPast) -> Grap
         ],
         metadata=metadata_of(_task(config), {"longest": longest}),
     )
+
+
+def in_order(config: OnnxConfigWithPast, names: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Return a configuration's inputs in the order in which a graph takes them, whatever theirs is: the past last.
+
+    Args:
+        config: The configuration.
+        names: Of the inputs that are no past.
+
+    Raises:
+        ValueError: If one of them is missing, or there are others; names them.
+    """
+    given = config.inputs
+    past = [name for name in given if name.startswith(f"{PAST}.")]
+    own = [name for name in given if name not in past]
+    if sorted(own) != sorted(names):
+        hint = "what the encoder makes of its tokens is in past_key_values, and another graph's; " * (
+            "input_ids" in own
+        )
+        raise ValueError(
+            f"the inputs of a graph of {config.task!r} with use_past={config.use_past} must be {list(names)} and the "
+            f"past, the configuration names {own}; {hint}leave out {sorted(set(own) - set(names))} and add "
+            f"{sorted(set(names) - set(own))}"
+        )
+    return {name: given[name] for name in (*names, *past)}
 
 
 def _task(config: OnnxConfigWithPast) -> str:
@@ -169,7 +197,7 @@ def decoder_graph(model: Seq2SeqModel, config: OnnxSeq2SeqConfigWithPast) -> Gra
     return Graph(
         module=DecoderGraph(model),
         reference=_by_a_decoder(model, config),
-        inputs=config.inputs,
+        inputs=in_order(config, DECODER_INPUTS),
         outputs={name: axes for name, axes in config.outputs.items() if ".encoder." not in name},
         example=_decoder_inputs(model, config, example, 7, seed=0),
         cases=[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
 from typing import Any
 
 from torch import nn
@@ -10,7 +10,7 @@ from torch import nn
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.export.decoders import causal_graph, decoder_graph, encoder_graph
-from sparse_encoder.export.features import WITH_PAST, FeaturesManager
+from sparse_encoder.export.features import FeaturesManager, features_of
 from sparse_encoder.export.graph import Graph, Tensors
 from sparse_encoder.export.model_graphs import text_graph
 from sparse_encoder.export.named_call import NamedCall, take
@@ -22,16 +22,6 @@ from sparse_encoder.generation import CausalLanguageModel, Seq2SeqModel
 from sparse_encoder.token_classification import TokenClassificationModel
 
 MODEL_FILE, ENCODER_FILE, DECODER_FILE = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
-SPARSE_FEATURES = ("sparse-embedding",)
-_STATES = ("feature-extraction", "default")
-FEATURES: Mapping[type[PretrainedModel], tuple[str, ...]] = {
-    EncoderModel: _STATES,
-    MaskedLanguageModel: ("masked-lm", *_STATES),
-    TokenClassificationModel: ("token-classification", *_STATES),
-    CausalLanguageModel: (f"causal-lm{WITH_PAST}", "causal-lm"),
-    Seq2SeqModel: (f"seq2seq-lm{WITH_PAST}", "seq2seq-lm"),
-}
-"""What each kind of model can be asked for; first what it is asked for by default."""
 
 
 def describe(model: nn.Module, task: str | None, top_k: int | None) -> dict[str, Graph]:
@@ -49,14 +39,12 @@ def describe(model: nn.Module, task: str | None, top_k: int | None) -> dict[str,
         TypeError: If it is no model that can be exported.
         ValueError: If it cannot do the task.
     """
+    known = features_of(model)
     if isinstance(model, ModuleSequence):
-        _chosen(task, SPARSE_FEATURES, model)
+        _chosen(task, known, model)
         graphs = sparse_graphs(model, top_k)
         return {MODEL_FILE if route is None else f"{route}/{MODEL_FILE}": graph for route, graph in graphs.items()}
-    known = next((names for kind, names in FEATURES.items() if isinstance(model, kind)), None)
-    if known is None or not isinstance(model, PretrainedModel):
-        kinds = ["SparseEncoder", *(kind.__name__ for kind in FEATURES)]
-        raise TypeError(f"model must be one of {kinds}, got a {type(model).__name__}")
+    assert isinstance(model, PretrainedModel)  # features_of knows no others
     if top_k is not None:
         raise ValueError(f"top_k is for sparse encoders; leave it out for a {type(model).__name__}")
     feature = _chosen(task, known, model)
@@ -94,15 +82,19 @@ def graph_by_config(model: nn.Module, config: OnnxConfig) -> Graph:
 def _graph_of_any(model: nn.Module, config: OnnxConfig) -> Graph:
     """Describe the graph of a model of which nothing is known but its names; the example is to be put in."""
     outputs = config.outputs
+    order = list(inspect.signature(model.forward).parameters)
+    inputs = dict(
+        sorted(config.inputs.items(), key=lambda each: order.index(each[0]) if each[0] in order else len(order))
+    )
 
     def reference(inputs: Tensors) -> Tensors:
         found: Any = model(**inputs)  # of any kind
         return {name: take(found, name, place) for place, name in enumerate(outputs)}
 
     return Graph(
-        module=NamedCall(model, list(config.inputs), list(outputs)),
+        module=NamedCall(model, list(inputs), list(outputs)),
         reference=reference,
-        inputs=config.inputs,
+        inputs=inputs,
         outputs=outputs,
         example={},
     )

@@ -19,8 +19,8 @@ from sparse_encoder.export.comparison import compare_graph
 from sparse_encoder.export.descriptions import graph_by_config
 from sparse_encoder.export.errors import OutputMismatchError
 from sparse_encoder.export.graph import Case, Graph, Tensors
-from sparse_encoder.export.onnx_config import OnnxConfig
-from sparse_encoder.export.onnx_config_with_past import PAST, flat_inputs, one_preprocessor
+from sparse_encoder.export.onnx_config import OnnxConfig, one_preprocessor
+from sparse_encoder.export.onnx_config_with_past import PAST, flat_inputs
 from sparse_encoder.export.state import overridden
 from sparse_encoder.export.writing import WriteSettings, write_graphs
 
@@ -65,7 +65,8 @@ def export(  # house: peer signature
     inputs = config.generate_dummy_inputs(one_preprocessor(preprocessor, tokenizer), framework="pt")
     matched = matching_inputs(model, inputs)
     graph = graph_by_config(model, config)
-    flat = flat_inputs(config, {name: inputs[name] for name in matched})
+    flat = flat_inputs(config, inputs)
+    flat = {name: flat[name] for name in graph.inputs}
     path = Path(output).expanduser()
     settings = WriteSettings(opset=config.default_onnx_opset if opset is None else opset, validate=False)
     with _as_configured(model, config):
@@ -124,8 +125,12 @@ def validate_model_outputs(  # house: peer signature
         tokenizer: The older name of ``preprocessor``, for which None must be given then.
 
     Raises:
+        FileNotFoundError: If there is no file.
+        ExportError: If onnxruntime cannot run it.
         OutputMismatchError: If a name, a shape or a number differs; tells the largest difference.
     """
+    if not Path(onnx_model).expanduser().is_file():
+        raise FileNotFoundError(f"there is no graph {onnx_model}; export(...) writes it")
     graph = graph_by_config(reference_model, config)
     if unknown := [name for name in onnx_named_outputs if name not in graph.outputs]:
         raise OutputMismatchError(f"the model has no outputs {unknown}, it has {list(graph.outputs)}")

@@ -19,7 +19,8 @@ class DummyShape:
     """Say how large a batch is.
 
     Raises:
-        ValueError: If a number is 0.
+        TypeError: If a number is no integer.
+        ValueError: If it is 0.
     """
 
     batch_size: int
@@ -34,6 +35,8 @@ class DummyShape:
         """Check the numbers."""
         for name in ("batch_size", "num_tokens", "num_choices"):
             value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise TypeError(f"{name} must be an integer, got {value!r:.80}")
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
 
@@ -48,7 +51,7 @@ class _Template(NamedTuple):
 
 def fixed_size(value: int, default: int) -> int:
     """Return a size; zero and below stand for the default."""
-    return default if value <= 0 else value
+    return default if isinstance(value, int) and value <= 0 else value
 
 
 def dummy_batch(preprocessor: object, shape: DummyShape) -> dict[str, Tensor]:

@@ -22,8 +22,9 @@ class OutputMismatchError(ExportError, ValueError):
     Args:
         message: Which output of which batch, and by how much.
         difference: The largest one; NaN where shapes or names differ.
+        hint: What to do about it.
     """
 
-    def __init__(self, message: str, *, difference: float = float("nan")) -> None:
-        super().__init__(message, hint="The file is not kept; validate=False writes it without comparing")
+    def __init__(self, message: str, *, difference: float = float("nan"), hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
         self.difference = difference

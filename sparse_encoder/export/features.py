@@ -42,6 +42,33 @@ MODEL_CLASSES = {
 """Where the class of a task's models is."""
 
 
+_STATES = ("feature-extraction", "default")
+FEATURES_OF: Mapping[str, tuple[str, ...]] = {
+    "SparseEncoder": ("sparse-embedding",),
+    "EncoderModel": _STATES,
+    "MaskedLanguageModel": ("masked-lm", *_STATES),
+    "TokenClassificationModel": ("token-classification", *_STATES),
+    "CausalLanguageModel": (f"causal-lm{WITH_PAST}", "causal-lm"),
+    "Seq2SeqModel": (f"seq2seq-lm{WITH_PAST}", "seq2seq-lm"),
+}
+"""What each class of models can be asked for; first what it is asked for by default."""
+
+
+def features_of(model: nn.Module) -> tuple[str, ...]:
+    """Return what a model can be asked for, by its class; first what it is asked for by default.
+
+    Raises:
+        TypeError: If it is no model that can be exported.
+    """
+    names = [kind.__name__ for kind in type(model).__mro__]
+    if isinstance(model, ModuleSequence):
+        names = ["SparseEncoder"]
+    found = next((name for name in names if name in FEATURES_OF), None)
+    if found is None or not isinstance(model, (ModuleSequence, PretrainedModel)):
+        raise TypeError(f"model must be one of {list(FEATURES_OF)}, got a {type(model).__name__}")
+    return FEATURES_OF[found]
+
+
 def spelled(model_type: str) -> str:
     """Return a family's name as the table has it, with hyphens."""
     return model_type.replace("_", "-").lower()
@@ -129,7 +156,8 @@ class FeaturesManager:
         check_framework(framework)
         task = FeaturesManager.feature_to_task(feature)
         if task not in MODEL_CLASSES:
-            raise KeyError(f"unknown feature {feature!r}; choose from {FeaturesManager.AVAILABLE_FEATURES}")
+            known = FeaturesManager.AVAILABLE_FEATURES
+            raise KeyError(f"unknown feature {feature!r}: the library has models for {known}")
         room, name = MODEL_CLASSES[task]
         found: type[nn.Module] = getattr(importlib.import_module(f"sparse_encoder.{room}"), name)
         return found
@@ -189,7 +217,7 @@ class FeaturesManager:
         Raises:
             KeyError: If the family is unknown.
             TypeError: If it is no model of the library.
-            ValueError: If the family has no such feature; lists those that it has.
+            ValueError: If the family, or a model of this class, has no such feature; lists those that it has.
         """
         inner = model.transformers_model if isinstance(model, ModuleSequence) else model
         if not isinstance(inner, PretrainedModel):
@@ -198,6 +226,10 @@ class FeaturesManager:
         features = FeaturesManager.get_supported_features_for_model_type(model_type)
         if feature not in features:
             raise ValueError(f"{model_type} has no feature {feature!r}; choose from {sorted(features)}")
+        own = features_of(model)
+        if feature not in own:
+            kind = type(model).__name__
+            raise ValueError(f"a {kind} of {model_type} has no feature {feature!r}; choose from {sorted(own)}")
         return model_type, features[feature]
 
 

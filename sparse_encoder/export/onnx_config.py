@@ -15,7 +15,6 @@ from sparse_encoder.export.dummy_inputs import DummyShape, dummy_batch, fixed_si
 from sparse_encoder.export.patching import PatchingSpec, found, put
 from sparse_encoder.export.placing import LARGEST_BYTES
 from sparse_encoder.export.tasks import outputs_of
-from sparse_encoder.modules.renamed import renamed_argument
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -103,10 +102,9 @@ class OnnxConfig(ABC):
         """
         return num_parameters * BYTES_OF_FLOAT32 >= LARGEST_BYTES
 
-    @renamed_argument("tokenizer", "preprocessor")
     def generate_dummy_inputs(  # house: peer signature
         self,
-        preprocessor: Any,  # noqa: ANN401 - a tokenizer, ours or of transformers
+        preprocessor: Any = None,  # noqa: ANN401 - a tokenizer, ours or of transformers
         batch_size: int = -1,
         seq_length: int = -1,
         num_choices: int = -1,
@@ -118,6 +116,7 @@ class OnnxConfig(ABC):
         sampling_rate: int = 22050,
         time_duration: float = 5.0,
         frequency: int = 220,
+        tokenizer: Any = None,  # noqa: ANN401 - the older name of preprocessor
     ) -> dict[str, Any]:
         """Make a batch to trace with: rows of the unknown token between special ones.
 
@@ -134,12 +133,15 @@ class OnnxConfig(ABC):
             sampling_rate: Likewise, for sound.
             time_duration: Likewise.
             frequency: Likewise.
+            tokenizer: The older name of ``preprocessor``.
 
         Returns:
             Tensors by input, (B, T) int64; for tasks with choices (B, C, T).
 
         Raises:
-            ValueError: If another framework is asked for, an argument is for pictures or sound, or a size is too small.
+            TypeError: If a size is no integer.
+            ValueError: If another framework is asked for, an argument is for pictures or sound, a size is too small, or
+                there is not one tokenizer.
         """
         values = (num_channels, image_width, image_height, sampling_rate, time_duration, frequency)
         given = dict(zip(UNUSED_BY_TEXT, values, strict=True))
@@ -153,7 +155,7 @@ class OnnxConfig(ABC):
             num_choices=choices,
             is_pair=is_pair,
         )
-        batch = dummy_batch(preprocessor, shape)
+        batch = dummy_batch(one_preprocessor(preprocessor, tokenizer), shape)
         return {name: tensor for name, tensor in batch.items() if name in self._text_inputs()}
 
     def _text_inputs(self) -> Iterable[str]:
@@ -196,3 +198,14 @@ def check_framework(framework: object) -> None:
     """
     if framework not in (None, "pt"):
         raise ValueError(f"framework must be 'pt', as models of the library are torch's, got {framework!r:.80}")
+
+
+def one_preprocessor(preprocessor: Any, tokenizer: Any) -> Any:  # noqa: ANN401 - of any kind
+    """Return the tokenizer under its name or the older one.
+
+    Raises:
+        ValueError: If both are given, or none.
+    """
+    if (preprocessor is None) == (tokenizer is None):
+        raise ValueError("give preprocessor; tokenizer is its older name, and only one of them can be given")
+    return tokenizer if preprocessor is None else preprocessor

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 
 from sparse_encoder.export.config_facts import Overriding, first_of, head_width_of, heads_of, layers_of
-from sparse_encoder.export.onnx_config import OnnxConfig
+from sparse_encoder.export.onnx_config import OnnxConfig, one_preprocessor
 from sparse_encoder.export.onnx_config_with_past import (
     PAST,
     OnnxConfigWithPast,
     longer_mask,
     name_in,
-    one_preprocessor,
 )
 from sparse_encoder.export.tasks import BATCH, SEQUENCE
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.export.config_facts import head_width_of, heads_of, layers_of
-from sparse_encoder.export.onnx_config import OnnxConfig
+from sparse_encoder.export.onnx_config import OnnxConfig, one_preprocessor
 from sparse_encoder.export.patching import PatchingSpec
 from sparse_encoder.export.tasks import BATCH, PAST_SEQUENCE, SEQUENCE
 
@@ -190,17 +190,6 @@ def flat_by_layer(name: str, field: Iterable[Any], parts: Sequence[str]) -> dict
 def longer_mask(mask: Tensor, past: int) -> Tensor:
     """Put ones for tokens of the past before a mask, (B, T) to (B, P + T)."""
     return torch.cat([torch.ones(mask.shape[0], past, dtype=mask.dtype), mask], dim=1)
-
-
-def one_preprocessor(preprocessor: Any, tokenizer: Any) -> Any:  # noqa: ANN401 - of any kind
-    """Return the tokenizer under its name or the older one.
-
-    Raises:
-        ValueError: If both are given, or none.
-    """
-    if (preprocessor is None) == (tokenizer is None):
-        raise ValueError("give preprocessor; tokenizer is its older name, and only one of them can be given")
-    return tokenizer if preprocessor is None else preprocessor
 
 
 def flat_inputs(config: OnnxConfig, inputs: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ from typing import Any
 
 from sparse_encoder.checkpoint import folder_lock
 from sparse_encoder.checkpoint.atomic import make_parents, sync_path, sync_tree, temporary_name
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, graph_files
+from sparse_encoder.checkpoint.left_over import remove_left_over
 from sparse_encoder.export.extra import require
 
 SUFFIX = ".onnx"
@@ -29,7 +31,9 @@ def data_name(path: Path) -> str:
 def staged_graphs(folder: Path) -> Iterator[Path]:
     """Write graphs out of sight, then put them in place, each with its data if it has any.
 
-    A crash leaves of each the old graph, the new one, or none; an error leaves the old ones.
+    A crash leaves of each the old graph, the new one, or none; an error leaves the old ones. Graphs in ``onnx/`` take
+    the place of all that are there: of those in 8 bits, which were made of the old ones, and of routes. What earlier
+    calls that were killed left in the folder is removed.
 
     Args:
         folder: Where they are to be; made if it is not there.
@@ -44,6 +48,7 @@ def staged_graphs(folder: Path) -> Iterator[Path]:
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is to be a folder and is a file")
+    remove_left_over(folder)
     stage = folder / temporary_name()
     made = make_parents(stage)
     try:
@@ -55,6 +60,7 @@ def staged_graphs(folder: Path) -> Iterator[Path]:
             if (folder / name).is_dir():
                 raise IsADirectoryError(f"{folder / name} is to be a file and is a folder")
         with folder_lock(folder, exclusive=True):
+            _remove_stale(folder, graphs)
             for name in graphs:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 _move(stage / name, folder / name)
@@ -65,6 +71,16 @@ def staged_graphs(folder: Path) -> Iterator[Path]:
                 parent.rmdir()
         raise
     shutil.rmtree(stage)
+
+
+def _remove_stale(folder: Path, new: list[Path]) -> None:
+    """Take away the graphs of a model's folder that the new ones do not replace."""
+    if not any(name.parts[0] == GRAPH_FOLDER for name in new):
+        return
+    replaced = {folder / name for name in new} | {(folder / name).with_name(data_name(name)) for name in new}
+    for path in graph_files(folder):
+        if path.parent != folder and path not in replaced:
+            path.unlink(missing_ok=True)
 
 
 def _move(staged: Path, path: Path) -> None:

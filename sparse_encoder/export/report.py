@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -26,3 +26,14 @@ class ExportReport:
     """To the model's outputs; None without validation."""
     others: tuple[ExportReport, ...] = ()
     """Of the graphs behind the first: those of other routes, or the decoder's."""
+
+    def moved(self, old: Path, new: Path) -> ExportReport:
+        """Return the report after a folder has got another name.
+
+        Args:
+            old: What it was called; the graphs lie in it.
+            new: What it is called now.
+        """
+        data = None if self.external_data is None else new / self.external_data.relative_to(old)
+        others = tuple(each.moved(old, new) for each in self.others)
+        return replace(self, path=new / self.path.relative_to(old), external_data=data, others=others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -40,11 +41,27 @@ def sparse_graphs(model: ModuleSequence, top_k: int | None) -> dict[str | None, 
         A graph by the name of its route; None for an encoder without routes.
 
     Raises:
+        TypeError: If ``top_k`` is no integer.
         ValueError: If ``top_k`` is no number of terms, or a module cannot be in a graph.
     """
+    top_k = None if top_k is None else _count(top_k)
     modules = list(model)
     names: list[str | None] = [*route_names(modules)] or [None]
     return {name: _graph(on_route(modules, name), name, top_k) for name in names}
+
+
+def _count(top_k: int) -> int:
+    """Return a number of terms as Python's integer.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it is below 1.
+    """
+    if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)):
+        raise TypeError(f"top_k must be an integer or None, got {top_k!r:.80}")
+    if top_k < 1:
+        raise ValueError(f"top_k must be between 1 and the number of terms, got {top_k}")
+    return int(top_k)
 
 
 def _graph(modules: Sequence[nn.Module], route: str | None, top_k: int | None) -> Graph:
@@ -56,7 +73,7 @@ def _graph(modules: Sequence[nn.Module], route: str | None, top_k: int | None) -
     if types:
         example["token_type_ids"] = with_types(example["input_ids"], types)
     num_terms = _run(modules, example)[EMBEDDING].shape[1]
-    if top_k is not None and not 1 <= top_k <= num_terms:
+    if top_k is not None and not top_k <= num_terms:
         raise ValueError(f"top_k must be between 1 and the number of terms, {num_terms}, got {top_k}")
 
     def reference(inputs: Tensors) -> Tensors:

@@ -1,4 +1,4 @@
-"""A model while it is traced: evaluation mode, plain formulas, no hooks; afterwards it is as it was.
+"""A model while it is traced: evaluation mode, plain formulas, no hooks, no autocast; afterwards it is as it was.
 
 Gradients are on meanwhile: without them the library cuts batches into parts by numbers of their shape, which would be
 frozen into the graph.
@@ -32,6 +32,16 @@ def traceable(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_without_hooks(model))
         stack.enter_context(_plain_attention(model))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(full_precision(model))
+        yield
+
+
+@contextmanager
+def full_precision(model: nn.Module) -> Iterator[None]:
+    """Turn off autocast, which a caller may have on: types in a graph are those of the weights."""
+    with ExitStack() as stack:
+        for kind in {"cpu", device_of(model).type} - {"meta"}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         yield
 
 

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 DEFAULT_OPSET = 20
-OLDEST_OPSET, NEWEST_OPSET = 13, 25
-"""What is tried; whether the file has the version that was asked for is looked up in it."""
+OLDEST_OPSET, NEWEST_OPSET = 17, 25
+"""What torch writes: it makes operators of version 18 and more, and turns some graphs into those of 17.
+
+Whether a file has the version that was asked for is looked up in it.
+"""
 NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
 

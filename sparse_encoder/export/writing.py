@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparse_encoder.export.comparison import compare_graph
-from sparse_encoder.export.errors import ExportError
+from sparse_encoder.export.errors import ExportError, OutputMismatchError
 from sparse_encoder.export.extra import PACKAGES, require
 from sparse_encoder.export.graph import Graph
 from sparse_encoder.export.placing import data_name, save_model, staged_graphs
@@ -94,7 +94,7 @@ def write_graph(graph: Graph, path: Path, settings: WriteSettings) -> ExportRepo
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(model, path, external_data=settings.external_data)
     check_file(path)
-    largest = compare_graph(path, graph, tolerance=settings.tolerance) if settings.validate else None
+    largest = _compare(path, graph, settings.tolerance) if settings.validate else None
     data = path.with_name(data_name(path))
     outside = data.stat().st_size if data.exists() else 0
     return ExportReport(
@@ -107,6 +107,15 @@ def write_graph(graph: Graph, path: Path, settings: WriteSettings) -> ExportRepo
         num_cases=len(graph.cases) if settings.validate else 0,
         largest_difference=largest,
     )
+
+
+def _compare(path: Path, graph: Graph, tolerance: float) -> float:
+    """Compare, and say in an error what became of the file."""
+    try:
+        return compare_graph(path, graph, tolerance=tolerance)
+    except OutputMismatchError as reason:
+        hint = "The file is not kept; validate=False writes it without comparing"
+        raise OutputMismatchError(str(reason), difference=reason.difference, hint=hint) from reason
 
 
 def check_file(path: Path) -> None:

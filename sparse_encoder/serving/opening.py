@@ -15,7 +15,8 @@ from sparse_encoder.serving.session import GraphSession, onnxruntime
 
 logger = logging.getLogger(__name__)
 
-GRAPH = "model.onnx"
+GRAPH, FOLDER = "model.onnx", "onnx"
+"""What is exported here, and where in a folder."""
 
 
 class Sessions(NamedTuple):
@@ -57,7 +58,7 @@ def open_sessions(folder: Path, plan: ModelFolder, options: BackendOptions, devi
             )
     with TemporaryDirectory() as made:
         _export(folder, Path(made))
-        paths = {route.name: _graph_folder(Path(made), route.name, options.subfolder) / GRAPH for route in routes}
+        paths = {route.name: _graph_folder(Path(made), route.name, FOLDER) / GRAPH for route in routes}
         sessions = _open(paths, routes, options, providers)
         for session in sessions.values():
             _ = session.digest  # while the file is there
@@ -101,7 +102,7 @@ def find_graph(folder: Path, route: str | None, options: BackendOptions) -> Path
     place = _graph_folder(folder, route, options.subfolder)
     there = sorted({*place.glob("*.onnx"), *(folder.glob("*.onnx") if route is None else ())})
     if options.file_name is not None:
-        return _named(folder, place, route, options.file_name, there)
+        return _named(folder, place, route, options, there)
     for path in (place / GRAPH, folder / GRAPH):
         if path in there:
             resolve_inside(folder, path.relative_to(folder).as_posix())
@@ -112,12 +113,17 @@ def find_graph(folder: Path, route: str | None, options: BackendOptions) -> Path
     return resolve_inside(folder, names[0]) if names else None
 
 
-def _named(folder: Path, place: Path, route: str | None, name: str, there: list[Path]) -> Path:
-    """Return the file that a caller names, by its path in the folder or by its name alone."""
+def _named(folder: Path, place: Path, route: str | None, options: BackendOptions, there: list[Path]) -> Path:
+    """Return the file that a caller names: by its path in the folder, or in the folder of graphs; or by its name alone.
+
+    A route has its own beside those of others, so ``onnx/model.onnx`` is also the name of ``onnx/<route>/model.onnx``.
+    """
+    name = options.file_name or GRAPH
     inside = place.relative_to(folder).as_posix()
     given = resolve_inside(folder, name)  # whatever it is, it must not lead out
     candidates = [given] if route is None else []
-    candidates += [resolve_inside(folder, f"{inside}/{Path(name).name}")]
+    if Path(name).parent.as_posix() in (".", Path(options.subfolder).as_posix(), inside):
+        candidates.append(resolve_inside(folder, f"{inside}/{Path(name).name}"))
     for path in candidates:
         if path.is_file():
             return path

@@ -37,14 +37,18 @@ class BackendOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise TypeError(f"{name} in model_kwargs must be a string, got {value!r:.80}")
-        if self.providers is not None and (isinstance(self.providers, str) or not self.providers):
+        if self.provider_options is not None and not isinstance(self.provider_options, Mapping):
+            raise TypeError(f"provider_options in model_kwargs must be a dict, got {self.provider_options!r:.80}")
+        if self.providers is not None and not (isinstance(self.providers, (list, tuple)) and self.providers):
             raise ValueError(f"providers in model_kwargs must be a list of names, got {self.providers!r:.80}")
         if self.provider is not None and self.providers is not None:
             raise ValueError("give provider or providers in model_kwargs, not both")
         if self.provider_options is not None and self.provider is None:
             raise ValueError("provider_options in model_kwargs are those of provider, which is missing")
-        if self.export not in (None, True, False) or not isinstance(self.subfolder, str):
-            raise TypeError(f"export must be True, False or None and subfolder a string, got {self}")
+        if self.export is not None and not isinstance(self.export, bool):
+            raise TypeError(f"export in model_kwargs must be True, False or None, got {self.export!r:.80}")
+        if not isinstance(self.subfolder, str):
+            raise TypeError(f"subfolder in model_kwargs must be a string, got {self.subfolder!r:.80}")
         if self.export and self.file_name is not None:
             raise ValueError("export=True in model_kwargs makes a new graph, and file_name names one that is there")
 
@@ -56,6 +60,8 @@ def read_options(model_kwargs: Mapping[str, Any] | None) -> BackendOptions:
         TypeError: If a value is of the wrong type.
         ValueError: If a name is unknown, or two do not go together.
     """
+    if model_kwargs is not None and not isinstance(model_kwargs, Mapping):
+        raise TypeError(f"model_kwargs must be a dict, got {model_kwargs!r:.80}")
     known = [field.name for field in fields(BackendOptions)]
     if unknown := sorted(set(model_kwargs or {}) - set(known)):
         raise ValueError(f"unknown model_kwargs {unknown} for backend='onnx'; choose from {known}")

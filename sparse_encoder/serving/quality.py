@@ -5,7 +5,7 @@ Axes: N texts, V terms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +82,8 @@ class QuantizationReport:
 
 def compare_graphs(
     folder: Path,
-    before: Sequence[Path],
-    after: Sequence[Path],
+    graphs: Mapping[str | None, Path],
+    quantized: str,
     *,
     texts: Sequence[str],
     evaluator: SentenceEvaluator | None,
@@ -92,13 +92,14 @@ def compare_graphs(
 
     Args:
         folder: The model.
-        before: Its graphs, one for each route.
-        after: The same in 8 bits.
-        texts: What is encoded, as documents.
+        graphs: Its graph for each route.
+        quantized: Name of the same graphs in 8 bits, each beside the other.
+        texts: What is encoded, by each of these routes, as documents where there are none.
         evaluator: Run on both.
     """
+    before, after = list(graphs.values()), [path.with_name(quantized) for path in graphs.values()]
     models = [_open(folder, paths[0]) for paths in (before, after)]
-    old, new = (model.encode_document(list(texts), show_progress_bar=False).numpy() for model in models)
+    old, new = (np.concatenate([_encode(model, texts, route) for route in graphs]) for model in models)
     cosines = _cosines(old, new)
     scores_old, scores_new = old @ old.T, new @ new.T
     figures = [None if evaluator is None else _main_figure(model, evaluator) for model in models]
@@ -122,6 +123,15 @@ def compare_graphs(
 def _open(folder: Path, graph: Path) -> OnnxSparseEncoder:
     options = {"file_name": f"onnx/{graph.name}", "provider": "CPUExecutionProvider"}
     return OnnxSparseEncoder(ModelArguments(name=str(folder), model_kwargs=options))
+
+
+def _encode(model: OnnxSparseEncoder, texts: Sequence[str], route: str | None) -> NDArray[Any]:  # Any: floating
+    if route is None:
+        found: NDArray[Any] = model.encode_document(list(texts), show_progress_bar=False).numpy()
+        return found
+    encode = {"query": model.encode_query, "document": model.encode_document}.get(route, model.encode)
+    rows: NDArray[Any] = encode(list(texts), task=route, show_progress_bar=False).numpy()
+    return rows
 
 
 def _inside(folder: Path, graph: Path) -> str:

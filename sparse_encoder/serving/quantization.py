@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sparse_encoder.checkpoint import CheckpointError, staged_folder
+from sparse_encoder.checkpoint.runtime_errors import runtime_errors
+from sparse_encoder.serving.copying import QUANTIZED, copy_served
+from sparse_encoder.serving.encoder import OnnxSparseEncoder
+from sparse_encoder.serving.folder import read_folder
 from sparse_encoder.serving.onnx_file import check_onnx_file
+from sparse_encoder.serving.opening import FOLDER, GRAPH
 from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
 from sparse_encoder.serving.session import onnxruntime
 
@@ -38,7 +43,7 @@ def quantize_onnx(
     *,
     quantization_config: str | None = None,
     file_suffix: str | None = None,
-    texts: Sequence[str] | None = None,
+    texts: Iterable[str] | None = None,
     evaluator: SentenceEvaluator | None = None,
 ) -> QuantizationReport:
     """Write each graph of a model in 8 bits beside it, as ``onnx/model_qint8_avx2.onnx``, and measure the change.
@@ -48,7 +53,8 @@ def quantize_onnx(
     ``SparseEncoder(folder, backend="onnx", model_kwargs={"file_name": report.file_name})``.
 
     Args:
-        folder: A saved model with ``onnx/model.onnx``, or ``onnx/<route>/model.onnx`` for each route.
+        folder: A saved model with ``onnx/model.onnx``, or ``onnx/<route>/model.onnx`` for each route that is not
+            read from a table.
         quantization_config: The machine that the file is named after, one of :data:`CONFIGS`; ``None`` for this one.
             The file is the same for all: onnxruntime chooses its kernels when it runs.
         file_suffix: What follows ``model_`` in the file's name instead.
@@ -62,19 +68,58 @@ def quantize_onnx(
         FileNotFoundError: If there is no graph.
         CheckpointError: If a graph is damaged.
         ImportError: If onnx or onnxruntime is not installed.
-        ValueError: If the name is unknown, there are no texts, or a graph has nothing to quantise.
+        TypeError: If a text is no string.
+        ValueError: If the name is unknown, there are no texts, or a graph has nothing to quantise; then nothing is
+            written.
     """
     if quantization_config is not None and quantization_config not in CONFIGS:
         raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
-    if texts is not None and (isinstance(texts, str) or not texts):
+    listed = _texts(texts)
+    folder = Path(folder).expanduser()
+    graphs = _graphs_of(folder)
+    name = f"model_{file_suffix or f'qint8_{quantization_config or this_machine()}'}.onnx"
+    place = folder / FOLDER
+    with staged_folder(place) as stage:
+        for graph in graphs.values():
+            target = stage / graph.relative_to(place).with_name(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _quantize(graph, target)
+    return compare_graphs(folder, graphs, name, texts=listed or SENTENCES, evaluator=evaluator)
+
+
+def _graphs_of(folder: Path) -> dict[str | None, Path]:
+    """Return the graph of each route; one that serving reads from a table has nothing to quantise.
+
+    Raises:
+        FileNotFoundError: If a graph is not there, or no route needs one.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; SparseEncoder(name).export_onnx(folder) writes one")
+    names = [name for name, route in read_folder(folder, {}).routes.items() if route.weights is None]
+    graphs = {name: folder / FOLDER / (name or "") / GRAPH for name in names}
+    if not graphs or not all(path.exists() for path in graphs.values()):
+        missing = [path.relative_to(folder).as_posix() for path in graphs.values() if not path.exists()]
+        told = " and ".join(missing) or "route with a graph"
+        raise FileNotFoundError(f"{folder} has no {told}; SparseEncoder(folder).export_onnx(folder) writes graphs")
+    return graphs
+
+
+def _texts(texts: Iterable[str] | None) -> list[str] | None:
+    """Return the texts to compare with as a list.
+
+    Raises:
+        TypeError: If one is no string.
+        ValueError: If there are none, or only one that is not in a list.
+    """
+    if texts is None:
+        return None
+    listed = [] if isinstance(texts, str) else list(texts)
+    if not listed:
         raise ValueError("texts must be a list of at least one text")
-    folder = Path(folder)
-    graphs = sorted((folder / "onnx").rglob("model.onnx"))
-    if not graphs:
-        raise FileNotFoundError(f"{folder} has no onnx/model.onnx; SparseEncoder(folder).export_onnx(folder) writes it")
-    suffix = file_suffix or f"qint8_{quantization_config or this_machine()}"
-    written = [_quantize(graph, graph.with_name(f"model_{suffix}.onnx")) for graph in graphs]
-    return compare_graphs(folder, graphs, written, texts=texts or SENTENCES, evaluator=evaluator)
+    for place, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{place}] must be a string, got {text!r:.80}")
+    return listed
 
 
 def export_dynamic_quantized_onnx_model(  # house: peer signature
@@ -88,8 +133,8 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
     """Write a model's graph in 8 bits into a folder; by the name and signature of sentence-transformers.
 
     Args:
-        model: A torch model, which is saved and exported into the folder unless that has a graph already; or one of
-            ``backend="onnx"``, whose folder must be given.
+        model: A torch model, which is saved and exported into the folder; or one of ``backend="onnx"``, which is
+            copied there with its graphs, unless it is the model of that folder. What was there is replaced.
         quantization_config: One of :data:`CONFIGS`, as for :func:`quantize_onnx`.
         model_name_or_path: The folder.
         push_to_hub: Must be false: write a folder, and upload it with ``push_to_hub(local_model_path=...)``.
@@ -100,7 +145,9 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
         What has changed; sentence-transformers returns nothing.
 
     Raises:
-        ValueError: If something is to be uploaded; otherwise as :func:`quantize_onnx`.
+        TypeError: If the model is none of these.
+        ValueError: If something is to be uploaded, or the model's graph is in 8 bits already; otherwise as
+            :func:`quantize_onnx`.
     """
     if push_to_hub or create_pr:
         raise ValueError(
@@ -109,13 +156,14 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
         )
     if quantization_config not in CONFIGS:
         raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
-    has_graph = any((Path(model_name_or_path) / "onnx").rglob("model.onnx"))
-    if not has_graph and model.get_backend() == "torch":
-        from sparse_encoder.export import export_onnx
-
-        model.save_pretrained(model_name_or_path)
-        export_onnx(model, model_name_or_path)
-    return quantize_onnx(model_name_or_path, quantization_config=quantization_config, file_suffix=file_suffix)
+    folder = Path(model_name_or_path).expanduser()
+    if isinstance(model, OnnxSparseEncoder):
+        copy_served(model, folder)
+    elif hasattr(model, "export_onnx"):
+        model.export_onnx(folder)
+    else:
+        raise TypeError(f"model must be a SparseEncoder, got a {type(model).__name__}")
+    return quantize_onnx(folder, quantization_config=quantization_config, file_suffix=file_suffix)
 
 
 def this_machine() -> str:
@@ -131,8 +179,13 @@ def this_machine() -> str:
     return "avx512" if "avx512f" in flags else "avx2"
 
 
-def _quantize(graph: Path, target: Path) -> Path:
-    """Write one graph in 8 bits."""
+def _quantize(graph: Path, target: Path) -> None:
+    """Write one graph in 8 bits.
+
+    Args:
+        graph: The graph.
+        target: The file to write.
+    """
     check_onnx_file(graph)
     onnx, package = _import("onnx"), onnxruntime()
     with TemporaryDirectory() as scratch, _quiet():
@@ -151,13 +204,11 @@ def _quantize(graph: Path, target: Path) -> Path:
         del result.metadata_props[:]
         result.metadata_props.extend(original.metadata_props)
         onnx.helper.set_model_props(
-            result, {each.key: each.value for each in original.metadata_props} | {"sparse_encoder.quantized": "qint8"}
+            result, {each.key: each.value for each in original.metadata_props} | {QUANTIZED: "qint8"}
         )
         if result.ByteSize() >= _MAX_BYTES:
             raise ValueError(f"{graph} has {result.ByteSize()} bytes in 8 bits, more than a file can hold")
-        with staged_folder(target.parent) as stage:
-            onnx.save(result, stage / target.name)
-    return target
+        onnx.save(result, target)
 
 
 def _fold(package: Any, graph: Path, target: Path) -> Path:  # noqa: ANN401 - onnxruntime
@@ -167,10 +218,9 @@ def _fold(package: Any, graph: Path, target: Path) -> Path:  # noqa: ANN401 - on
     options.optimized_model_filepath = str(target)
     options.graph_optimization_level = package.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "folded.data")
-    state = package.capi.onnxruntime_pybind11_state
     try:
-        package.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except (RuntimeError, state.Fail, state.InvalidGraph, state.InvalidProtobuf, state.InvalidArgument) as reason:
+        package.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except runtime_errors(package) as reason:
         raise CheckpointError(f"onnxruntime cannot open it: {str(reason)[:300]}", path=graph) from reason
     return target
 

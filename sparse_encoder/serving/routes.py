@@ -9,9 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.serving.folder import ModelFolder, Route
 from sparse_encoder.serving.session import GraphSession
-from sparse_encoder.serving.text_settings import positions_of
+from sparse_encoder.serving.text_settings import positions_of, vocabulary_of
 from sparse_encoder.token_batch import TokenBatch
 from sparse_encoder.tokenizer import UNLIMITED, Tokenizer
 from sparse_encoder.tokenizer_check import check_token_count
@@ -78,6 +79,7 @@ def serve_routes(
 
     Raises:
         TokenizerError: If a tokenizer has more tokens than a graph has terms.
+        CheckpointError: If a graph has more terms than its model's vocabulary.
     """
     served = {}
     for name, route in plan.routes.items():
@@ -88,8 +90,16 @@ def serve_routes(
         dim = session.num_dimensions or route.tokenizer.vocab_size
         if route.pooling is not None:  # the terms are the vocabulary
             check_token_count(route.tokenizer.vocab_size, dim, session.path)
+            _check_vocabulary(folder, dim, session.path)
         positions = session.longest or positions_of(folder)
         if positions is not None:
             route.tokenizer.model_max_length = min(route.tokenizer.model_max_length, positions)
         served[name] = ServedRoute(route=route, num_dimensions=dim, positions=positions, session=session)
     return served
+
+
+def _check_vocabulary(folder: Path, num_dimensions: int, graph: Path) -> None:
+    """Check the terms of a graph that pools as SPLADE does against what the checkpoint says, where it is there."""
+    told = vocabulary_of(folder)
+    if told is not None and num_dimensions > told:
+        raise CheckpointError(f"has {num_dimensions} terms, and config.json a vocabulary of {told}", path=graph)

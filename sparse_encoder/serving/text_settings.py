@@ -143,3 +143,10 @@ def positions_of(folder: Path) -> int | None:
         return None
     reserved = kind in ("roberta", "xlm-roberta", "camembert", "mpnet")
     return count - (int(values.get("pad_token_id") or 0) + 1 if reserved else 0)
+
+
+def vocabulary_of(folder: Path) -> int | None:
+    """Return the size of the vocabulary that a checkpoint's ``config.json`` tells; ``None`` without one."""
+    path = resolve_inside(folder, "config.json")
+    value = (read_json_object(path) if path.exists() else {}).get("vocab_size")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

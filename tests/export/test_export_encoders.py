@@ -110,6 +110,9 @@ def test_the_documented_steps_write_and_judge_a_graph(tmp_path: Path) -> None:
     with pytest.raises(OutputMismatchError, match="'logits' differs from the model's by 0.5") as caught:
         validate_model_outputs(config, tokenizer, model, path, names[1], 1e-4)
     assert caught.value.difference == pytest.approx(0.5, abs=1e-4)
+    assert "validate=False" not in str(caught.value)
+    with pytest.raises(FileNotFoundError, match=r"there is no graph .*nobody.onnx; export"):
+        validate_model_outputs(config, tokenizer, model, tmp_path / "nobody.onnx", names[1], 1e-4)
 
 
 @pytest.mark.parametrize("name", ["modernbert", "deberta-v2"])

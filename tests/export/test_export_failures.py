@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from sparse_encoder import SparseEncoder
 from sparse_encoder.checkpoint import SparseEncoderError
 from sparse_encoder.export import ExportError, OnnxConfig, OutputMismatchError, PatchingSpec, export, export_onnx
+from sparse_encoder.export.comparison import open_session
 from sparse_encoder.export.graph import Case, Graph
 from sparse_encoder.export.placing import save_model, staged_graphs
-from sparse_encoder.export.state import overridden
+from sparse_encoder.export.state import overridden, traceable
 from sparse_encoder.export.tracing import trace
 from sparse_encoder.export.writing import WriteSettings, write_graphs
 
@@ -57,11 +58,11 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparseEncoder]
     yield tiny_encoder(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("opset", [11, 12, 26, 99])
+@pytest.mark.parametrize("opset", [11, 16, 26, 99])
 def test_operators_that_torch_cannot_write_are_refused_before_anything_is_done(
     encoder: SparseEncoder, tmp_path: Path, opset: int
 ) -> None:
-    with pytest.raises(ValueError, match=f"opset must be between 13 and 25, got {opset}; 20 is the default"):
+    with pytest.raises(ValueError, match=f"opset must be between 17 and 25, got {opset}; 20 is the default"):
         export_onnx(encoder, tmp_path / "out", opset=opset)
     assert list(tmp_path.iterdir()) == []
 
@@ -69,8 +70,8 @@ def test_operators_that_torch_cannot_write_are_refused_before_anything_is_done(
 def test_the_version_that_was_written_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     first = trace(graph(Doubling()), 18)
     monkeypatch.setattr("sparse_encoder.export.tracing._translate", lambda *_: type("Program", (), {"model": first})())
-    with pytest.raises(ValueError, match="opset 14 is not supported: torch wrote operators of version 18"):
-        trace(graph(Doubling()), 14)
+    with pytest.raises(ValueError, match="opset 17 is not supported: torch wrote operators of version 18"):
+        trace(graph(Doubling()), 17)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,10 @@ def test_the_version_that_was_written_is_looked_up(monkeypatch: pytest.MonkeyPat
         ({"dtype": "int8"}, ValueError, r"dtype must be one of \['float16', 'float32'\], got 'int8'$"),
         ({"external_data": 1}, TypeError, "external_data must be True or False"),
         ({"validate": None}, TypeError, "validate must be True or False"),
-        ({"top_k": 0}, ValueError, "top_k must be between 1 and the number of terms, 88, got 0"),
+        ({"top_k": 0}, ValueError, "top_k must be between 1 and the number of terms, got 0"),
+        ({"top_k": "3"}, TypeError, "top_k must be an integer or None, got '3'"),
+        ({"top_k": 3.0}, TypeError, "top_k must be an integer or None, got 3.0"),
+        ({"top_k": True}, TypeError, "top_k must be an integer or None, got True"),
         ({"top_k": 89}, ValueError, "top_k must be between 1 and the number of terms, 88, got 89"),
         ({"task": "masked-lm"}, ValueError, r"task must be one of \['sparse-embedding'\] for a SparseEncoder"),
     ],
@@ -197,6 +201,41 @@ def test_values_of_a_configuration_are_put_back_after_an_error() -> None:
         assert "other" not in model.hf_config
         raise KeyError
     assert model.hf_config["use_cache"] is True
+
+
+def test_the_folder_is_as_it_was_when_the_graph_fails(
+    encoder: SparseEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder.save_pretrained(str(tmp_path / "model"))
+    (tmp_path / "model" / "onnx").mkdir()
+    (tmp_path / "model" / "onnx" / "model.onnx").write_bytes(b"of these weights")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    left = tmp_path / ".tmp-4194305-0a"  # of a process that is not there
+    left.mkdir()
+
+    def fail(*_: object) -> None:
+        raise ExportError("no")
+
+    monkeypatch.setattr("sparse_encoder.export.writing.trace", fail)
+    with pytest.raises(ExportError, match="no"):
+        encoder.export_onnx(tmp_path / "model")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not left.exists()
+
+
+def test_a_graph_that_the_runtime_refuses_is_our_error(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a")
+    with pytest.raises(ExportError, match="onnxruntime refuses the graph") as caught:
+        open_session(tmp_path / "model.onnx")
+    assert caught.value.path == str(tmp_path / "model.onnx")
+
+
+def test_autocast_of_the_caller_does_not_reach_a_trace() -> None:
+    model = tiny_language_model()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with traceable(model):
+            assert model(input_ids=torch.tensor([[5, 6]])).dtype == torch.float32
+        assert torch.is_autocast_enabled("cpu")
 
 
 class OwnConfig(OnnxConfig):

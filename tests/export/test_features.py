@@ -68,7 +68,9 @@ def test_each_feature_has_its_class(feature: str, kind: type) -> None:
 
 
 def test_classes_of_other_features_and_frameworks_are_refused() -> None:
-    with pytest.raises(KeyError, match="unknown feature 'image-classification'"):
+    with pytest.raises(
+        KeyError, match="unknown feature 'image-classification': the library has models for .*'masked-lm'"
+    ):
         FeaturesManager.get_model_class_for_feature("image-classification")
     with pytest.raises(ValueError, match="framework must be 'pt'"):
         FeaturesManager.get_model_class_for_feature("default", "tf")
@@ -97,11 +99,22 @@ def test_models_are_loaded_by_feature(tmp_path: Path) -> None:
     write_encoder(tmp_path / "encoder")
     found = FeaturesManager.get_model_from_feature("feature-extraction", tmp_path / "encoder")
     assert isinstance(found, EncoderModel)
-    model_type, constructor = FeaturesManager.check_supported_model_or_raise(found, "masked-lm")
+    model_type, constructor = FeaturesManager.check_supported_model_or_raise(found, "default")
     assert model_type == "bert"
-    assert constructor(found.config).task == "masked-lm"
+    assert constructor(found.config).task == "default"
+    with pytest.raises(ValueError, match=r"a EncoderModel of bert has no feature 'masked-lm'; choose from \['default'"):
+        FeaturesManager.check_supported_model_or_raise(found, "masked-lm")
     with pytest.raises(ValueError, match="bert has no feature 'seq2seq-lm'; choose from"):
         FeaturesManager.check_supported_model_or_raise(found, "seq2seq-lm")
+
+
+def test_a_model_that_writes_fills_no_masks() -> None:
+    model = CausalLanguageModel.from_config({**DECODER_CONFIGS["gpt2"], "n_layer": 1})
+    check = FeaturesManager.check_supported_model_or_raise
+    assert [check(model, feature)[0] for feature in ("causal-lm", "causal-lm-with-past")] == ["gpt2", "gpt2"]
+    for feature in ("masked-lm", "default", "sparse-embedding", "token-classification"):
+        with pytest.raises(ValueError, match=f"CausalLanguageModel of gpt2 has no feature '{feature}'"):
+            check(model, feature)
 
 
 def test_a_sparse_encoder_is_of_its_backbones_family(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_choices_are_an_axis_of_their_own(tokenizer: Tokenizer) -> None:
 def test_the_older_name_of_the_tokenizer(tokenizer: Tokenizer) -> None:
     config = EncoderOnnxConfig(TINY_CONFIGS["bert"])
     assert config.generate_dummy_inputs(tokenizer=tokenizer)["input_ids"].shape == (2, 8)
-    with pytest.raises(TypeError, match="'tokenizer' is the older name of 'preprocessor'"):
+    with pytest.raises(ValueError, match="give preprocessor; tokenizer is its older name"):
         config.generate_dummy_inputs(preprocessor=tokenizer, tokenizer=tokenizer)
 
 
@@ -194,3 +194,16 @@ def test_configurations_need_no_onnx(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "3"
+
+
+def test_sizes_and_tokenizers_are_judged(tokenizer: Tokenizer) -> None:
+    config = EncoderOnnxConfig(TINY_CONFIGS["bert"])
+    for name in ("batch_size", "seq_length"):
+        for value in ("2", 2.0, True):
+            with pytest.raises(TypeError, match="must be an integer, got"):
+                config.generate_dummy_inputs(tokenizer, **{name: value})
+    for both in ({"preprocessor": tokenizer, "tokenizer": tokenizer}, {}):
+        with pytest.raises(ValueError, match="give preprocessor; tokenizer is its older name"):
+            config.generate_dummy_inputs(**both)
+    older = config.generate_dummy_inputs(tokenizer=tokenizer)
+    assert older["input_ids"].tolist() == config.generate_dummy_inputs(tokenizer)["input_ids"].tolist()

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sparse_encoder.checkpoint import CheckpointError
-from sparse_encoder.training.checkpoints import lock, processes
+from sparse_encoder.checkpoint import CheckpointError, processes
+from sparse_encoder.checkpoint.processes import is_alive
+from sparse_encoder.training.checkpoints import lock
 from sparse_encoder.training.checkpoints.lock import LOCK, hold_folder
-from sparse_encoder.training.checkpoints.processes import is_alive
 
 DEAD_PROCESS = 2**22 + 1  # beyond the largest process number of Linux
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

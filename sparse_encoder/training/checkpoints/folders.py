@@ -18,13 +18,12 @@ from pathlib import Path
 
 from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.checkpoint.atomic import make_parents, sync_path, sync_tree, temporary_name
+from sparse_encoder.checkpoint.left_over import is_left_over
 from sparse_encoder.training.checkpoints.manifest import check_manifest, write_manifest
-from sparse_encoder.training.checkpoints.processes import is_alive
 
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)(?:\.(\d+))?")
-_TEMPORARY = re.compile(r"\.tmp-(\d+)-[0-9a-f]+")
 _TRASH, _CORRUPT, _REPLACED = ".trash-", ".corrupt", ".replaced"
 
 
@@ -218,7 +217,7 @@ def sweep(output_dir: Path) -> None:
     if not output_dir.is_dir():
         return
     for path in list(output_dir.iterdir()):
-        if path.name.startswith(_TRASH) or _is_left_over(path):
+        if path.name.startswith(_TRASH) or is_left_over(path):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     settle(output_dir)
 
@@ -290,14 +289,3 @@ def _remove(folder: Path) -> None:
 
 def _trash_name(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{_TRASH}{checkpoint.name}-{secrets.token_hex(6)}")
-
-
-def _is_left_over(path: Path) -> bool:
-    """Return whether a path is the temporary of a process that has ended."""
-    temporary = _TEMPORARY.fullmatch(path.name)
-    if temporary is None:
-        return False
-    try:
-        return not is_alive(int(temporary[1]), path.stat().st_mtime)
-    except FileNotFoundError:
-        return False

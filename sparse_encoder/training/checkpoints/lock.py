@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparse_encoder.checkpoint import CheckpointError
-from sparse_encoder.training.checkpoints.processes import is_alive
+from sparse_encoder.checkpoint.processes import is_alive
 
 logger = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ _HOMES = {
     "DefaultFlowCallback": "sparse_encoder.training",
     "EarlyStoppingCallback": "sparse_encoder.training",
     "EvalPrediction": "sparse_encoder.training",
-    "LoggingHandler": "sparse_encoder.util",
+    "LoggingHandler": "sparse_encoder.util.log_handler",
     "LoraConfig": "sparse_encoder.backbone",
     "MultiDatasetDefaultBatchSampler": "sparse_encoder.samplers",
     "PrinterCallback": "sparse_encoder.training",
@@ -62,7 +62,7 @@ _HOMES = {
     "TrainerControl": "sparse_encoder.training",
     "TrainerState": "sparse_encoder.training",
     "TrainingArguments": "sparse_encoder.training",
-    "resolve_ids": "sparse_encoder.util",
+    "resolve_ids": "sparse_encoder.util.dataset",
 }
 
 _PARTS = {"evaluation", "losses", "models", "modules", "samplers", "util"}
@@ -104,7 +104,12 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; choose from {sorted(_HOMES)}")
     if name == "SparseEncoder" and sys.modules.get("torch") is not None:
         import_module("sparse_encoder.model")  # fills the class, see there
-    value: object = getattr(import_module(_HOMES[name]), name)
+    try:
+        value: object = getattr(import_module(_HOMES[name]), name)
+    except ImportError:
+        if name == "SparseEmbeddings" and sys.modules.get("torch") is None:  # where there is no torch they are arrays
+            return import_module("sparse_encoder.embeddings_arrays").ArrayEmbeddings
+        raise
     globals()[name] = value
     return value
 

@@ -35,6 +35,16 @@ MAX_MANIFEST_BYTES = 4_000_000
 MAX_HEADER_BYTES = 1_000_000
 _FILE_NAME = re.compile(r"arrays-\d{5}-[0-9a-f]{16}\.safetensors")
 
+_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BOOL": "?",
+    **{f"I{8 * size}": f"<i{size}" for size in (1, 2, 4, 8)},
+    **{f"U{8 * size}": f"<u{size}" for size in (1, 2, 4, 8)},
+}
+"""What numpy calls the types of safetensors."""
+
 Arrays = Mapping[str, NDArray[Any]]  # any numeric type
 
 
@@ -115,15 +125,34 @@ def _read_file(folder: Path, entry: object, memory_map: bool) -> dict[str, NDArr
     name, size, digest = _entry(folder, entry)
     path = resolve_inside(folder, name, error=IndexCorruptError)
     try:
-        _check_file(path, size, digest)
-        with safe_open(path, framework="pt") as file:  # unlike numpy's, torch's arrays stay in the file
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (it is no dict)
-        arrays = {key: np.require(tensor.numpy(), requirements=["C", "ALIGNED"]) for key, tensor in tensors.items()}
+        start, header = _check_file(path, size, digest)
+        with safe_open(path, framework="np") as file:  # which judges the header; its own arrays would be copies
+            arrays = {key: _mapped(path, start, header[key]) for key in file.keys()}  # noqa: SIM118  (it is no dict)
     except FileNotFoundError as reason:
         raise IndexCorruptError("is missing", path=path, hint="Build the index again") from reason
     except (SafetensorError, TypeError) as reason:  # TypeError: a type that numpy does not have
         raise IndexCorruptError(f"is no valid safetensors file: {reason}", path=path) from reason
     return arrays if memory_map else {key: np.array(array) for key, array in arrays.items()}
+
+
+def _mapped(path: Path, start: int, entry: Mapping[str, Any]) -> NDArray[Any]:
+    """Leave an array in its file; a change to it would not reach the file.
+
+    Args:
+        path: The file, of safetensors.
+        start: Where its data begin.
+        entry: What its header says of the array, judged already.
+
+    Raises:
+        TypeError: If numpy does not have the type.
+    """
+    if entry["dtype"] not in _TYPES:
+        raise TypeError(f"{entry['dtype']} is no type of numpy's")
+    dtype, shape, (begin, end) = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"]), entry["data_offsets"]
+    if begin == end:  # an empty piece of a file cannot be mapped
+        return np.empty(shape, dtype)
+    array = np.memmap(path, dtype, mode="c", offset=start + begin, shape=shape)
+    return np.require(np.asarray(array), requirements=["ALIGNED"])
 
 
 def _entry(folder: Path, entry: object) -> tuple[str, int, str]:
@@ -135,8 +164,12 @@ def _entry(folder: Path, entry: object) -> tuple[str, int, str]:
     raise IndexCorruptError(f"lists a file as {str(entry)[:200]}", path=folder / MANIFEST)
 
 
-def _check_file(path: Path, size: int, digest: str) -> None:
-    """Refuse a file whose size or content is not that of the manifest, or whose header is no plain safetensors one."""
+def _check_file(path: Path, size: int, digest: str) -> tuple[int, dict[str, Any]]:
+    """Refuse a file whose size or content is not that of the manifest, or whose header is no plain safetensors one.
+
+    Returns:
+        Where its data begin, and its header.
+    """
     found = hashlib.sha256()
     with open_regular(path, error=IndexCorruptError) as file:
         length = int.from_bytes(file.read(8), "little")
@@ -154,7 +187,8 @@ def _check_file(path: Path, size: int, digest: str) -> None:
         )
     if length > MAX_HEADER_BYTES:
         raise IndexCorruptError(f"has a header of {length} bytes; at most {MAX_HEADER_BYTES} are read", path=path)
-    parse_json(header, path=path, error=IndexCorruptError)  # refuses a name given twice
+    values: dict[str, Any] = parse_json(header, path=path, error=IndexCorruptError)  # refuses a name given twice
+    return 8 + length, values
 
 
 def pack_strings(texts: Iterable[str]) -> dict[str, NDArray[Any]]:

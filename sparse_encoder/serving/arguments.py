@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
@@ -51,10 +52,12 @@ class ServedCall:
     """Whether values stay sparse; dense ones are torch tensors."""
 
     def __post_init__(self) -> None:
-        """Check the numbers; numpy's become Python's."""
+        """Check the numbers, numpy's become Python's; and that torch is there if it is asked for."""
         object.__setattr__(self, "batch_size", check_positive("batch_size", self.batch_size))
         if self.max_active_dims is not None:
             object.__setattr__(self, "max_active_dims", check_positive("max_active_dims", self.max_active_dims))
+        if self.as_tensor or not self.as_sparse:
+            need_torch("convert_to_tensor=True" if self.as_tensor else "convert_to_sparse_tensor=False")
 
     def present(self, rows: ArrayEmbeddings, *, single: bool) -> Any:  # noqa: ANN401 - rows, a tensor, or a list
         """Bring rows into the form that was asked for."""
@@ -65,3 +68,18 @@ class ServedCall:
         if self.as_tensor:
             return form.to_torch()
         return list(form) if in_list else form
+
+
+def need_torch(what: str) -> None:
+    """Check that torch is there.
+
+    Raises:
+        ImportError: If it is not; says what needs it.
+    """
+    try:
+        import_module("torch")
+    except ImportError as reason:
+        raise ImportError(
+            f"{what} gives tensors of torch, which is not installed: pip install torch, or leave it out for rows in "
+            "numpy arrays, whose numpy() is dense"
+        ) from reason

@@ -33,7 +33,7 @@ from sparse_encoder.generation.token_loss import token_loss
 
 
 class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel):
-    """An encoder, a decoder that looks at what it made, and a head: the families t5 and bart.
+    """An encoder, a decoder that looks at what it made, and a head: the families t5, mt5 and bart.
 
     ``backbone`` is the encoder. Its word embeddings serve the decoder too, which has none of its own; they are in
     memory and in files once. :meth:`prune_heads` takes heads of the encoder out.

@@ -10,6 +10,7 @@ import torch
 from backbone_helpers import TINY_CONFIGS
 from seq2seq_helpers import SEQ2SEQ_CONFIGS, D, decoder_ids, encoder_batch
 
+from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.backbone.families import SEQ2SEQ_FAMILIES, family_of, read_config
 from sparse_encoder.backbone.weights import names_of
@@ -221,6 +222,13 @@ def test_kinds_of_models_without_a_decoder_say_which_has_one() -> None:
     ):
         EncoderModel.from_config(BART)
     assert EncoderModel.from_config(T5).config.decoder is None
+
+
+def test_a_sparse_encoder_on_bart_says_what_one_can_be_built_on(tmp_path: Path) -> None:
+    Seq2SeqModel.from_config(BART).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"SparseEncoder is built on one of \[.*'mt5'.*'t5'") as caught:
+        SparseEncoder(str(tmp_path))
+    assert caught.value.path == str(tmp_path / "config.json")
 
 
 def test_an_encoder_without_a_decoder_is_no_pair() -> None:

@@ -26,6 +26,7 @@ from sparse_encoder.serving.onnx_file import check_onnx_file
 from sparse_encoder.serving.opening import FOLDER, GRAPH
 from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
 from sparse_encoder.serving.session import onnxruntime
+from sparse_encoder.serving.tables import quantize_tables
 
 if TYPE_CHECKING:
     from sparse_encoder.evaluation import SentenceEvaluator
@@ -48,8 +49,9 @@ def quantize_onnx(
 ) -> QuantizationReport:
     """Write each graph of a model in 8 bits beside it, as ``onnx/model_qint8_avx2.onnx``, and measure the change.
 
-    Products with fixed weights are quantised, the projection on the vocabulary included; embedding tables, layer norms
-    and attention between tokens stay in float32. Open the result with
+    Products with fixed weights are quantised, the projection on the vocabulary included, and the table of a
+    vocabulary's embeddings, row by row; small tables, layer norms and attention between tokens stay in float32. Where
+    that table is also the projection, 8 bits hold it twice, as float32 does. Open the result with
     ``SparseEncoder(folder, backend="onnx", model_kwargs={"file_name": report.file_name})``.
 
     Args:
@@ -200,6 +202,7 @@ def _quantize(graph: Path, target: Path) -> None:
         result = quantizer.model.model
         if not any(node.op_type == "MatMulNBits" for node in result.graph.node):
             raise ValueError(f"{graph} has no product with fixed weights that could be quantised")
+        quantize_tables(onnx, result)
         original = onnx.load(graph, load_external_data=False)
         del result.metadata_props[:]
         result.metadata_props.extend(original.metadata_props)

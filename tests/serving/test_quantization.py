@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from model_helpers import write_masked_language_model
 from serving_helpers import TEXTS, copy_of, exported_folder
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
-from sparse_encoder.serving import QuantizationReport, export_dynamic_quantized_onnx_model, quantize_onnx
+from sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling, Transformer
+from sparse_encoder.serving import QuantizationReport, export_dynamic_quantized_onnx_model, quantize_onnx, tables
 from sparse_encoder.serving.quality import _cosines, _overlap
 from sparse_encoder.serving.quantization import CONFIGS, this_machine
 
@@ -112,3 +115,105 @@ def test_figures_by_hand() -> None:
     assert _cosines(old, new).tolist() == [pytest.approx(24 / 25), 1.0]
     assert _overlap(np.array([3.0, 2.0, 0.0, 0.0]), np.array([3.0, 0.0, 2.0, 0.0])) == 0.5
     assert _overlap(np.zeros(3), np.ones(3)) == 1.0
+
+
+def test_rows_of_a_table_are_rounded_by_a_scale_of_their_own() -> None:
+    table = np.array([[127.0, -63.6, 0.4], [0, 0, 0], [0.0127, 0.0, -0.00635]], dtype=np.float32)
+    numbers, scales = tables.round_rows(table)
+    assert numbers.tolist() == [[127, -64, 0], [0, 0, 0], [127, 0, -64]] and numbers.dtype == np.int8
+    assert scales[:, 0].tolist() == pytest.approx([1.0, 1.0, 0.0001])
+
+
+def test_the_vocabularys_table_is_in_8_bits_too(
+    folder: Path, report: QuantizationReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    monkeypatch.setattr(tables, "LARGE_TABLE", 88)
+    small = quantize_onnx(folder, file_suffix="tables", texts=TEXTS)
+    graph = onnx.load(folder / small.file_name).graph
+    found = {tuple(each.dims): each.data_type for each in graph.initializer if 88 in each.dims[:1]}
+    assert found[(88, 12)] == onnx.TensorProto.INT8 and found[(88, 1)] == onnx.TensorProto.FLOAT
+    assert small.bytes_after < report.bytes_after - 88 * 12 * 2
+    assert small.lowest_cosine > 0.99
+    served: Any = SparseEncoder(str(folder), backend="onnx", model_kwargs={"file_name": small.file_name})
+    together = served.encode(TEXTS).numpy()
+    assert np.array_equal(served.encode(TEXTS[::-1], batch_size=3).numpy()[::-1], together)
+
+
+def router_folder(source: Path, target: Path) -> Path:
+    """Write an inference-free model: queries from a table, documents by the graph."""
+    transformer = Transformer(str(source), transformer_task="fill-mask")
+    queries = SparseStaticEmbedding(transformer.tokenizer, torch.linspace(0, 2, transformer.tokenizer.vocab_size))
+    router = Router.for_query_document([queries], [transformer, SpladePooling()])
+    SparseEncoder(modules=[router], device="cpu").save_pretrained(str(target))
+    for route in ("query", "document"):
+        (target / "onnx" / route).mkdir(parents=True)
+        shutil.copy(source / "onnx" / "model.onnx", target / "onnx" / route)
+    return target
+
+
+def test_routes_that_are_read_from_a_table_are_left_out(folder: Path, tmp_path: Path) -> None:
+    routes = router_folder(folder, tmp_path / "routes")
+    report = quantize_onnx(routes, quantization_config="avx2", texts=(text for text in TEXTS))
+    assert report.paths == (routes / "onnx" / "document" / "model_qint8_avx2.onnx",)
+    assert report.paths[0].exists() and not (routes / "onnx" / "query" / "model_qint8_avx2.onnx").exists()
+    assert 0.99 < report.lowest_cosine < 1 and report.num_texts == len(TEXTS)
+    served: Any = SparseEncoder(str(routes), backend="onnx", model_kwargs={"file_name": report.file_name})
+    assert served.encode_document("rain").to_dict() != served.encode_query("rain").to_dict()
+    (routes / "onnx" / "document" / "model.onnx").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no onnx/document/model.onnx; .*export_onnx"):
+        quantize_onnx(routes)
+
+
+def test_a_failure_leaves_nothing_half_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = copy_of(folder, tmp_path / "model")
+    before = sorted(copy.rglob("*"))
+
+    def fail(*_: object) -> int:
+        raise ValueError("cannot be")
+
+    monkeypatch.setattr("sparse_encoder.serving.quantization.quantize_tables", fail)
+    with pytest.raises(ValueError, match="cannot be"):
+        quantize_onnx(copy, file_suffix="new")
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_the_peers_function_takes_a_served_model_to_a_new_folder(folder: Path, tmp_path: Path) -> None:
+    model: Any = SparseEncoder(str(folder), backend="onnx")
+    report = export_dynamic_quantized_onnx_model(model, "avx2", str(tmp_path / "new"))
+    again: Any = SparseEncoder(str(tmp_path / "new"), backend="onnx")
+    assert np.array_equal(again.encode(TEXTS).numpy(), model.encode(TEXTS).numpy())
+    small: Any = SparseEncoder(str(tmp_path / "new"), backend="onnx", model_kwargs={"file_name": report.file_name})
+    assert 0.99 < report.lowest_cosine < 1
+    assert sorted(path.name for path in (tmp_path / "new" / "onnx").iterdir()) == [
+        "model.onnx",
+        "model_qint8_avx2.onnx",
+    ]
+    with pytest.raises(ValueError, match="is in 8 bits already"):
+        export_dynamic_quantized_onnx_model(small, "avx2", str(tmp_path / "other"))
+    other = copy_of(folder, tmp_path / "mine")
+    shutil.copy(tmp_path / "new" / report.file_name, other / "onnx" / "model.onnx")  # another graph by now
+    held: Any = SparseEncoder(str(folder), backend="onnx")
+    export_dynamic_quantized_onnx_model(held, "avx2", str(other))  # what was there is replaced
+    assert (other / "onnx" / "model.onnx").read_bytes() == (folder / "onnx" / "model.onnx").read_bytes()
+
+
+def test_the_peers_function_writes_the_model_that_it_is_given(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_of(folder, tmp_path / "model")
+    model = SparseEncoder(str(copy), device="cpu")
+    written: list[Path] = []
+    monkeypatch.setattr(type(model), "export_onnx", lambda self, path: written.append(path))
+    export_dynamic_quantized_onnx_model(model, "avx2", str(copy))
+    assert written == [copy]
+    with pytest.raises(TypeError, match="model must be a SparseEncoder, got a dict"):
+        export_dynamic_quantized_onnx_model({}, "avx2", str(copy))
+
+
+def test_texts_are_judged(folder: Path) -> None:
+    with pytest.raises(TypeError, match=r"texts\[1\] must be a string, got 1"):
+        quantize_onnx(folder, texts=["rain", 1])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="texts must be a list of at least one text"):
+        quantize_onnx(folder, texts=iter(()))

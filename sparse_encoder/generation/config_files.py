@@ -31,6 +31,7 @@ GENERATION_CONFIG_NAME = "generation_config.json"
 VERSION_KEY = "sparse_encoder_version"
 _ABOUT_THE_FILE = (VERSION_KEY, "transformers_version", "_commit_hash", "_from_model_config")
 NO_TOKEN = -1
+_MAY_BE_NONE = ("eos_token_id", "pad_token_id")
 _DECODERS = ("decoder", "generator", "text_config")
 """Parts of a model's configuration that are about its decoder."""
 
@@ -48,7 +49,7 @@ class SortedValues(NamedTuple):
 def sort_values(values: Values) -> SortedValues:
     """Check every value of a file and tell fields from what is not known, with a warning if that looks like a slip.
 
-    An end token of -1, which no text has, stands for none.
+    An end token or a padding of -1, which no text has, stands for none.
 
     Raises:
         FieldError: If a field cannot hold its value, one that is not offered would do something, or a name is one of
@@ -60,7 +61,7 @@ def sort_values(values: Values) -> SortedValues:
         if name == "cache_implementation" and isinstance(value, str) and value in IDLE_CACHES:
             others[name] = value
         elif name in FIELDS:
-            fields[name] = checked(name, _without_no_token(value) if name == "eos_token_id" else value)
+            fields[name] = checked(name, _without_no_token(value) if name in _MAY_BE_NONE else value)
         elif name in IDLE_IN_FILES:
             others |= {} if value is None or value in NOT_OFFERED[name] else {name: value}
         elif name in NOT_OFFERED:
@@ -74,7 +75,7 @@ def sort_values(values: Values) -> SortedValues:
 
 
 def _without_no_token(value: object) -> object:
-    """Return ends of texts without -1; None if nothing is left."""
+    """Return ends of texts, or the padding, without -1; None if nothing is left."""
     ids = value if isinstance(value, list | tuple) else [value]
     kept = [each for each in ids if isinstance(each, bool) or each != NO_TOKEN]
     return value if len(kept) == len(ids) else kept or None

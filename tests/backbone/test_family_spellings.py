@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def test_early_llamas_are_llamas_and_written_by_the_name_of_today(tmp_path: Path
     written = read_json_object(tmp_path / "config.json")
     assert written["architectures"] == ["LlamaForCausalLM"] and written["pad_token_id"] is None
     assert CausalLanguageModel.from_pretrained(tmp_path).config == model.config
+    written |= {"architectures": ["LLaMAForCausalLM"], "pad_token_id": -1}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"pad_token_id": -1, "eos_token_id": 2}))
+    again = CausalLanguageModel.from_pretrained(tmp_path)
+    assert (again.config.pad_token_id, again.generation_config.pad_token_id) == (None, None)
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2", "qwen3"])

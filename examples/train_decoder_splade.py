@@ -1,8 +1,10 @@
 """Make a SPLADE model of a decoder (Llama, Mistral, Qwen, GPT-2): let it look both ways, and train low-rank changes.
 
 The pairs are JSON lines with the keys ``query`` and ``document``. Without ``--model`` a tiny Llama of random weights is
-made of their texts, which shows the way and needs no download. What is saved is the adapter, which names its base;
-with ``--merge`` it is one model of both.
+made of their texts, which shows the way and needs no download. What is saved is the adapter, which names its base and
+says that each token sees all others. A base in a folder must be named again where the adapter is loaded:
+``SparseEncoder("trained/model", model_kwargs={"base_model": "path/to/decoder"})``. With ``--merge`` it is one model of
+both, which sentence-transformers loads too.
 
     python examples/train_decoder_splade.py pairs.jsonl --model path/to/decoder --output trained
 """
@@ -68,13 +70,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     model.max_seq_length = min(128, model.max_seq_length)
     backbone = model[0].auto_model
-    untied = not backbone.config.tie_word_embeddings  # the head was made for the next token: train it where it is alone
     model.add_adapter(
         LoraConfig(
             r=options.rank,
             lora_alpha=2 * options.rank,
             target_modules="all-linear",
-            modules_to_save=["lm_head"] if untied else None,
+            modules_to_save=[
+                "lm_head"
+            ],  # which was made for the next token; words that are tied to it stay as they are
         )
     )
     loss = SpladeLoss(

@@ -51,6 +51,9 @@ ADAPTER_CASES = [
             ("init_lora_weights", "pissa", "ConfigError"),
             ("loftq_config", {"evil": 1}, "ConfigError"),
             ("base_model_name_or_path", 5, "ConfigError"),
+            ("auto_mapping", {"is_causal": 1}, "ConfigError"),
+            ("auto_mapping", {"is_causal": True}, "CheckpointError"),  # of an encoder
+            ("auto_mapping", [1], "ConfigError"),
         )
     ),
     Case(

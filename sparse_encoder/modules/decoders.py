@@ -15,7 +15,8 @@ from torch import Tensor
 from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.backbone.adapters.names import HEAD, file_names
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT
-from sparse_encoder.backbone.loading.origin import CAUSAL_KEY, CONFIG_NAME
+from sparse_encoder.backbone.loading.origin import CAUSAL_KEY as CAUSAL_KEY
+from sparse_encoder.backbone.loading.origin import CONFIG_NAME
 from sparse_encoder.checkpoint import read_json_object
 from sparse_encoder.tokenizer_options import LOGITS_TO_KEEP as LOGITS_TO_KEEP
 from sparse_encoder.tokenizer_options import pad_with_any as pad_with_any

@@ -13,6 +13,8 @@ from sparse_encoder.checkpoint import write_json
 from sparse_encoder.modules.base import InputModule, LoadSettings, checked_integer
 from sparse_encoder.modules.config_view import ConfigView
 from sparse_encoder.modules.decoders import (
+    BIDIRECTIONAL,
+    CAUSAL_KEY,
     check_task,
     direction_to_save,
     pad_with_any,
@@ -384,6 +386,8 @@ class Transformer(InputModule):
         """
         settings = settings or LoadSettings()
         config = read_transformer_config(Path(folder), cls.config_keys, default_task=cls.default_task)
+        if CAUSAL_KEY in settings.config_kwargs and "model_kwargs" in config:
+            config["model_kwargs"].pop(BIDIRECTIONAL, None)  # the caller says it in other words
         for name in ("model_kwargs", "processor_kwargs", "config_kwargs"):
             config[name] = {**with_plain_dtype(config.get(name, {})), **with_plain_dtype(getattr(settings, name))}
         return cls(folder, **config)

@@ -33,7 +33,8 @@ def test_a_decoder_becomes_splade(merge: bool, tmp_path: Path, capsys: pytest.Ca
     module.main(command + (["--merge"] if merge else []))
     told = re.search(r"loss: ([\d.]+) -> ([\d.]+)", capsys.readouterr().out)
     assert told is not None and float(told[2]) < 0.7 * float(told[1])
-    model = SparseEncoder(str(output / "model"))
+    base = None if merge else {"base_model": str(output / "tiny")}
+    model = SparseEncoder(str(output / "model"), model_kwargs=base)
     assert model[0].auto_model.has_adapters != merge
     assert model[0].bidirectional and not model.tokenizer.add_bos_token
     queries, documents = (model.encode(list(texts)) for texts in zip(*PAIRS, strict=True))

@@ -15,6 +15,7 @@ from text_helpers import bert_tokenizer, llama_tokenizer
 from sparse_encoder.backbone import MaskedLanguageModel
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.modules import Features, SpladePooling, Transformer
+from sparse_encoder.modules.base import LoadSettings
 
 TEXTS = ["spare a dense", "a"]
 
@@ -72,6 +73,21 @@ def test_wrong_directions_are_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config_of(folder), "is_causal": "no"}))
     with pytest.raises(ConfigError, match="is_causal"):
         Transformer(folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"model_kwargs": {"bidirectional": "yes"}}))
+    with pytest.raises(ConfigError, match="bidirectional must be true or false, got 'yes'"):
+        Transformer.load(folder)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_direction_that_a_file_says_holds_unless_the_caller_says_another(folder: Path, bidirectional: bool) -> None:
+    said = {"transformer_task": "fill-mask", "model_kwargs": {"bidirectional": bidirectional}}
+    (folder / "sentence_bert_config.json").write_text(json.dumps(said))
+    assert Transformer.load(folder).bidirectional is bidirectional
+    for settings in (
+        LoadSettings(model_kwargs={"bidirectional": not bidirectional}),
+        LoadSettings(config_kwargs={"is_causal": bidirectional}),
+    ):
+        assert Transformer.load(folder, settings).bidirectional is not bidirectional
 
 
 @pytest.mark.parametrize("strategy", ["max", "sum"])

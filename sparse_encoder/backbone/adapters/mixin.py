@@ -25,7 +25,7 @@ from sparse_encoder.backbone.adapters.files import (
 from sparse_encoder.backbone.adapters.holder import AdapterHolder, new_name
 from sparse_encoder.backbone.adapters.layer import LowRank
 from sparse_encoder.backbone.adapters.names import HEAD, copied_parameters, in_layers, linear_names, resolve
-from sparse_encoder.checkpoint import fetch_model_folder, resolve_inside, staged_folder
+from sparse_encoder.checkpoint import CheckpointError, fetch_model_folder, resolve_inside, staged_folder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -87,8 +87,8 @@ class ModelAdapters(AdapterHolder):
         Raises:
             FileNotFoundError: If there is no such folder, repository or config.
             LoadError: If the files are not what they claim to be, or do not fit the model; it is as it was then.
-            ValueError: If the name is taken, or neither files nor both others are given, or the adapter was made for a
-                model of the other direction.
+            CheckpointError: Also if the adapter was made for a model of the other direction.
+            ValueError: If the name is taken, or neither files nor both others are given.
         """
         name = new_name(adapter_name, self.peft_config)
         if peft_model_id is None and (peft_config is None or adapter_state_dict is None):
@@ -104,7 +104,7 @@ class ModelAdapters(AdapterHolder):
         if adapter_state_dict is None:
             assert folder is not None
             adapter_state_dict = read_adapter_tensors(folder)
-        _check_direction(config, self._model())
+        _check_direction(config, self._model(), folder)
         config = on_base(replace(config, inference_mode=not is_trainable), self.source)
         stored = fit_to_model(config, adapter_state_dict, model=self._model(), path=folder)
         self._attach(name, stored)
@@ -249,14 +249,15 @@ class ModelAdapters(AdapterHolder):
         return head if is_changed and self._model().config.tie_word_embeddings else None
 
 
-def _check_direction(config: LoraConfig, model: PretrainedModel) -> None:
+def _check_direction(config: LoraConfig, model: PretrainedModel, folder: Path | None) -> None:
     """Refuse an adapter that was made for another direction, which would change what it computes unseen."""
     if config.is_causal not in (None, model.config.causal):
         told = {True: "those before it alone", False: "all others"}
-        raise ValueError(
+        raise CheckpointError(
             f"the adapter was made for a model each token of which sees {told[bool(config.is_causal)]}, and here it "
             f"sees {told[model.config.causal]}: load the base with is_causal={config.is_causal}, or the adapter by "
-            "from_pretrained, which does so"
+            "from_pretrained, which does so",
+            path=folder,
         )
 
 

@@ -57,9 +57,8 @@ class Transformer(InputModule):
     With ``bidirectional`` among ``model_kwargs`` each token sees those behind it as well, from then on: it is saved as
     ``is_causal`` in ``config.json``, or with an adapter in ``adapter_config.json`` (``auto_mapping``), so that the base
     need not be saved again. Of such an adapter sentence-transformers 6.2 can learn the direction only from the base's
-    ``config.json``, and refuses the folder if the base has the other; for it, save the bidirectional model once before
-    the adapter is added, and open what was saved as the base. A tokenizer without a padding token pads with its end
-    token, which is masked.
+    ``config.json``, and refuses the folder if the base has the other: for it, save the bidirectional model once, and
+    add the adapter to what was saved. A tokenizer without a padding token pads with its end token, which is masked.
 
     sentence-transformers 6.2 pads decoders on the left and counts places from the padding. Rotated places (Llama,
     Mistral, Qwen) are as good as those counted from the text; learned ones (GPT-2) are not: there its vectors of a
@@ -70,9 +69,8 @@ class Transformer(InputModule):
         transformer_task: ``"feature-extraction"`` or ``"fill-mask"``.
         model_kwargs: Options of :meth:`MaskedLanguageModel.from_pretrained`: ``dtype``, ``attn_implementation``,
             ``variant``, a ``device_map`` of one device, and others; ``bidirectional`` of a decoder; for the hub
-            ``cache_dir``,
-            ``revision``, ``token`` and ``local_files_only``; ``base_model`` for the base of an adapter whose file
-            names a folder outside its own, or another base.
+            ``cache_dir``, ``revision``, ``token`` and ``local_files_only``; ``base_model`` for the base of an adapter
+            whose file names a folder outside its own, or another base.
         processor_kwargs: ``model_max_length``, ``padding_side``, ``truncation_side``, special tokens by their names, or
             ``add_bos_token`` and ``add_eos_token``: whether texts begin and end with those.
         config_kwargs: Values that replace those of ``config.json``.
@@ -386,8 +384,8 @@ class Transformer(InputModule):
         """
         settings = settings or LoadSettings()
         config = read_transformer_config(Path(folder), cls.config_keys, default_task=cls.default_task)
-        if CAUSAL_KEY in settings.config_kwargs and "model_kwargs" in config:
-            config["model_kwargs"].pop(BIDIRECTIONAL, None)  # the caller says it in other words
+        if CAUSAL_KEY in settings.config_kwargs:  # the caller says it in other words
+            config.get("model_kwargs", {}).pop(BIDIRECTIONAL, None)
         for name in ("model_kwargs", "processor_kwargs", "config_kwargs"):
             config[name] = {**with_plain_dtype(config.get(name, {})), **with_plain_dtype(getattr(settings, name))}
         return cls(folder, **config)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sparse_encoder.backbone import LoraConfig
+    from sparse_encoder.backend import export_dynamic_quantized_onnx_model
     from sparse_encoder.embeddings import SparseEmbeddings
     from sparse_encoder.model import SparseEncoder
     from sparse_encoder.model_card import SparseEncoderModelCardData
@@ -62,10 +63,14 @@ _HOMES = {
     "TrainerControl": "sparse_encoder.training",
     "TrainerState": "sparse_encoder.training",
     "TrainingArguments": "sparse_encoder.training",
+    "export_dynamic_quantized_onnx_model": "sparse_encoder.backend",
     "resolve_ids": "sparse_encoder.util.dataset",
 }
+_REFUSED = {"export_optimized_onnx_model", "export_static_quantized_openvino_model"}
+"""Names of the peer's; ``backend`` says what to use."""
 
-_PARTS = {"evaluation", "losses", "models", "modules", "samplers", "util"}
+
+_PARTS = {"backend", "evaluation", "losses", "models", "modules", "samplers", "util"}
 
 __all__ = [
     "BM25",
@@ -92,6 +97,7 @@ __all__ = [
     "TrainerControl",
     "TrainerState",
     "TrainingArguments",
+    "export_dynamic_quantized_onnx_model",
     "resolve_ids",
 ]
 
@@ -100,6 +106,8 @@ def __getattr__(name: str) -> object:
     """Import a public name from its home, or a part of the library, the first time it is asked for."""
     if name in _PARTS:
         return import_module(f"{__name__}.{name}")
+    if name in _REFUSED:
+        return getattr(import_module("sparse_encoder.backend"), name)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; choose from {sorted(_HOMES)}")
     if name == "SparseEncoder" and sys.modules.get("torch") is not None:

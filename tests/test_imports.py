@@ -17,6 +17,7 @@ PEERS = {"sentence_transformers", "transformers"}
 
 ROOMS = {
     "aliases": {
+        "backend",
         "base",
         "callbacks",
         "data_collator",
@@ -92,7 +93,7 @@ BELOW["token_classification"] = {"backbone", "checkpoint", "tokenizer"}
 BELOW["generation"] = {"backbone", "checkpoint", "tokenizer"}
 BELOW["export"] = {*BELOW["model"], "generation", "kernels", "model", "token_classification"}
 BELOW["serving"] = {*BELOW["export"], "evaluation", "export", "search"}
-BELOW["aliases"] = {"evaluation", "modules", "samplers", "similarity", "training"}
+BELOW["aliases"] = {"evaluation", "modules", "samplers", "serving", "similarity", "training"}
 BELOW["cli"] = {*BELOW, "training"}
 
 TYPES_ONLY = {"evaluation": {"model"}, "losses": {"model"}, "model": {"evaluation", "export"}}

@@ -14,6 +14,7 @@ import sparse_encoder
 PATHS = os.pathsep.join(path for path in sys.path if path)
 
 HOMES = {
+    "backend": {"export_dynamic_quantized_onnx_model": "serving.quantization"},
     "base.evaluation": {
         "BaseEvaluator": "evaluation.base",
         "SentenceEvaluator": "evaluation.base",
@@ -169,6 +170,7 @@ PACKAGE = {
     "TrainerControl": "training.state",
     "TrainerState": "training.state",
     "TrainingArguments": "training.arguments",
+    "export_dynamic_quantized_onnx_model": "serving.quantization",
     "resolve_ids": "util.dataset",
 }
 """Names that scripts import from sentence_transformers or transformers itself."""
@@ -193,3 +195,16 @@ def test_training_has_what_scripts_import_from_transformers(name: str) -> None:
     training = import_module("sparse_encoder.training")
     assert name in training.__all__
     assert getattr(training, name).__name__ == name
+
+
+@pytest.mark.parametrize("module", ["sparse_encoder", "sparse_encoder.backend"])
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("export_optimized_onnx_model", "model.export_onnx"),
+        ("export_static_quantized_openvino_model", "export_dynamic_quantized_onnx_model"),
+    ],
+)
+def test_functions_that_are_not_here_are_refused_with_what_is(module: str, name: str, instead: str) -> None:
+    with pytest.raises(ImportError, match=f"{name} is not in this library: .*{instead}"):
+        exec(f"from {module} import {name}", {})

@@ -25,8 +25,11 @@ def merge_prompts(given: Mapping[str, str | None] | None, saved: Mapping[str, st
         Prompts by name; ``query`` and ``document`` are always there.
 
     Raises:
-        TypeError: If a prompt is neither a string nor ``None``.
+        TypeError: If the prompts are no mapping, or one is neither a string nor ``None``.
     """
+    for told in (given, saved):
+        if told is not None and not isinstance(told, Mapping):
+            raise TypeError(f"prompts must be a mapping of names to strings, got {type(told).__name__}")
     prompts: dict[str, str | None] = {"query": None, "document": None, **(given or {})}
     for name, prompt in (saved or {}).items():
         if prompts.get(name) is None:

@@ -25,6 +25,7 @@ from sparse_encoder.serving.arguments import ModelArguments, ServedCall
 from sparse_encoder.serving.batches import encode_texts
 from sparse_encoder.serving.fingerprint import fingerprint_of
 from sparse_encoder.serving.folder import read_folder
+from sparse_encoder.serving.habits import ModelHabits
 from sparse_encoder.serving.looking import decode_rows, sparsity_of
 from sparse_encoder.serving.opening import open_sessions
 from sparse_encoder.serving.options import read_options
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class OnnxSparseEncoder:
+class OnnxSparseEncoder(ModelHabits):
     """Encode texts with a graph instead of a torch model; ``SparseEncoder(folder, backend="onnx")`` makes one.
 
     It answers as :class:`SparseEncoder` does wherever no torch is needed: ``similarity`` returns numpy arrays, and
-    embeddings are :class:`ArrayEmbeddings`, which become torch tensors when they are asked to. It has no modules,
-    is not trained and not saved.
+    embeddings are :class:`ArrayEmbeddings`, which become torch tensors when they are asked to. It has no modules
+    and is not trained. A pickle of it opens the same files again.
 
     Args:
         arguments: Those of ``SparseEncoder``.
@@ -69,7 +70,7 @@ class OnnxSparseEncoder:
         )
         has_settings = (folder / "modules.json").exists()
         settings = read_settings(folder) if has_settings else ModelSettings()
-        self.folder = folder
+        self.folder, self.arguments = folder, arguments
         self._plan = read_folder(folder, arguments.processor_kwargs)
         sessions = open_sessions(folder, self._plan, options, arguments.device)
         self._routes = serve_routes(folder, self._plan, sessions.by_route)
@@ -309,7 +310,12 @@ class OnnxSparseEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the graphs, tokenizers and tables, in hex, for :class:`SparseIndex`; not that of the torch model."""
+        """Hash of the graphs, tokenizers and tables, in hex, for :class:`SparseIndex`.
+
+        It is not that of the torch model: a graph does not say of which weights it is in a way that could be checked
+        without computing with both. Where you know it, ``search(queries, fingerprint=index.fingerprint)`` searches an
+        index of the torch model's vectors with its graph.
+        """
         return fingerprint_of(self._routes)
 
 

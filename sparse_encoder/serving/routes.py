@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,13 @@ class ServedRoute:
         """Set the number of tokens at which texts are cut; ``None`` for as many as there are positions.
 
         Raises:
+            TypeError: If it is no integer.
             ValueError: If it is more than there are positions, or not positive.
         """
         limit = self.positions or UNLIMITED
+        if value is not None and (isinstance(value, bool) or not hasattr(value, "__index__")):
+            raise TypeError(f"max_seq_length must be an integer or None, got {value!r}")
+        value = None if value is None else operator.index(value)
         if value is not None and not 0 < value <= limit:
             raise ValueError(f"max_seq_length must be between 1 and {limit}, the positions of the model, got {value}")
         self.tokenizer.model_max_length = limit if value is None else value

@@ -13,22 +13,17 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
+from sparse_encoder.serving.looking import as_rows
 from sparse_encoder.similarity_names import SimilarityFunction
 
 Matrix = NDArray[np.float32]
-Rows = ArrayEmbeddings | NDArray[Any] | sparse.csr_array | Sequence[ArrayEmbeddings]
+Rows = ArrayEmbeddings | NDArray[Any] | sparse.csr_array | Sequence[object]
 """What is compared: one embedding (V,), a matrix (N, V), or a list of embeddings; Any: a floating type."""
 
 
 def _matrix(rows: Rows) -> sparse.csr_array:
     """Return rows in float64, (N, V)."""
-    if isinstance(rows, (list, tuple)) and rows and all(isinstance(row, ArrayEmbeddings) for row in rows):
-        return sparse.csr_array(sparse.vstack([row.to_scipy() for row in rows])).astype(np.float64)
-    if isinstance(rows, ArrayEmbeddings):
-        return rows.to_scipy().astype(np.float64)
-    if sparse.issparse(rows):
-        return sparse.csr_array(rows).astype(np.float64)
-    return sparse.csr_array(np.atleast_2d(np.asarray(rows, dtype=np.float64)))
+    return as_rows(rows).to_scipy().astype(np.float64)
 
 
 def _squares(rows: sparse.csr_array) -> NDArray[np.float64]:

@@ -1,0 +1,130 @@
+"""What scripts do with a model besides encoding: save it, put it in evaluation mode, tokenise, look into embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from sparse_encoder.embeddings_arrays import ArrayEmbeddings
+from sparse_encoder.serving.looking import as_rows, intersection_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from sparse_encoder.serving.arguments import ModelArguments
+
+_WITH_TORCH = "what works on the modules of a model is there with backend='torch'"
+_INSTEAD = {
+    "half": "SparseEncoder(folder).export_onnx(folder, dtype='float16') writes a graph in 16 bits",
+    "push_to_hub": "write a folder with save_pretrained(folder); a model of backend='torch' uploads it with "
+    "push_to_hub(repo_id, local_model_path=folder)",
+    "start_multi_process_pool": "onnxruntime has its own threads, which session_options in model_kwargs count",
+}
+"""What to do instead of what a torch model is asked for."""
+
+
+class ModelHabits:
+    """Methods of a torch model that have a meaning without torch; others are refused with what to do instead.
+
+    What they need of the model is the model's: ``folder``, ``arguments``, ``device`` and its routes.
+    """
+
+    def save_pretrained(self, path: str, *, create_model_card: bool = True) -> None:
+        """Write the model to a folder, whole or not at all: its files, the graphs that it runs, and its settings.
+
+        Lengths set after the model was opened, and ``processor_kwargs``, are not written.
+
+        Args:
+            path: The folder; ``~`` at its beginning is the home folder.
+            create_model_card: Whether the README comes along.
+
+        Raises:
+            ValueError: If the graph was made when the model was opened.
+        """
+        from sparse_encoder.serving.saving import save_served
+
+        save_served(self, Path(path).expanduser(), with_card=create_model_card)  # type: ignore[arg-type]  # the model
+
+    save = save_pretrained  # its older name
+
+    def eval(self) -> Self:
+        """Return the model, which computes for evaluation only."""
+        return self
+
+    def to(self, device: object) -> Self:
+        """Return the model, if it is there already.
+
+        Raises:
+            ValueError: If it is elsewhere: a graph stays where it was opened.
+        """
+        if str(device).partition(":")[0] != self.device:
+            raise ValueError(
+                f"the model is on {self.device!r} and stays there; give device={device!r} to SparseEncoder"
+            )
+        return self
+
+    def cpu(self) -> Self:
+        """Do what :meth:`to` does with the CPU."""
+        return self.to("cpu")
+
+    def preprocess(
+        self, inputs: str | Sequence[str], prompt: str | None = None, task: str | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Turn texts into what the graph takes, (B, T) each, padded to the longest; Any: integers.
+
+        Args:
+            inputs: B texts, or a single text.
+            prompt: What to put before each of them.
+            task: The route.
+        """
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        tokens = self._route(task).tokenize(texts, prompt=prompt or "", task=task, max_length=None)
+        return dict(tokens.pad_arrays(range(len(texts)), int(max(tokens.lengths, default=0))))
+
+    def tokenize(self, texts: Sequence[str], task: str | None = None) -> dict[str, NDArray[Any]]:
+        """Do what :meth:`preprocess` does, which is its name now; Any: integers."""
+        return self.preprocess(texts, task=task)
+
+    @staticmethod
+    def intersection(
+        embeddings_1: Any,  # noqa: ANN401 - as SparseEncoder.intersection
+        embeddings_2: Any,  # noqa: ANN401 - likewise
+    ) -> ArrayEmbeddings:
+        """Multiply one embedding with one or several, entry by entry, and keep what is above 0.
+
+        Args:
+            embeddings_1: One embedding, (V,).
+            embeddings_2: One embedding (V,), or several, (N, V).
+
+        Raises:
+            ValueError: If the first is not one embedding or the widths differ.
+        """
+        return intersection_of(as_rows(embeddings_1), as_rows(embeddings_2))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle how it was opened, and what can be set; the other process opens the same files."""
+        state = {name: getattr(self, name) for name in ("prompts", "default_prompt_name", "max_active_dims")}
+        lengths = {"similarity_fn_name": self.similarity_fn_name, "max_seq_length": self.max_seq_length}
+        return _open, (type(self), self.arguments, {**state, **lengths})
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - nothing: it raises
+        """Say where what is missing may be found.
+
+        Raises:
+            AttributeError: Always.
+        """
+        told = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if not name.startswith("_"):
+            told += f"; {_INSTEAD.get(name, _WITH_TORCH)}"
+        raise AttributeError(told)
+
+
+def _open(kind: type, arguments: ModelArguments, state: dict[str, object]) -> object:
+    model = kind(arguments)
+    for name, value in state.items():
+        if getattr(model, name) != value:
+            setattr(model, name, value)
+    return model

@@ -143,22 +143,22 @@ def adapter(folder: Path) -> Numbers:
 
 
 def llama(folder: Path) -> Numbers:
-    return written(CausalLanguageModel.from_pretrained(folder), input_ids=IDS)
+    return written(CausalLanguageModel.from_pretrained(folder), {"input_ids": IDS})
 
 
 def gpt2(folder: Path) -> Numbers:
-    return written(CausalLanguageModel.from_pretrained(folder), input_ids=IDS)
+    return written(CausalLanguageModel.from_pretrained(folder), {"input_ids": IDS})
 
 
 def t5(folder: Path) -> Numbers:
-    return written(Seq2SeqModel.from_pretrained(folder), input_ids=IDS, decoder_input_ids=IDS)
+    return written(Seq2SeqModel.from_pretrained(folder), {"input_ids": IDS, "decoder_input_ids": IDS})
 
 
 def bart(folder: Path) -> Numbers:
-    return written(Seq2SeqModel.from_pretrained(folder), input_ids=IDS, decoder_input_ids=IDS)
+    return written(Seq2SeqModel.from_pretrained(folder), {"input_ids": IDS, "decoder_input_ids": IDS})
 
 
-def written(model: CausalLanguageModel | Seq2SeqModel, **inputs: torch.Tensor) -> Numbers:
+def written(model: CausalLanguageModel | Seq2SeqModel, inputs: dict[str, torch.Tensor]) -> Numbers:
     with torch.inference_mode():
         found = model(**inputs).logits.flatten().tolist()
     return [*model.generate(IDS, max_new_tokens=3)[0].tolist(), *(round(each, 5) for each in found)]

@@ -40,7 +40,13 @@ _OWN = frozenset(
 class _Empty(ABCMeta):
     """The class of the class while it is empty; it is an ``ABCMeta`` then, so that abstract classes may be mixed in."""
 
-    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **options: Any) -> Any:  # noqa: ANN401
+    def __new__(  # house: peer signature
+        mcs,
+        name: str,
+        bases: tuple[type, ...],
+        body: dict[str, Any],
+        **options: Any,  # noqa: ANN401 - the keywords of a class statement
+    ) -> Any:  # noqa: ANN401 - a class
         import_module(_HOME)
         return super().__new__(ABCMeta, name, bases, body, **options)
 

@@ -64,8 +64,8 @@ def test_a_class_made_of_it_is_made_of_the_real_one(tmp_path: Path) -> None:
 
 def test_a_class_made_of_it_may_name_it_in_super_and_take_keywords(tmp_path: Path) -> None:
     class Tagged:
-        def __init_subclass__(cls, tag: str, **options: object) -> None:
-            super().__init_subclass__(**options)
+        def __init_subclass__(cls, tag: str) -> None:
+            super().__init_subclass__()
             cls.tag = tag
 
     class Mine(SparseEncoder, Tagged, tag="q"):

@@ -50,8 +50,8 @@ def quantize_onnx(
     """Write each graph of a model in 8 bits beside it, as ``onnx/model_qint8_avx2.onnx``, and measure the change.
 
     Products with fixed weights are quantised, the projection on the vocabulary included, and the table of a
-    vocabulary's embeddings, row by row; small tables, layer norms and attention between tokens stay in float32. Where
-    that table is also the projection, 8 bits hold it twice, as float32 does. Open the result with
+    vocabulary's embeddings, row by row; small tables, layer norms and attention between tokens stay in float32. A
+    projection that shares its numbers with the table has its own in 8 bits. Open the result with
     ``SparseEncoder(folder, backend="onnx", model_kwargs={"file_name": report.file_name})``.
 
     Args:

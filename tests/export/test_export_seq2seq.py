@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from export_helpers import run_graph
+from export_helpers import check_trace, run_graph
 from seq2seq_helpers import SEQ2SEQ_CONFIGS, randomise
 
 from sparse_encoder.export import ExportReport, export_onnx
+from sparse_encoder.export.descriptions import describe
 from sparse_encoder.generation import Seq2SeqModel
 
 pytest.importorskip("onnx")
@@ -28,11 +29,27 @@ class Exported(NamedTuple):
     report: ExportReport
 
 
-@pytest.fixture(scope="module", params=["t5", pytest.param("bart", marks=pytest.mark.slow)])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
-    model = Seq2SeqModel.from_config({**SEQ2SEQ_CONFIGS[request.param], **SHALLOW[request.param]})
+def shallow_model(name: str) -> Seq2SeqModel:
+    model = Seq2SeqModel.from_config({**SEQ2SEQ_CONFIGS[name], **SHALLOW[name]})
     randomise(model)
-    yield Exported(model, export_onnx(model.eval(), tmp_path_factory.mktemp(request.param)))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
+    model = shallow_model("t5")
+    yield Exported(model, export_onnx(model, tmp_path_factory.mktemp("t5")))
+
+
+def test_a_decoder_deeper_than_its_encoder_is_traced_whole() -> None:
+    model = shallow_model("bart")
+    graphs = describe(model, None, None)
+    assert list(graphs) == ["encoder_model.onnx", "decoder_model.onnx"]
+    last = f"{layers_of(model)[-1]}.encoder.value"
+    assert f"present.{last}" in graphs["encoder_model.onnx"].outputs
+    assert f"past_key_values.{last}" in graphs["decoder_model.onnx"].inputs
+    for graph in graphs.values():
+        check_trace(graph)
 
 
 def layers_of(model: Seq2SeqModel) -> range:

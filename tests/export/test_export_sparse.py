@@ -11,9 +11,11 @@ import pytest
 import torch
 from export_helpers import run_graph, tiny_encoder
 from model_helpers import VOCABULARY, mixed_texts, write_encoder
+from serving_helpers import exported_folder, traced_before
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.export import ExportReport, export_onnx
+from sparse_encoder.export.graph import Graph
 from sparse_encoder.modules import Normalize, Pooling, Router, SparseAutoEncoder, SparseStaticEmbedding, Transformer
 
 onnx = pytest.importorskip("onnx")
@@ -32,9 +34,11 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
-    folder = tmp_path_factory.mktemp("whole")
-    model = tiny_encoder(folder / "checkpoint")
-    yield Exported(model, model.export_onnx(folder / "model", external_data=True), folder / "model")
+    folder, model = tmp_path_factory.mktemp("whole"), SparseEncoder(str(exported_folder()), device="cpu")
+    with pytest.MonkeyPatch.context() as patch:  # it was traced for that folder; all else is done anew
+        patch.setattr("sparse_encoder.export.writing.trace", traced_before)
+        report = model.export_onnx(folder / "model", external_data=True)
+    yield Exported(model, report, folder / "model")
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +123,20 @@ def test_the_output_is_a_hundred_times_smaller_than_the_logits(largest: Exported
     assert 100 * num_bytes <= texts * tokens * len(VOCABULARY) * 4
 
 
-def test_a_second_graph_in_the_file_takes_the_data_of_the_first_away(largest: Exported, tmp_path: Path) -> None:
-    model = static_router(largest.model)
-    first = export_onnx(model, tmp_path, external_data=True)
+@pytest.fixture(scope="module")
+def routes(largest: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
+    folder, model = tmp_path_factory.mktemp("routes"), static_router(largest.model)
+    yield Exported(model, export_onnx(model, folder, external_data=True), folder)
+
+
+def test_a_second_graph_in_the_file_takes_the_data_of_the_first_away(routes: Exported, tmp_path: Path) -> None:
+    folder = shutil.copytree(routes.folder, tmp_path / "copy")
+    first = routes.report.moved(routes.folder, folder)
     assert first.external_data is not None
     assert first.external_data.exists()
-    second = export_onnx(model, tmp_path, external_data=False, top_k=2, opset_version=18)
-    assert (second.external_data, second.opset) == (None, 18)
+    (first.path.parent / "model_qint8_avx2.onnx").write_bytes(b"made of the first")
+    second = export_onnx(routes.model, folder, external_data=False, top_k=2, opset_version=18)
+    assert (second.path, second.external_data, second.opset) == (first.path, None, 18)
     assert sorted(path.name for path in first.path.parent.iterdir()) == ["model.onnx"]
 
 
@@ -137,12 +148,11 @@ def static_router(model: SparseEncoder) -> SparseEncoder:
     return SparseEncoder(modules=[Router.for_query_document([query], [document, Normalize()])])
 
 
-def test_each_route_is_a_graph(largest: Exported, tmp_path: Path) -> None:
-    model = static_router(largest.model)
-    report = export_onnx(model, tmp_path)
+def test_each_route_is_a_graph(routes: Exported, tmp_path: Path) -> None:
+    model, report, folder = routes
     assert [each.path for each in (report, *report.others)] == [
-        tmp_path / "onnx" / "query" / "model.onnx",
-        tmp_path / "onnx" / "document" / "model.onnx",
+        folder / "onnx" / "query" / "model.onnx",
+        folder / "onnx" / "document" / "model.onnx",
     ]
     for task, path in (("query", report.path), ("document", report.others[0].path)):
         features = model.preprocess(TEXTS, task=task)
@@ -169,13 +179,24 @@ def test_dense_pooling_and_an_auto_encoder_are_traced(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_half_precision_and_a_model_of_bfloat16(tmp_path: Path) -> None:
+def test_half_precision_and_a_model_of_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_encoder(tmp_path / "checkpoint")
     half = export_onnx(model, tmp_path / "half.onnx", dtype="float16")
     assert half.largest_difference is not None
     assert half.largest_difference < 1e-2
-    report = export_onnx(model.to(torch.bfloat16), tmp_path / "full.onnx")
+    whole = sum(each.numel() for each in model.parameters()) * 4
+    assert half.num_bytes < (exported_folder() / "onnx" / "model.onnx").stat().st_size - whole / 4
+    written: list[Graph] = []
+
+    def keep(graphs: dict[str, Graph], *_: object) -> list[ExportReport]:
+        written.extend(graphs.values())
+        return [half]
+
+    monkeypatch.setattr("sparse_encoder.export.exporting.write_graphs", keep)
+    export_onnx(model.to(torch.bfloat16), tmp_path / "full.onnx")
     assert model.dtype == torch.bfloat16
-    assert report.num_bytes > 1.3 * half.num_bytes
-    assert report.largest_difference is not None
-    assert report.largest_difference < 1e-5
+    (graph,) = written
+    assert {each.dtype for each in graph.module.parameters()} == {torch.float32}
+    inputs = graph.cases[2].inputs
+    (found,) = graph.module(*inputs.values())
+    torch.testing.assert_close(found, graph.reference(inputs)["sentence_embedding"], atol=1e-5, rtol=1e-5)

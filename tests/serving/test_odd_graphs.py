@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_helpers import write_masked_language_model
 from serving_helpers import copy_of, exported_folder
 
 from sparse_encoder import SparseEncoder
@@ -164,3 +165,10 @@ def test_an_index_of_two_axes_is_an_index_error() -> None:
     for index in (np.array([[0, 1]]), [[0, 1]]):
         with pytest.raises(IndexError, match=r"expected integers or a mask of length 3, got int64 of shape \(1, 2\)"):
             rows[index]
+
+
+def test_a_model_saved_over_another_is_not_served_by_its_graph(copy: Path, tmp_path: Path) -> None:
+    other = SparseEncoder(str(write_masked_language_model(tmp_path / "other", seed=9)), device="cpu")
+    other.save_pretrained(str(copy))
+    with pytest.raises(FileNotFoundError, match="has no ONNX graph"):
+        SparseEncoder(str(copy), backend="onnx", model_kwargs={"export": False})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from model_helpers import write_masked_language_model
-from serving_helpers import TEXTS, copy_of, exported_folder, run_without_torch
+from serving_helpers import TEXTS, copy_of, exported_folder, run_without_torch, traced_before
 
 from sparse_encoder import SparseEmbeddings, SparseEncoder, SparseIndex
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
@@ -196,12 +196,16 @@ def test_which_graph_is_taken(folder: Path, tmp_path: Path) -> None:
         SparseEncoder(str(copy), backend="onnx", model_kwargs={"file_name": "model_c.onnx"})
 
 
-def test_a_folder_without_graph_is_exported_or_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("options", [{}, {"subfolder": "graphs"}, {"subfolder": ""}])
+def test_a_folder_without_graph_is_exported_or_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
     folder = write_masked_language_model(tmp_path)
     with pytest.raises(FileNotFoundError, match="export_onnx"):
         SparseEncoder(str(folder), backend="onnx", model_kwargs={"export": False})
     before = sorted(folder.rglob("*"))
-    made = SparseEncoder(str(folder), backend="onnx")
+    monkeypatch.setattr("sparse_encoder.export.writing.trace", traced_before)  # of the same weights
+    made = SparseEncoder(str(folder), backend="onnx", model_kwargs=options)
     assert "exported for this process only" in caplog.text
     expected = SparseEncoder(str(folder), device="cpu").encode(TEXTS)
     assert np.abs(made.encode(TEXTS).numpy() - expected.numpy()).max() < 1e-4

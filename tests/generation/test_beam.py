@@ -41,7 +41,7 @@ def log_probability(table: Tensor, text: list[int], prompt_length: int, end: int
 
 
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 0.5, 1.0, 2.0])
-def test_scores_are_sums_of_log_probabilities_over_written_tokens(length_penalty: float) -> None:  # T14, T15
+def test_scores_are_sums_of_log_probabilities_over_written_tokens(length_penalty: float) -> None:
     table = ending_table()
     model = TableModel(table, eos_token_id=END, pad_token_id=9)
     output = search(model, length_penalty=length_penalty, num_return_sequences=2)
@@ -51,7 +51,7 @@ def test_scores_are_sums_of_log_probabilities_over_written_tokens(length_penalty
         assert score == pytest.approx(total / count**length_penalty, abs=1e-5)
 
 
-def test_results_of_a_text_stand_next_to_each_other_best_first() -> None:  # T32
+def test_results_of_a_text_stand_next_to_each_other_best_first() -> None:
     model = TableModel(ending_table(), eos_token_id=END, pad_token_id=9)
     output = search(model, num_return_sequences=3)
     assert output.sequences[:, :2].tolist() == [prompt for prompt in PROMPTS.tolist() for _ in range(3)]
@@ -81,7 +81,7 @@ def test_one_beam_of_two_finds_at_least_what_greedy_search_finds() -> None:
         assert log_probability(table, second, 2, None)[0] >= log_probability(table, first, 2, None)[0]
 
 
-def test_short_results_are_filled_with_padding_even_if_it_is_token_0() -> None:  # T19, D14
+def test_short_results_are_filled_with_padding_even_if_it_is_token_0() -> None:
     table = torch.full((V, V), -9.0)
     table[:, END], table[:, 1] = 2.0, 1.0
     table[1, END] = -5.0
@@ -108,7 +108,7 @@ def test_without_end_tokens_and_padding_what_is_behind_a_criterion_is_no_token()
     assert set(shortest[2:]) == {-1}
 
 
-def test_criteria_see_every_candidate_and_scores_only_if_these_are_kept() -> None:  # T16, T29
+def test_criteria_see_every_candidate_and_scores_only_if_these_are_kept() -> None:
     seen: list[tuple[tuple[int, ...], bool]] = []
 
     def watches(ids: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
@@ -130,7 +130,7 @@ def test_criteria_see_every_candidate_and_scores_only_if_these_are_kept() -> Non
         assert seen[0] == ((3 * candidates, 3), not scores_kept)
 
 
-def test_a_candidate_behind_the_first_n_does_not_finish() -> None:  # T17
+def test_a_candidate_behind_the_first_n_does_not_finish() -> None:
     table = torch.full((V, V), -30.0)
     table[:, 1], table[:, 2], table[:, END] = 2.0, 1.9, 1.0  # the end is third with two beams
     model = TableModel(table, eos_token_id=END, pad_token_id=9)
@@ -154,7 +154,7 @@ def test_beam_indices_are_there_without_scores_and_scores_of_results_are_not() -
     assert output.beam_indices.shape == (3, 2)
 
 
-def test_the_cache_follows_the_beams() -> None:  # T22
+def test_the_cache_follows_the_beams() -> None:
     model = TableModel(random_table(V))
     output = search(model, max_new_tokens=5)
     cache = output.past_key_values
@@ -196,7 +196,7 @@ def test_drawn_beams_follow_a_seed() -> None:
     assert texts[2] != texts[0] or texts[3] != texts[0]
 
 
-def test_processors_work_on_log_probabilities_before_beams_are_added() -> None:  # T15
+def test_processors_work_on_log_probabilities_before_beams_are_added() -> None:
     heard: list[Tensor] = []
 
     def listens(ids: Tensor, scores: Tensor) -> Tensor:

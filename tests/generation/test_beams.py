@@ -37,7 +37,7 @@ def hopes(*values: bool) -> Tensor:
     return torch.tensor(values)[:, None]
 
 
-def test_hope_that_was_lost_stays_lost() -> None:  # T18
+def test_hope_that_was_lost_stays_lost() -> None:
     running, best = beams((-1.0, -9.0), (-1.0, -9.0)), finished((-2.0, -3.0), (-2.0, -3.0))
     assert still_hope(hopes(True, True), running, best, rules()).tolist() == [[True], [True]]
     assert still_hope(hopes(False, True), running, best, rules()).tolist() == [[False], [True]]

@@ -149,12 +149,12 @@ def test_ids_that_no_model_can_read_are_refused(ids: torch.Tensor, message: str)
         model().generate(ids)
 
 
-def test_without_input_and_begin_token_there_is_nothing_to_begin_with() -> None:  # T34
+def test_without_input_and_begin_token_there_is_nothing_to_begin_with() -> None:
     with pytest.raises(ValueError, match="bos_token_id is None"):
         model().generate()
 
 
-def test_a_prompt_longer_than_the_positions_is_refused() -> None:  # T38
+def test_a_prompt_longer_than_the_positions_is_refused() -> None:
     long = torch.ones(1, 65, dtype=torch.int64)
     with pytest.raises(ValueError, match="input_ids is 65 tokens long, and this model has positions for 64"):
         model().generate(long, max_new_tokens=3)

@@ -56,7 +56,7 @@ def test_every_cache_and_none_write_the_same(name: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
-def test_a_row_padded_on_the_left_is_the_row_alone(name: str) -> None:  # T20
+def test_a_row_padded_on_the_left_is_the_row_alone(name: str) -> None:
     together = write(name)
     for row in range(3):
         start = 0 if name in PAIRS else int((MASK[row] == 0).sum())
@@ -113,7 +113,7 @@ def test_embeddings_write_what_their_ids_write(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bart"])
-def test_a_model_in_training_stays_in_training_and_writes_with_dropout(name: str) -> None:  # T42
+def test_a_model_in_training_stays_in_training_and_writes_with_dropout(name: str) -> None:
     trained = model(name)
     trained.train()
     try:
@@ -127,7 +127,7 @@ def test_a_model_in_training_stays_in_training_and_writes_with_dropout(name: str
 
 
 @pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
-def test_scores_have_the_width_of_the_logits(name: str) -> None:  # T40
+def test_scores_have_the_width_of_the_logits(name: str) -> None:
     output = write(name, output_scores=True)
     transition = model(name).compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
     expected = torch.stack(
@@ -140,7 +140,7 @@ def test_scores_have_the_width_of_the_logits(name: str) -> None:  # T40
     torch.testing.assert_close(transition, expected)
 
 
-def test_scores_behind_an_end_can_be_masked() -> None:  # T31
+def test_scores_behind_an_end_can_be_masked() -> None:
     written = model("gpt2")
     first = int(write("gpt2").sequences[1, 5])
     before = written.generation_config.eos_token_id
@@ -159,7 +159,7 @@ def test_scores_behind_an_end_can_be_masked() -> None:  # T31
 
 
 @pytest.mark.parametrize("name", ["llama", "t5"])
-def test_rows_are_put_in_order_once_in_either_cache(name: str) -> None:  # T22
+def test_rows_are_put_in_order_once_in_either_cache(name: str) -> None:
     """Beams of two different texts: were the encoder's keys shuffled, another text would be told."""
     texts = write(name, PROMPTS[1:], MASK[1:], num_beams=4, num_return_sequences=4, length_penalty=0.0).sequences
     uncached = write(
@@ -169,7 +169,7 @@ def test_rows_are_put_in_order_once_in_either_cache(name: str) -> None:  # T22
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_weights_of_sixteen_bits_write(dtype: torch.dtype) -> None:  # T27
+def test_weights_of_sixteen_bits_write(dtype: torch.dtype) -> None:
     small = CausalLanguageModel.from_config(DECODER_CONFIGS["llama"]).to(dtype).eval()
     output = small.generate(PROMPTS, attention_mask=MASK, num_beams=2, max_new_tokens=3, **ENDLESS, **EVERY_STEP)
     assert output.sequences.shape == (3, 7)
@@ -177,7 +177,7 @@ def test_weights_of_sixteen_bits_write(dtype: torch.dtype) -> None:  # T27
 
 
 @pytest.mark.parametrize("name", [*DECODERS, *PAIRS])
-def test_a_model_learns_after_it_has_written(name: str) -> None:  # T37: nothing of inference mode stays behind
+def test_a_model_learns_after_it_has_written(name: str) -> None:  # nothing of inference mode stays behind
     learner = model(name)
     written = learner.generate(PROMPTS, attention_mask=MASK, max_new_tokens=3, **ENDLESS)
     learner.zero_grad()

@@ -74,7 +74,7 @@ def test_a_cache_answers_for_the_text_that_its_encoder_read(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "prompt", "room"), [("gpt2", 4, 37), ("bart", 1, 26)])
-def test_as_much_is_written_as_a_learned_table_has_places(name: str, prompt: int, room: int) -> None:  # T38
+def test_as_much_is_written_as_a_learned_table_has_places(name: str, prompt: int, room: int) -> None:
     assert len(write(name, max_new_tokens=room)[0]) == prompt + room
     told = f"behind this prompt for {room} more: "
     with pytest.raises(ValueError, match=rf"{told}max_new_tokens must be at most {room}, got {room + 2}"):

@@ -59,7 +59,7 @@ def test_every_end_token_of_a_list_ends() -> None:
     assert written.tolist() == [[1, 2, 0], [3, 4, 6]]
 
 
-def test_an_end_token_in_the_prompt_ends_nothing() -> None:  # T39
+def test_an_end_token_in_the_prompt_ends_nothing() -> None:
     model = TableModel(chain([1, 2, 3, END, 7]), eos_token_id=END, pad_token_id=0)
     written = model.generate(torch.tensor([[END, 7]]), max_new_tokens=3)
     assert written.tolist() == [[END, 7, 1, 2, 3]]
@@ -70,7 +70,7 @@ def test_without_end_tokens_the_text_goes_on_to_its_length() -> None:
     assert written.tolist() == [[1, 2, 3, 1, 2, 3]]  # max_length counts the prompt
 
 
-def test_rows_ended_by_a_criterion_alone_go_on_until_all_have_ended() -> None:  # T30
+def test_rows_ended_by_a_criterion_alone_go_on_until_all_have_ended() -> None:
     def ends_at_three(ids: Tensor, scores: object) -> Tensor:
         return ids[:, -1] == 3
 
@@ -85,7 +85,7 @@ def test_a_criterion_may_answer_for_all_rows_at_once() -> None:
     assert written.tolist() == [[1, 2, 3], [2, 3, 4]]
 
 
-def test_twenty_tokens_are_written_when_nobody_says_how_many() -> None:  # T28
+def test_twenty_tokens_are_written_when_nobody_says_how_many() -> None:
     assert TableModel(chain([1, 2])).generate(torch.tensor([[1, 2, 1]])).shape == (1, 23)
 
 
@@ -114,7 +114,7 @@ def test_a_text_does_not_end_before_its_least_length() -> None:
         assert END not in model.generate(prompt, max_new_tokens=6, **least)[0, :4]
 
 
-def test_least_lengths_mean_nothing_without_end_tokens() -> None:  # T41
+def test_least_lengths_mean_nothing_without_end_tokens() -> None:
     model = TableModel(chain([1, 2, 3]))
     assert model.generate(torch.tensor([[1]]), max_new_tokens=2, min_new_tokens=1).tolist() == [[1, 2, 3]]
 
@@ -131,7 +131,7 @@ def test_min_new_tokens_win_over_min_length() -> None:
     assert written.tolist() == [[END, 2, 1, END]]
 
 
-def test_a_begin_token_stands_for_a_missing_prompt() -> None:  # T34
+def test_a_begin_token_stands_for_a_missing_prompt() -> None:
     assert TableModel(chain([1, 2, 3]), bos_token_id=2).generate(max_new_tokens=2).tolist() == [[2, 3, 1]]
 
 
@@ -183,7 +183,7 @@ def test_a_processor_that_writes_into_its_input_does_not_change_the_kept_logits(
     assert output.scores[0][0, 2] == -torch.inf
 
 
-def test_logits_of_sixteen_bits_are_processed_in_thirty_two() -> None:  # T27
+def test_logits_of_sixteen_bits_are_processed_in_thirty_two() -> None:
     output = TableModel(random_table(V).bfloat16()).generate(
         torch.tensor([[1]]), max_new_tokens=1, return_dict_in_generate=True, output_scores=True, output_logits=True
     )
@@ -206,7 +206,7 @@ def test_settings_come_from_the_call_then_the_config_then_the_model_then_the_def
     assert TableModel(chain([1, 2, 3])).generate(prompt).shape == (1, 21)
 
 
-def test_no_config_is_changed() -> None:  # T35
+def test_no_config_is_changed() -> None:
     model = TableModel(chain([1, 2, 3]), bos_token_id=1)
     passed = GenerationConfig(max_new_tokens=4, eos_token_id=9)
     before = passed.to_dict(), model.generation_config.to_dict()
@@ -247,7 +247,7 @@ def test_text_ends_when_the_time_is_over() -> None:
     assert written.tolist() == [[1, 2]]
 
 
-def test_nothing_is_recorded_for_gradients_and_results_can_be_used_with_them() -> None:  # T37
+def test_nothing_is_recorded_for_gradients_and_results_can_be_used_with_them() -> None:
     table = random_table(V).requires_grad_()
     output = TableModel(table).generate(
         torch.tensor([[1]]), max_new_tokens=1, return_dict_in_generate=True, output_scores=True
@@ -259,7 +259,7 @@ def test_nothing_is_recorded_for_gradients_and_results_can_be_used_with_them() -
     torch.testing.assert_close(weight.grad, scores[0])
 
 
-def test_tokens_can_be_read_with_gradients() -> None:  # T37
+def test_tokens_can_be_read_with_gradients() -> None:
     """They are made in inference mode, and leave it as ordinary tensors."""
     for settings in ({}, {"num_beams": 2}):
         tokens = TableModel(random_table(V)).generate(torch.tensor([[1]]), max_new_tokens=3, **settings)
@@ -270,7 +270,7 @@ def test_tokens_can_be_read_with_gradients() -> None:  # T37
         assert words.weight.grad.sum() == 2 * tokens.numel()
 
 
-def test_what_a_caller_may_keep_is_made_outside_inference_mode() -> None:  # T37
+def test_what_a_caller_may_keep_is_made_outside_inference_mode() -> None:
     kept: list[Tensor] = []
 
     def keeps(ids: Tensor, scores: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ MASK = torch.tensor([[0, 0, 1], [1, 1, 1]])
 model = partial(TableModel, random_table(11))
 
 
-def test_the_mask_grows_by_ones_and_places_go_on() -> None:  # T20, T21
+def test_the_mask_grows_by_ones_and_places_go_on() -> None:
     table = model()
     table.generate(PADDED, attention_mask=MASK, max_new_tokens=3)
     assert [call["attention_mask"].tolist() for call in table.calls] == [
@@ -66,7 +66,7 @@ def test_padding_is_told_by_its_token_where_no_mask_is_given() -> None:
     assert table.calls[0]["attention_mask"].tolist() == MASK.tolist()
 
 
-def test_padding_that_also_ends_texts_is_text_and_a_warning_tells() -> None:  # T43
+def test_padding_that_also_ends_texts_is_text_and_a_warning_tells() -> None:
     table = model(pad_token_id=0, eos_token_id=[5, 0])
     with pytest.warns(UserWarning, match="padding cannot be told from the end token"):
         table.generate(PADDED, max_new_tokens=1)
@@ -94,7 +94,7 @@ def test_a_single_text_is_never_padded_on_the_wrong_side() -> None:
         assert model(pad_token_id=0).generate(torch.tensor([[3, 0]]), max_new_tokens=1).shape == (1, 3)
 
 
-def test_rows_of_a_text_stand_next_to_each_other() -> None:  # T32
+def test_rows_of_a_text_stand_next_to_each_other() -> None:
     table = model(pad_token_id=0, eos_token_id=5)
     table.generate(PADDED, attention_mask=MASK, max_new_tokens=1, num_beams=2)
     call = table.calls[0]
@@ -250,7 +250,7 @@ def test_the_start_token_is_put_in_front_only_if_no_row_has_it() -> None:
     )
 
 
-def test_what_the_encoder_made_is_repeated_for_beams_and_can_be_given() -> None:  # T33
+def test_what_the_encoder_made_is_repeated_for_beams_and_can_be_given() -> None:
     writer = pair(decoder_start_token_id=7)
     by_ids = writer.generate(PADDED, attention_mask=MASK, num_beams=2, max_new_tokens=3)
     states = writer.calls[1]["encoder_outputs"].last_hidden_state
@@ -281,7 +281,7 @@ def test_lengths_behind_an_encoder_count_the_tokens_of_the_decoder() -> None:
         pair(decoder_start_token_id=7).generate(PADDED, attention_mask=torch.ones(2, 2))
 
 
-def test_padding_is_not_penalised_as_repeated() -> None:  # T23
+def test_padding_is_not_penalised_as_repeated() -> None:
     table = torch.full((11, 11), -1.0)
     table[:, 0], table[:, 4] = 4.0, 3.0
     prompt = torch.tensor([[0, 0, 5], [0, 0, 5]])

@@ -44,7 +44,7 @@ def test_each_step_draws_once_for_all_rows() -> None:
     assert written.tolist() == ids.tolist()
 
 
-def test_only_the_top_k_are_drawn_and_fifty_where_nobody_says_how_many() -> None:  # T13
+def test_only_the_top_k_are_drawn_and_fifty_where_nobody_says_how_many() -> None:
     size = 60
     table = torch.zeros(size, size)
     table[:, :50] = 0.01 * torch.arange(50)  # the other ten are below
@@ -58,7 +58,7 @@ def test_only_the_top_k_are_drawn_and_fifty_where_nobody_says_how_many() -> None
     assert everything[:, 1:].max() >= 50
 
 
-def test_a_whole_number_is_a_temperature() -> None:  # T24
+def test_a_whole_number_is_a_temperature() -> None:
     model = TableModel(random_table(V))
     prompt = torch.tensor([[3, 1]])
     settings = {"do_sample": True, "max_new_tokens": 9}
@@ -66,7 +66,7 @@ def test_a_whole_number_is_a_temperature() -> None:  # T24
     assert written[0].tolist() == written[1].tolist()
 
 
-def test_returned_sequences_of_a_text_stand_next_to_each_other() -> None:  # T32
+def test_returned_sequences_of_a_text_stand_next_to_each_other() -> None:
     prompts = torch.tensor([[3, 1], [2, 4]])
     model = TableModel(random_table(V))
     written = model.generate(prompts, do_sample=True, num_return_sequences=3, max_new_tokens=2, generator=seeded(1))

@@ -61,7 +61,7 @@ def assert_same_search(table: Tensor, settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("num_beams", [2, 3, 4])
-def test_the_books_are_the_same(num_beams: int, length_penalty: float) -> None:  # T14 to T18
+def test_the_books_are_the_same(num_beams: int, length_penalty: float) -> None:
     for early_stopping, (bias, ends) in product((False, True, "never"), ENDS):
         table = random_table(V, seed=num_beams)
         table[:, 5] += bias

@@ -211,7 +211,7 @@ def test_generations_are_filled_up_with_the_pad_id_and_labels_with_minus_100() -
     MetricCallback(
         kept, TEXTS, batch_size=2, predict_with_generate=True, generate_kwargs={"max_new_tokens": 3}
     ).compute(model)
-    assert model.calls == [{"max_new_tokens": 3}] * 2  # T10: no labels
+    assert model.calls == [{"max_new_tokens": 3}] * 2  # no labels
     assert kept.predictions.tolist() == [[1, 2, 9, 9], [3, 4, 9, 9], [5, 6, 7, 8], [2, 3, 9, 9]]
     assert kept.labels.tolist() == [[7, -100], [8, -100], [7, 8], [1, -100]]
     model.config.pad_token_id = None

@@ -16,13 +16,17 @@ from sparse_encoder.generation.outputs import CausalLanguageModelOutput
 class CountingCache:
     """Count tokens and remember in which order rows were put."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int = 1) -> None:
         self.length = 0
         self.history = torch.zeros(rows, 0, dtype=torch.int64)
         self.reordered: list[list[int]] = []
 
     def get_seq_length(self) -> int:
         return self.length
+
+    def read(self, ids: Tensor) -> None:
+        self.history = torch.cat([self.history, ids], dim=1) if self.length else ids
+        self.length += ids.shape[1]
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.reordered.append(beam_idx.tolist())
@@ -46,18 +50,17 @@ class TableModel(GenerationMixin):
         positions = {"max_positions": 64, "position_kind": "absolute"}
         self.config: Any = SimpleNamespace(vocab_size=table.shape[0], decoder=None, **positions)
         self.calls: list[dict[str, Any]] = []
-        self.caches: list[tuple[str, int, int]] = []
+        self.caches: list[tuple[str, int]] = []
 
-    def new_cache(self, kind: str, batch_size: int, max_cache_len: int) -> CountingCache:
-        self.caches.append((kind, batch_size, max_cache_len))
-        return CountingCache(batch_size)
+    def new_cache(self, kind: str, max_cache_len: int) -> CountingCache:
+        self.caches.append((kind, max_cache_len))
+        return CountingCache()
 
     def __call__(self, **values: Any) -> CausalLanguageModelOutput:  # noqa: ANN401
         self.calls.append(values)
         ids, cache = values["input_ids"], values["past_key_values"]
         if cache is not None:
-            cache.history = torch.cat([cache.history, ids], dim=1)
-            cache.length += ids.shape[1]
+            cache.read(ids)
         return CausalLanguageModelOutput(logits=self.table[ids[:, -1:]], past_key_values=cache)
 
 

@@ -55,15 +55,39 @@ class CacheSizes(NamedTuple):
             )
 
 
-class Growing:
-    """Keys and values of one layer, with room behind them."""
+class LayerRows:
+    """Keys and values of one layer, row by row.
+
+    Args:
+        keys: (B, H, columns, K).
+        values: (B, H, columns, K).
+        length: How many columns are written.
+    """
 
     __slots__ = ("keys", "length", "values")
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
         self.keys = keys
         self.values = values
-        self.length: int = keys.shape[2]
+        self.length = length
+
+    def select(self, rows: Tensor) -> None:
+        """Keep the rows of these numbers."""
+        self.keys, self.values = selected(KeysAndValues(self.keys, self.values), rows)
+
+    def repeat(self, repeats: int) -> None:
+        """Repeat each row, copies next to each other."""
+        self.keys = self.keys.repeat_interleave(repeats, dim=0)
+        self.values = self.values.repeat_interleave(repeats, dim=0)
+
+
+class Growing(LayerRows):
+    """Keys and values of one layer, with room behind them."""
+
+    __slots__ = ()
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__(keys, values, keys.shape[2])
 
     def kept(self) -> KeysAndValues:
         """Return keys and values without the room behind them."""
@@ -91,15 +115,42 @@ class Growing:
         old = self.kept()
         self.keys, self.values = (_with_room(each, num_tokens) for each in old)
 
-    def select(self, rows: Tensor) -> None:
-        """Keep the rows of these numbers."""
-        rows = rows.to(self.keys.device)
-        self.keys, self.values = self.keys.index_select(0, rows), self.values.index_select(0, rows)
 
-    def repeat(self, repeats: int) -> None:
-        """Repeat each row, copies next to each other."""
-        self.keys = self.keys.repeat_interleave(repeats, dim=0)
-        self.values = self.values.repeat_interleave(repeats, dim=0)
+class Fixed(LayerRows):
+    """Keys and values of one layer in a fixed number of columns; those that are not written are zero.
+
+    Args:
+        key: Keys of the first tokens, (B, H, T, K); only their shape, dtype and device count.
+        value: Their values, (B, H, T, K), likewise.
+        num_columns: How many there are.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, key: Tensor, value: Tensor, num_columns: int) -> None:
+        num_rows, num_heads, _, size = key.shape
+        shape = (num_rows, num_heads, num_columns, size)
+        super().__init__(key.new_zeros(shape), value.new_zeros(shape), 0)
+
+    def kept(self) -> KeysAndValues:
+        """Return all columns."""
+        return KeysAndValues(self.keys, self.values)
+
+    def add(self, key: Tensor, value: Tensor) -> KeysAndValues:
+        """Write new tokens behind the others, for which there is room, and return all columns."""
+        start, end = self.length, self.length + key.shape[2]
+        if torch.is_grad_enabled() or is_read_only(self.keys):  # what a backward pass needs may not be overwritten
+            self.keys, self.values = self.keys.clone(), self.values.clone()
+        self.keys[:, :, start:end] = key
+        self.values[:, :, start:end] = value
+        self.length = end
+        return KeysAndValues(self.keys, self.values)
+
+    def clear_from(self, length: int) -> None:
+        """Forget what is written from a column on."""
+        self.length = length
+        self.keys[:, :, length:] = 0
+        self.values[:, :, length:] = 0
 
 
 def is_read_only(tensor: Tensor) -> bool:

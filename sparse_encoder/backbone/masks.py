@@ -1,6 +1,7 @@
-"""Attention masks as numbers that are added to scores, for code written for other libraries.
+"""Attention masks as places, and as numbers that are added to scores, for code written for other libraries.
 
-The backbone makes its own in :mod:`sparse_encoder.backbone.attention`. Axes: B texts, T tokens, P tokens of the past.
+The backbone makes its own numbers in :mod:`sparse_encoder.backbone.attention`.
+Axes: B texts, T tokens, P tokens of the past.
 """
 
 from __future__ import annotations
@@ -9,6 +10,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def places_behind_padding(attention_mask: Tensor) -> Tensor:
+    """Count places from the first token of each text, whatever padding is before it.
+
+    Args:
+        attention_mask: 1 for tokens, 0 for padding, (B, T).
+
+    Returns:
+        Places, (B, T); 0 for padding on the left, and for any other the place of the last token before it.
+    """
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def extended_attention_mask(

@@ -6,22 +6,67 @@ Axes: B texts, H heads of keys and values, P tokens of the past, T new tokens, K
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor
 
-from sparse_encoder.backbone.cache_layers import (
-    CacheSizes,
-    Growing,
-    KeysAndValues,
-    checked_crop,
-    is_read_only,
-    selected,
-)
+from sparse_encoder.backbone.cache_layers import CacheSizes, Fixed, Growing, KeysAndValues, checked_crop
 from sparse_encoder.backbone.config import TransformerConfig
 
+Layer = TypeVar("Layer", Growing, Fixed)
 
-class DynamicCache:
+
+class TokenCache(Generic[Layer]):
+    """Keep layers, in the order in which they first come.
+
+    Args:
+        config: That of the model, or None; keys of another one are refused then.
+
+    Raises:
+        TypeError: If the config is none of this library.
+    """
+
+    def __init__(self, config: TransformerConfig | None) -> None:
+        self._sizes = CacheSizes.of(config)
+        self._kept: list[Layer] = []
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        return len(self._kept)
+
+    @property
+    def num_rows(self) -> int | None:
+        """How many texts there are, B, of a static cache also when they are forgotten; None before the first."""
+        return self._kept[0].keys.shape[0] if self._kept else None
+
+    def get_seq_length(self) -> int:
+        """Return how many tokens are kept, P."""
+        return self._kept[0].length if self._kept else 0
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Let each row become the row of this number, (B,)."""
+        for layer in self._kept:
+            layer.select(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row, (a, b) to (a, a, b, b)."""
+        for layer in self._kept:
+            layer.repeat(repeats)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the rows of these numbers, (rows,)."""
+        self.reorder_cache(indices)
+
+    def _is_new(self, key: Tensor, layer: int) -> bool:
+        """Return whether a layer comes for the first time; raise a ValueError if the model has no such layer."""
+        if layer != len(self._kept):
+            return False
+        if self._sizes is not None:
+            self._sizes.check(key, layer)
+        return True
+
+
+class DynamicCache(TokenCache[Growing]):
     """Keep keys and values of a text that grows.
 
     Memory is taken ahead, so that most steps copy nothing but their own tokens. Where gradients are wanted, and while
@@ -35,8 +80,7 @@ class DynamicCache:
     """
 
     def __init__(self, *, config: TransformerConfig | None = None) -> None:
-        self._sizes = CacheSizes.of(config)
-        self._kept: list[Growing] = []
+        super().__init__(config)
 
     @classmethod
     def from_tensors(cls, pairs: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
@@ -52,10 +96,6 @@ class DynamicCache:
     def to_tensors(self) -> tuple[KeysAndValues, ...]:
         """Return keys and values of every layer, (B, H, P, K) each; they may share memory with the cache."""
         return tuple(layer.kept() for layer in self._kept)
-
-    def __len__(self) -> int:
-        """Return the number of layers."""
-        return len(self._kept)
 
     def __getitem__(self, layer: int) -> KeysAndValues:
         """Return keys and values of a layer, (B, H, P, K) each."""
@@ -76,30 +116,14 @@ class DynamicCache:
         Returns:
             Keys and values of old and new tokens, (B, H, P + T, K) each.
         """
-        if layer == len(self._kept):
-            if self._sizes is not None:
-                self._sizes.check(key, layer)
+        if self._is_new(key, layer):
             self._kept.append(Growing(key, value))
             return KeysAndValues(key, value)
         return self._kept[layer].add(key, value)
 
-    def get_seq_length(self) -> int:
-        """Return how many tokens are kept, P."""
-        return self._kept[0].length if self._kept else 0
-
-    @property
-    def num_rows(self) -> int | None:
-        """How many texts there are, B; None before the first."""
-        return self._kept[0].keys.shape[0] if self._kept else None
-
     def num_columns(self, num_tokens: int) -> int:
         """Return how many keys an update gives: as many as there are tokens."""
         return num_tokens
-
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let each row become the row of this number, (B,)."""
-        for layer in self._kept:
-            layer.select(beam_idx)
 
     def crop(self, max_length: int) -> None:
         """Forget the last tokens.
@@ -114,21 +138,12 @@ class DynamicCache:
         for layer in self._kept:
             layer.length -= count
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row, (a, b) to (a, a, b, b)."""
-        for layer in self._kept:
-            layer.repeat(repeats)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the rows of these numbers, (rows,)."""
-        self.reorder_cache(indices)
-
     def reset(self) -> None:
         """Forget everything."""
         self._kept = []
 
 
-class StaticCache:
+class StaticCache(TokenCache[Fixed]):
     """Keep keys and values in tensors of one size; columns that are not written are zero, and are to be hidden.
 
     Args:
@@ -141,20 +156,14 @@ class StaticCache:
     """
 
     def __init__(self, config: TransformerConfig | None = None, max_cache_len: int | None = None) -> None:
-        self._sizes = CacheSizes.of(config)
+        super().__init__(config)
         if isinstance(max_cache_len, bool) or not isinstance(max_cache_len, int) or max_cache_len < 1:
             raise ValueError(f"max_cache_len must be an integer from 1 on, got {max_cache_len!r}")
         self.max_cache_len = max_cache_len
-        self._kept: list[KeysAndValues] = []
-        self._lengths: list[int] = []
-
-    def __len__(self) -> int:
-        """Return the number of layers."""
-        return len(self._kept)
 
     def __getitem__(self, layer: int) -> KeysAndValues:
         """Return keys and values of a layer, as long as the cache, (B, H, max_cache_len, K) each."""
-        return self._kept[layer]
+        return self._kept[layer].kept()
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> KeysAndValues:
         """Write new tokens of a layer behind those that are there; layers come in their order the first time.
@@ -170,63 +179,42 @@ class StaticCache:
         Raises:
             ValueError: If there is no room for them.
         """
-        if layer == len(self._kept):
-            if self._sizes is not None:
-                self._sizes.check(key, layer)
-            num_rows, num_heads, _, size = key.shape
-            shape = (num_rows, num_heads, self.max_cache_len, size)
-            self._kept.append(KeysAndValues(key.new_zeros(shape), value.new_zeros(shape)))
-            self._lengths.append(0)
-        start, end = self._lengths[layer], self._lengths[layer] + key.shape[2]
+        if self._is_new(key, layer):
+            self._kept.append(Fixed(key, value, self.max_cache_len))
+        kept = self._kept[layer]
+        end = kept.length + key.shape[2]
         if end > self.max_cache_len:
             raise ValueError(f"max_cache_len must be at least {end} for so many tokens, got {self.max_cache_len}")
-        kept = self._kept[layer]
-        if torch.is_grad_enabled() or is_read_only(kept.keys):  # what a backward pass needs may not be overwritten
-            kept = self._kept[layer] = KeysAndValues(kept.keys.clone(), kept.values.clone())
-        kept.keys[:, :, start:end] = key
-        kept.values[:, :, start:end] = value
-        self._lengths[layer] = end
-        return kept
-
-    def get_seq_length(self) -> int:
-        """Return how many tokens are kept, P."""
-        return self._lengths[0] if self._lengths else 0
-
-    @property
-    def num_rows(self) -> int | None:
-        """How many texts it is for, B, also when they are forgotten; None before the first."""
-        return self._kept[0].keys.shape[0] if self._kept else None
+        return kept.add(key, value)
 
     def num_columns(self, num_tokens: int) -> int:
         """Return how many keys an update gives: always all."""
         return self.max_cache_len
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let each row become the row of this number, (B,)."""
-        self._kept = [selected(each, beam_idx) for each in self._kept]
-
     def crop(self, max_length: int) -> None:
         """Forget the last tokens; argument and errors as :meth:`DynamicCache.crop`."""
         count = checked_crop(max_length, self.get_seq_length())
-        for layer, kept in enumerate(self._kept):
-            self._lengths[layer] -= count
-            kept.keys[:, :, self._lengths[layer] :] = 0
-            kept.values[:, :, self._lengths[layer] :] = 0
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat each row, (a, b) to (a, a, b, b)."""
-        self._kept = [
-            KeysAndValues(each.keys.repeat_interleave(repeats, dim=0), each.values.repeat_interleave(repeats, dim=0))
-            for each in self._kept
-        ]
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the rows of these numbers, (rows,)."""
-        self.reorder_cache(indices)
+        for layer in self._kept:
+            layer.clear_from(layer.length - count)
 
     def reset(self) -> None:
         """Forget everything, and keep the memory for texts of the same number."""
-        for layer, kept in enumerate(self._kept):
-            self._lengths[layer] = 0
-            kept.keys.detach_().zero_()
-            kept.values.detach_().zero_()
+        for layer in self._kept:
+            layer.keys.detach_()
+            layer.values.detach_()
+            layer.clear_from(0)
+
+
+def new_token_cache(kind: str, max_cache_len: int) -> DynamicCache | StaticCache:
+    """Build an empty cache.
+
+    Args:
+        kind: ``"dynamic"`` or ``"static"``.
+        max_cache_len: Tokens that a static one can hold.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
+    if kind not in ("dynamic", "static"):
+        raise ValueError(f"unknown cache {kind!r}; choose from ['dynamic', 'static']")
+    return DynamicCache() if kind == "dynamic" else StaticCache(max_cache_len=max_cache_len)

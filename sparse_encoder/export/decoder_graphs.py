@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.cache import Decoding, DynamicCache, EncoderDecoderCache
+from sparse_encoder.backbone.masks import places_behind_padding
 
 if TYPE_CHECKING:
     from sparse_encoder.generation import CausalLanguageModel, Seq2SeqModel
@@ -27,8 +28,7 @@ def places_of(attention_mask: Tensor, num_tokens: int) -> Tensor:
     Returns:
         Places from 0 on, (B, T).
     """
-    places = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-    return places[:, attention_mask.shape[1] - num_tokens :]
+    return places_behind_padding(attention_mask)[:, attention_mask.shape[1] - num_tokens :]
 
 
 class CausalGraph(nn.Module):

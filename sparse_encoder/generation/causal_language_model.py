@@ -17,6 +17,7 @@ from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS
 from sparse_encoder.backbone.heads import VocabularyHead, build_head
 from sparse_encoder.backbone.pretrained import PretrainedModel
 from sparse_encoder.backbone.record import Record
+from sparse_encoder.backbone.token_caches import new_token_cache
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.generation_files import GenerationFiles
@@ -177,20 +178,17 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
             raise ValueError(f"labels must be of the shape of input_ids, {wanted}, got {tuple(labels.shape)}")
         return token_loss(logits[:, :-1], labels[:, 1:].to(logits.device))
 
-    def new_cache(self, kind: str, batch_size: int, max_cache_len: int) -> DynamicCache | StaticCache:
+    def new_cache(self, kind: str, max_cache_len: int) -> DynamicCache | StaticCache:
         """Build an empty cache.
 
         Args:
             kind: ``"dynamic"`` grows with the text, ``"static"`` has its size from the beginning.
-            batch_size: Rows; a cache takes those of what is first put into it.
             max_cache_len: Tokens that a static one can hold.
 
         Raises:
             ValueError: If the kind is unknown.
         """
-        if kind not in ("dynamic", "static"):
-            raise ValueError(f"unknown cache {kind!r}; choose from ['dynamic', 'static']")
-        return DynamicCache() if kind == "dynamic" else StaticCache(max_cache_len=max_cache_len)
+        return new_token_cache(kind, max_cache_len)
 
     def vocabulary_head(self) -> VocabularyHead:
         """Return the head."""

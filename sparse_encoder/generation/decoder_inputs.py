@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparse_encoder.backbone.masks import places_behind_padding
 from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.model_inputs import ModelInputs, repeated, repeated_rows
 from sparse_encoder.generation.request import ModelArguments
@@ -100,7 +101,8 @@ def decoder_inputs(
 ) -> ModelInputs:
     """Settle mask and places of a prompt, and repeat its rows.
 
-    Places count the tokens that are not padding, from 0; padding has place 0.
+    Places count the tokens that are not padding, from 0; padding has place 0 wherever it is, so that what is written
+    behind padding on the right begins at place 1, as in transformers.
 
     Args:
         arguments: Inputs of the model.
@@ -129,7 +131,7 @@ def decoder_inputs(
     if places is not None:
         places = checked_places(places, ids.shape[0], new)
     elif mask is not None:
-        places = (mask.cumsum(-1) - 1).masked_fill(mask == 0, 0)[:, -new:]
+        places = places_behind_padding(mask).masked_fill(mask == 0, 0)[:, -new:]
     return ModelInputs(
         ids=repeated_rows(ids, times),
         new_tokens=new,

@@ -214,7 +214,7 @@ def with_cache(
         asked = cast(CacheKind, config.cache_implementation or "dynamic")
         if asked == "static":
             max_cache_len = max(max_cache_len, config.max_cache_len or 0)
-        inputs = replace(inputs, cache=model.new_cache(asked, inputs.ids.shape[0], max_cache_len))
+        inputs = replace(inputs, cache=model.new_cache(asked, max_cache_len))
     check_cache_rows(inputs.cache, inputs.ids.shape[0])
     if inputs.cache is not None and (config.num_beams or 1) > 1 and not hasattr(inputs.cache, "reorder_cache"):
         kind = type(inputs.cache).__name__

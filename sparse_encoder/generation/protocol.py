@@ -68,8 +68,8 @@ class GenerativeModel(Protocol):
     def device(self) -> torch.device:
         """Where the weights are."""
 
-    def new_cache(self, kind: CacheKind, batch_size: int, max_cache_len: int) -> GenerationCache:
-        """Build an empty cache for ``batch_size`` rows of at most ``max_cache_len`` tokens."""
+    def new_cache(self, kind: CacheKind, max_cache_len: int) -> GenerationCache:
+        """Build an empty cache; a static one is for at most ``max_cache_len`` tokens."""
 
 
 class EncoderDecoderModel(GenerativeModel, Protocol):

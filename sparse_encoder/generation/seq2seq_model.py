@@ -6,7 +6,7 @@ V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparse_encoder.backbone.cache import Decoding, DynamicCache, EncoderDecoderCache, StaticCache
+from sparse_encoder.backbone.cache import Decoding, DynamicCache, EncoderDecoderCache
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.families import SEQ2SEQ_FAMILIES
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT, WORD_EMBEDDINGS, Family
 from sparse_encoder.backbone.heads import LinearHead, VocabularyHead
 from sparse_encoder.backbone.pretrained import PretrainedModel
 from sparse_encoder.backbone.record import Record
+from sparse_encoder.backbone.token_caches import new_token_cache
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config import GenerationConfig
@@ -249,24 +250,17 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         start, pad = (self.hf_config.get(name) for name in ("decoder_start_token_id", "pad_token_id"))
         return shift_right(labels, start=start, pad=pad)
 
-    def new_cache(self, kind: str, batch_size: int, max_cache_len: int) -> EncoderDecoderCache:
+    def new_cache(self, kind: str, max_cache_len: int) -> EncoderDecoderCache:
         """Build an empty cache.
 
         Args:
             kind: ``"dynamic"`` grows with the text, ``"static"`` has its size from the beginning.
-            batch_size: Rows; a cache takes those of what is first put into it.
             max_cache_len: Tokens that a static one can hold.
 
         Raises:
             ValueError: If the kind is unknown.
         """
-        kinds: dict[str, Callable[[], DynamicCache | StaticCache]] = {
-            "dynamic": DynamicCache,
-            "static": lambda: StaticCache(max_cache_len=max_cache_len),
-        }
-        if kind not in kinds:
-            raise ValueError(f"unknown cache {kind!r}; choose from {sorted(kinds)}")
-        return EncoderDecoderCache(kinds[kind]())
+        return EncoderDecoderCache(new_token_cache(kind, max_cache_len))
 
     @property
     def architecture(self) -> str:

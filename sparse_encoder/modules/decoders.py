@@ -10,8 +10,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from sparse_encoder.backbone import PretrainedModel
 from sparse_encoder.backbone.adapters.names import HEAD, file_names
 from sparse_encoder.backbone.families.family import HEAD_WEIGHT
@@ -77,18 +75,6 @@ def direction_to_save(model: PretrainedModel) -> dict[str, Any]:
     if not path.is_file() or read_json_object(path).get(CAUSAL_KEY, True) is model.config.causal:
         return {}
     return {"model_kwargs": {BIDIRECTIONAL: not model.config.causal}}
-
-
-def places_behind_padding(attention_mask: Tensor) -> Tensor:
-    """Count places from the first token of each text, whatever padding is before it.
-
-    Args:
-        attention_mask: 1 for tokens, 0 for padding, (B, T).
-
-    Returns:
-        Places, (B, T); 0 for padding on the left.
-    """
-    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def written_for_peer(config: Kwargs) -> dict[str, Any]:

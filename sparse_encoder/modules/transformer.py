@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from sparse_encoder.backbone import MaskedLanguageModel, PretrainedModel
+from sparse_encoder.backbone.masks import places_behind_padding
 from sparse_encoder.checkpoint import write_json
 from sparse_encoder.modules.base import InputModule, LoadSettings, checked_integer
 from sparse_encoder.modules.config_view import ConfigView
@@ -18,7 +19,6 @@ from sparse_encoder.modules.decoders import (
     check_task,
     direction_to_save,
     pad_with_any,
-    places_behind_padding,
     read_from_peer,
     written_for_peer,
 )

@@ -52,7 +52,7 @@ def test_a_row_padded_on_the_left_is_the_row_alone(name: str) -> None:
 @torch.no_grad()
 def test_a_cache_changes_nothing(name: str, kind: str) -> None:
     model, features = model_of(name), prompts("left")
-    where, cache = places(features["attention_mask"]), model.new_cache(kind, 3, 12)
+    where, cache = places(features["attention_mask"]), model.new_cache(kind, 12)
     whole = model(**features, position_ids=where, use_cache=False)
     assert whole.past_key_values is None
     for start, end in ((0, 6), (6, 7), (7, 9), (9, 10), (10, 11)):
@@ -176,7 +176,7 @@ def test_a_call_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="labels must be of the shape"):
         model(ids, labels=ids[:, 1:])
     with pytest.raises(ValueError, match="unknown cache 'paged'"):
-        model.new_cache("paged", 3, 4)
+        model.new_cache("paged", 4)
     model.train()
     model.gradient_checkpointing_enable()
     with pytest.raises(ValueError, match="a cache cannot go with gradient checkpointing"):

@@ -117,16 +117,17 @@ def test_only_the_last_logits_are_asked_for() -> None:
 
 
 def test_a_cache_has_a_row_for_each_beam_and_a_place_for_all_but_the_last_token() -> None:
-    for settings, expected in (
-        ({"max_new_tokens": 4, "num_beams": 3}, ("dynamic", 6, 6)),
-        ({"max_length": 9, "cache_implementation": "static"}, ("static", 2, 8)),
-        ({"max_length": 9, "cache_implementation": "static", "max_cache_len": 32}, ("static", 2, 32)),
-        ({"max_length": 9, "cache_implementation": "static", "max_cache_len": 4}, ("static", 2, 8)),
-        ({"max_length": 9, "cache_implementation": "dynamic"}, ("dynamic", 2, 8)),
+    for settings, rows, expected in (
+        ({"max_new_tokens": 4, "num_beams": 3}, 6, ("dynamic", 6)),
+        ({"max_length": 9, "cache_implementation": "static"}, 2, ("static", 8)),
+        ({"max_length": 9, "cache_implementation": "static", "max_cache_len": 32}, 2, ("static", 32)),
+        ({"max_length": 9, "cache_implementation": "static", "max_cache_len": 4}, 2, ("static", 8)),
+        ({"max_length": 9, "cache_implementation": "dynamic"}, 2, ("dynamic", 8)),
     ):
         table = model()
         table.generate(PADDED, **settings)
         assert table.caches == [expected]
+        assert table.calls[-1]["past_key_values"].history.shape[0] == rows
 
 
 def test_only_what_a_cache_does_not_hold_is_read() -> None:
@@ -190,7 +191,7 @@ def test_a_length_set_by_the_user_counts_embeddings() -> None:
     assert table.generate(inputs_embeds=embeds).shape == (1, 20)
     static = EmbeddingTable(random_table(11))
     static.generate(inputs_embeds=embeds, max_new_tokens=3, cache_implementation="static")
-    assert static.caches == [("static", 1, 6)]
+    assert static.caches == [("static", 6)]
 
 
 def test_settings_none_switches_defaults_off() -> None:

@@ -82,7 +82,7 @@ def test_token_by_token_with_a_cache_is_the_whole_text(name: str, kind: str) -> 
     model, ids = model_of(name), decoder_ids()
     encoded = model.encode(**given(name))
     mask = given(name)["attention_mask"]
-    cache = model.new_cache(kind, B, 8)
+    cache = model.new_cache(kind, 8)
     with torch.no_grad():
         whole = model(**given(name), decoder_input_ids=ids, use_cache=False)
         assert whole.past_key_values is None
@@ -327,7 +327,7 @@ def test_a_decoder_without_a_start_token_says_what_is_missing() -> None:
 
 def test_an_unknown_cache_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"unknown cache 'quantized'; choose from \['dynamic', 'static'\]"):
-        model_of("t5").new_cache("quantized", 1, 3)
+        model_of("t5").new_cache("quantized", 3)
 
 
 def test_a_text_longer_than_the_table_of_places_is_refused() -> None:

@@ -67,7 +67,7 @@ def test_logits_states_and_caches_are_those_of_transformers(name: str, tmp_path:
         assert len(got.hidden_states) == len(expected.hidden_states)
         for state, theirs in zip(got.hidden_states, expected.hidden_states, strict=True):
             torch.testing.assert_close(state[seen], theirs[seen], **CLOSE)
-        for cache in (DynamicCache(), ours.new_cache("static", 3, 15)):
+        for cache in (DynamicCache(), ours.new_cache("static", 15)):
             pieces = [
                 ours(
                     features["input_ids"][:, start:end],

@@ -32,9 +32,9 @@ from sparse_encoder.loading import HubOptions, LoadOptions, auto_encoder_k, open
 from sparse_encoder.model_card import SparseEncoderModelCardData, card_text
 from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import save_modules
-from sparse_encoder.modules.renamed import renamed_argument
 from sparse_encoder.onnx_methods import OnnxMethods
 from sparse_encoder.publishing import Upload, upload
+from sparse_encoder.renamed import renamed_argument
 from sparse_encoder.settings import MODEL_TYPE, ModelSettings, write_settings
 from sparse_encoder.similarity import Embeddings, SimilarityFunction
 

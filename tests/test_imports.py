@@ -28,6 +28,8 @@ ROOMS = {
         "training_args",
     },
     "tokenizer": {
+        "module_entries",
+        "renamed",
         "routes",
         "term_weights",
         "token_batch",

@@ -17,7 +17,7 @@ from sparse_encoder.export.report import ExportReport
 from sparse_encoder.export.state import check_values
 from sparse_encoder.export.tracing import DEFAULT_OPSET
 from sparse_encoder.export.writing import DEFAULT_TOLERANCE, WriteSettings, check_packages, write_graphs
-from sparse_encoder.modules.renamed import renamed_argument
+from sparse_encoder.renamed import renamed_argument
 
 FOLDER = "onnx"
 """Of the graphs in a model's folder."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparse_encoder.modules.base import Module, checked_flag, checked_integer
 from sparse_encoder.modules.features import Features
-from sparse_encoder.modules.renamed import older_arguments, renamed_argument
+from sparse_encoder.renamed import older_arguments, renamed_argument
 
 LEGACY_FLAGS = {
     "pooling_mode_cls_token": "cls",

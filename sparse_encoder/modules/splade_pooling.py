@@ -15,7 +15,7 @@ from torch import Tensor
 from sparse_encoder.kernels import activation_named, max_projection, sum_projection
 from sparse_encoder.modules.base import Module, checked_integer
 from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
-from sparse_encoder.modules.renamed import renamed_argument
+from sparse_encoder.renamed import renamed_argument
 
 POOLING_STRATEGIES = ("max", "sum")
 

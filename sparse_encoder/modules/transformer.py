@@ -23,7 +23,6 @@ from sparse_encoder.modules.decoders import (
     written_for_peer,
 )
 from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
-from sparse_encoder.modules.renamed import older_arguments, renamed_argument
 from sparse_encoder.modules.text_inputs import tokenize
 from sparse_encoder.modules.transformer_files import (
     CONFIG_FILES,
@@ -39,6 +38,7 @@ from sparse_encoder.modules.transformer_files import (
     with_plain_dtype,
 )
 from sparse_encoder.modules.vocabulary import check_vocabulary
+from sparse_encoder.renamed import older_arguments, renamed_argument
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from sparse_encoder.encoding.prompts import (
     resolve_prompt,
 )
 from sparse_encoder.front import SparseEncoder
+from sparse_encoder.renamed import renamed_argument
 from sparse_encoder.serving.arguments import ModelArguments, ServedCall
 from sparse_encoder.serving.batches import encode_texts
 from sparse_encoder.serving.fingerprint import fingerprint_of
@@ -81,6 +82,7 @@ class OnnxSparseEncoder(ModelHabits):
         self.similarity_fn_name = arguments.similarity_fn_name or settings.similarity_fn_name
         self.max_active_dims = arguments.max_active_dims or settings.max_active_dims
 
+    @renamed_argument("sentences", "inputs")
     def encode(  # house: peer signature
         self,
         inputs: str | Sequence[str],
@@ -130,6 +132,7 @@ class OnnxSparseEncoder(ModelHabits):
             rows = encode_texts(route, checked.texts, call, on_done=on_done)
         return call.present(rows, single=checked.single)
 
+    @renamed_argument("sentences", "inputs")
     def encode_query(  # house: peer signature
         self,
         inputs: str | Sequence[str],
@@ -168,6 +171,7 @@ class OnnxSparseEncoder(ModelHabits):
             processing_kwargs=processing_kwargs,
         )
 
+    @renamed_argument("sentences", "inputs")
     def encode_document(  # house: peer signature
         self,
         inputs: str | Sequence[str],

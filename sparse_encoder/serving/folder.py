@@ -5,28 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from numpy.typing import NDArray
 
-from sparse_encoder.checkpoint import ConfigError, read_json, read_json_object, resolve_inside
-from sparse_encoder.routes import MAX_MODULES, MODALITY, RouteKey, choose_route, read_router_file
+from sparse_encoder.checkpoint import ConfigError, read_json_object, resolve_inside
+from sparse_encoder.module_entries import MODULES_FILE, TRANSFORMERS, ModuleEntry, class_name_of, read_entries
+from sparse_encoder.routes import MODALITY, RouteKey, choose_route, read_router_file
 from sparse_encoder.serving.pooling import LogitPooling
 from sparse_encoder.serving.static_terms import read_static_weights
 from sparse_encoder.serving.text_settings import TextSettings, read_text_settings
 from sparse_encoder.tokenizer import Tokenizer
 
-MODULES_FILE = "modules.json"
-_STATIC, _ROUTER = ("SparseStaticEmbedding", "IDF"), ("Router", "Asym")
-_TRANSFORMER = ("Transformer", "MLMTransformer")
-
-
-class _Entry(NamedTuple):
-    """A module, as a file names it."""
-
-    kind: str
-    """Name of its class."""
-    folder: Path
+_STATIC, _ROUTER, _TRANSFORMER = "SparseStaticEmbedding", "Router", "Transformer"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,10 +73,13 @@ def read_folder(folder: Path, processor_kwargs: Mapping[str, Any]) -> ModelFolde
     """
     entries = _read_modules(folder)
     first = entries[0]
-    if first.kind not in _ROUTER:
+    if first.kind != _ROUTER:
         return ModelFolder(routes={None: _read_route(None, entries, folder, processor_kwargs)})
     path, types, structure, parameters = read_router_file(first.folder)
-    modules = {name: _Entry(_kind(value, path), _module_folder(first.folder, name)) for name, value in types.items()}
+    modules = {
+        name: ModuleEntry(class_name_of(value, path=path), _module_folder(first.folder, name))
+        for name, value in types.items()
+    }
     routes: dict[str | None, Route] = {}
     for name, parts in structure.items():
         own = [modules[part] for part in parts]
@@ -99,30 +93,9 @@ def read_folder(folder: Path, processor_kwargs: Mapping[str, Any]) -> ModelFolde
     return ModelFolder(routes=routes, mappings=mappings, default=default)
 
 
-def _read_modules(folder: Path) -> list[_Entry]:
+def _read_modules(folder: Path) -> list[ModuleEntry]:
     """Read ``modules.json``; without it the folder is a checkpoint, which is pooled as SPLADE does."""
-    path = folder / MODULES_FILE
-    if not path.exists():
-        return [_Entry(_TRANSFORMER[0], folder)]
-    values = read_json(resolve_inside(folder, MODULES_FILE))
-    if not isinstance(values, list) or not 0 < len(values) <= MAX_MODULES:
-        raise ConfigError(f"must be a list of 1 to {MAX_MODULES} modules", path=path)
-    entries = []
-    for value in values:
-        place = value.get("path") if isinstance(value, dict) else None
-        if not isinstance(place, str):
-            raise ConfigError(f"a module must be an object with a path, got {value!r:.80}", path=path)
-        own = resolve_inside(folder, place.removesuffix("/")) if place.strip("/") else folder
-        entries.append(_Entry(_kind(value.get("type"), path), own))
-    return entries
-
-
-def _kind(name: object, path: Path) -> str:
-    """Return the class of a type's name; nothing is imported by it."""
-    if not isinstance(name, str) or not name.startswith("sentence_transformers."):
-        hint = "Code that comes with a model is never run"
-        raise ConfigError(f"unknown module type {name!r:.200}", path=path, field="type", hint=hint)
-    return name.rpartition(".")[2]
+    return read_entries(folder) if (folder / MODULES_FILE).exists() else [ModuleEntry(_TRANSFORMER, folder)]
 
 
 def _module_folder(router: Path, name: str) -> Path:
@@ -131,12 +104,12 @@ def _module_folder(router: Path, name: str) -> Path:
     return own if own.is_dir() else router
 
 
-def _read_route(name: str | None, entries: list[_Entry], root: Path, processor_kwargs: Mapping[str, Any]) -> Route:
+def _read_route(name: str | None, entries: list[ModuleEntry], root: Path, processor_kwargs: Mapping[str, Any]) -> Route:
     first, rest = entries[0], entries[1:]
-    if first.kind not in (*_STATIC, *_TRANSFORMER):
+    if first.kind not in (_STATIC, *TRANSFORMERS):
         raise ConfigError(f"a model must begin with a module that reads texts, a {first.kind} does not", path=root)
     tokenizer = Tokenizer.from_pretrained(first.folder)
-    if first.kind in _STATIC:
+    if first.kind == _STATIC:
         text = TextSettings(add_special_tokens=False).applied(tokenizer, processor_kwargs)
         if rest:
             kinds = [entry.kind for entry in rest]
@@ -148,7 +121,7 @@ def _read_route(name: str | None, entries: list[_Entry], root: Path, processor_k
     return Route(name=name, tokenizer=text.cased(tokenizer), text=text, pooling=_read_pooling(rest))
 
 
-def _read_pooling(entries: list[_Entry]) -> LogitPooling | None:
+def _read_pooling(entries: list[ModuleEntry]) -> LogitPooling | None:
     """Return how a SPLADE model pools logits; ``None`` if something else follows its transformer."""
     if not entries:
         return LogitPooling()

@@ -11,9 +11,11 @@ from modules_helpers import transformer
 from torch import nn
 
 from sparse_encoder.checkpoint import ConfigError, read_json
+from sparse_encoder.module_entries import READ_TEXTS, SPELLINGS, TRANSFORMERS, class_name_of, read_entries
 from sparse_encoder.modules import (
     Dense,
     Dropout,
+    InputModule,
     MLMTransformer,
     Module,
     Normalize,
@@ -24,7 +26,7 @@ from sparse_encoder.modules import (
     SpladePooling,
     Transformer,
 )
-from sparse_encoder.modules.module_types import MODULE_TYPES
+from sparse_encoder.modules.module_types import MODULE_CLASSES, MODULE_TYPES
 from sparse_encoder.modules.pipeline import check_can_be_saved, load_modules, save_modules
 
 TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"
@@ -245,3 +247,14 @@ def test_models_of_the_older_package_name() -> None:
 
     for name in sparse_encoder.models.__all__:
         assert getattr(sparse_encoder.models, name) is getattr(sparse_encoder.modules, name)
+
+
+def test_names_of_classes_are_those_of_the_classes(folder: Path) -> None:
+    assert {*MODULE_CLASSES} == {*SPELLINGS}
+    assert {name for name, kind in MODULE_CLASSES.items() if issubclass(kind, InputModule)} == READ_TEXTS
+    assert {name for name, kind in MODULE_CLASSES.items() if issubclass(kind, Transformer)} == TRANSFORMERS
+    assert class_name_of("sentence_transformers.models.Asym", path=folder) == "Router"
+    assert [(entry.kind, entry.folder) for entry in read_entries(folder)] == [
+        ("Transformer", folder),
+        ("SpladePooling", folder / "1_SpladePooling"),
+    ]

@@ -124,6 +124,14 @@ def test_an_index_of_the_torch_model_is_searched_where_the_caller_vouches_for_th
     assert [[hit.id for hit in hits] for hits in found] == [[hit.id for hit in hits] for hits in expected]
 
 
+def test_the_older_name_of_the_texts(served: OnnxSparseEncoder, caplog: pytest.LogCaptureFixture) -> None:
+    for method in (served.encode, served.encode_query, served.encode_document):
+        assert np.array_equal(method(sentences=TEXTS).numpy(), method(TEXTS).numpy())
+        with pytest.raises(TypeError, match="'sentences' is the older name of 'inputs'; give one of them"):
+            method(inputs=TEXTS, sentences=TEXTS)
+    assert "the argument 'sentences' is called 'inputs' now" in caplog.text
+
+
 def test_prompts_are_a_mapping() -> None:
     with pytest.raises(TypeError, match="prompts must be a mapping of names to strings, got int"):
         SparseEncoder(str(exported_folder()), backend="onnx", prompts=3)  # type: ignore[arg-type]

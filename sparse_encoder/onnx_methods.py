@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_encoder.checkpoint import staged_folder
+from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET
 from sparse_encoder.checkpoint.left_over import remove_left_over
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class OnnxMethods:
         path: str | Path,
         *,
         save_model: bool = True,
-        opset: int = 20,
+        opset: int = DEFAULT_OPSET,
         top_k: int | None = None,
         dtype: str = "float32",
         external_data: bool | None = None,

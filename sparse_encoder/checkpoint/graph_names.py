@@ -1,4 +1,4 @@
-"""What ONNX graphs in a model's folder are called, so that those of other weights can go. Knows no contents."""
+"""What ONNX graphs are called and call things: files, outputs and what they say of themselves. Knows no contents."""
 
 from __future__ import annotations
 
@@ -6,8 +6,40 @@ import re
 from pathlib import Path
 
 GRAPH_FOLDER = "onnx"
-_GRAPH = re.compile(r"(?:encoder_|decoder_)?model(?:_[A-Za-z0-9_.\-]+)?\.onnx(?:_data)?")
+"""Of the graphs in a model's folder."""
+SUFFIX = ".onnx"
+GRAPH_FILE, ENCODER_FILE, DECODER_FILE = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
+DATA_SUFFIXES = ("_data", ".data")
+"""What follows a graph's name in that of the file with its weights; the first is written here."""
+GRAPH_PATTERNS = (f"*{SUFFIX}", *(f"*{SUFFIX}{data}" for data in DATA_SUFFIXES))
+LARGEST_BYTES = 2 * 1024**3
+"""What a protobuf file can hold; weights beyond it lie in a file beside the graph."""
+DEFAULT_OPSET = 20
+"""Version of the operators."""
+EMBEDDING, INDICES, WEIGHTS = "sentence_embedding", "indices", "weights"
+"""Outputs of a sparse encoder: all terms, or the largest."""
+METADATA_PREFIX = "sparse_encoder."
+TASK, NUM_DIMENSIONS, LONGEST, QUANTIZED = (
+    f"{METADATA_PREFIX}{name}" for name in ("task", "num_dimensions", "longest", "quantized")
+)
+"""What a graph says of itself; that it is quantized only one in 8 bits."""
+SPARSE_TASK, SCORES_TASK = "sparse-embedding", "masked-lm"
+"""Tasks of the graphs that a sparse encoder is served by."""
+_GRAPH = re.compile(r"(?:encoder_|decoder_)?model(?:_[A-Za-z0-9_.\-]+)?\.onnx(?:[_.]data)?")
 """As this library, sentence-transformers and optimum name them: ``model.onnx``, ``model_qint8_avx2.onnx``."""
+
+
+def data_name(graph: Path) -> str:
+    """Return what the file with a graph's weights is called, as loaders of the hub look for it."""
+    return f"{graph.name}{DATA_SUFFIXES[0]}"
+
+
+def graph_of(path: Path) -> Path:
+    """Return the graph that a file belongs to: itself, or the one whose weights are in it."""
+    for data in DATA_SUFFIXES:
+        if path.name.endswith(f"{SUFFIX}{data}"):
+            return path.with_name(path.name.removesuffix(data))
+    return path
 
 
 def graph_files(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparse_encoder.checkpoint.errors import LoadError
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, GRAPH_PATTERNS
 from sparse_encoder.checkpoint.hub_names import redacted, repository_of
 from sparse_encoder.checkpoint.json_files import read_json_object
 from sparse_encoder.checkpoint.paths import resolve_inside
@@ -23,8 +24,7 @@ from sparse_encoder.checkpoint.weight_names import MAX_INDEX_BYTES, WeightNames,
 _WANTED = ("*.json", "*.txt", "*.model", "README.md", "adapter_model.safetensors")
 _DESCRIPTIONS = ("config.json", "modules.json", "router_config.json", "adapter_config.json")
 """Files of which a model's folder has one."""
-_UNWANTED = (".*", "checkpoint-*", "onnx/*", "openvino/*", "coreml/*", "runs/*", "*/runs/*")
-_GRAPHS = ("*.onnx", "*.onnx_data", "*.onnx.data")
+_UNWANTED = (".*", "checkpoint-*", f"{GRAPH_FOLDER}/*", "openvino/*", "coreml/*", "runs/*", "*/runs/*")
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # git's hash of a file, or the SHA-256 of a large one
 _CHUNK_BYTES = 1 << 20
 
@@ -68,11 +68,11 @@ class _Selection(NamedTuple):
         top = self.pickles if self.use_safetensors is False else self.safetensors
         below = {top, self.safetensors, WeightNames()}  # other modules have no variants, and are asked nothing
         inside = [f"*/{name}" for names in sorted(below, key=repr) for name in _patterns(names)]
-        graphs = _GRAPHS if self.graphs else ()
+        graphs = GRAPH_PATTERNS if self.graphs else ()
         return self._inside([*_WANTED, *graphs, *_patterns(top), *inside])
 
     def unwanted(self) -> list[str]:
-        return self._inside([name for name in _UNWANTED if name != "onnx/*" or not self.graphs])
+        return self._inside([name for name in _UNWANTED if name != f"{GRAPH_FOLDER}/*" or not self.graphs])
 
     def _inside(self, patterns: Sequence[str]) -> list[str]:
         folder = f"{glob.escape(self.subfolder.strip('/'))}/" if self.subfolder else ""

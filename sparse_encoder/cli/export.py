@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--texts measures what --int8 changes; give both, or none")
     texts = None if options.texts is None else _lines(options.texts)
     check_folder(options.output, "OUTPUT")
-    from sparse_encoder.export.tracing import DEFAULT_OPSET
+    from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET
     from sparse_encoder.model import SparseEncoder
     from sparse_encoder.serving import quantize_onnx
 

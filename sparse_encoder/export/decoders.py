@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.backbone.cache import DynamicCache, EncoderDecoderCache
+from sparse_encoder.checkpoint.graph_names import LONGEST
 from sparse_encoder.export.batches import example_length, text_batch, vocabulary_of
 from sparse_encoder.export.decoder_graphs import CausalGraph, DecoderGraph, EncoderGraph, places_of
 from sparse_encoder.export.graph import Case, Graph, Tensors
@@ -66,7 +67,7 @@ def causal_graph(model: CausalLanguageModel, config: OnnxConfigWithPast) -> Grap
             for seed, step in enumerate(steps, start=1)
             if step.new + step.past <= longest
         ],
-        metadata=metadata_of(_task(config), {"longest": longest}),
+        metadata=metadata_of(_task(config), {LONGEST: longest}),
     )
 
 
@@ -144,20 +145,13 @@ def _by_a_causal_model(model: CausalLanguageModel, config: OnnxConfigWithPast) -
     return reference
 
 
-def seq2seq_graphs(model: Seq2SeqModel, config: OnnxSeq2SeqConfigWithPast) -> tuple[Graph, Graph]:
-    """Describe the graph of an encoder and that of its decoder.
-
-    The encoder's gives, beside its states, what each layer of the decoder keeps of them, which the decoder's takes.
+def encoder_graph(model: Seq2SeqModel, config: OnnxSeq2SeqConfigWithPast) -> Graph:
+    """Describe the graph of the encoder: its states, and what each layer of the decoder keeps of them.
 
     Args:
         model: The model.
         config: Of the decoder, with a past.
     """
-    return encoder_graph(model, config), decoder_graph(model, config)
-
-
-def encoder_graph(model: Seq2SeqModel, config: OnnxSeq2SeqConfigWithPast) -> Graph:
-    """Describe the graph of the encoder; arguments as :func:`seq2seq_graphs`."""
     vocabulary = vocabulary_of(model.config)
     axes = {0: BATCH, 1: "encoder_sequence"}
     kept = [f"{PRESENT}.{layer}.encoder.{part}" for layer in range(config.num_layers[1]) for part in ("key", "value")]
@@ -187,12 +181,12 @@ def encoder_graph(model: Seq2SeqModel, config: OnnxSeq2SeqConfigWithPast) -> Gra
             Case("padded rows" if step.texts > 1 else "a text alone", batch(step.texts, tokens, seed))
             for seed, (step, tokens) in enumerate(zip(STEPS, SOURCE_LENGTHS, strict=True), start=1)
         ],
-        metadata=metadata_of("seq2seq-lm-encoder", {"longest": model.config.max_tokens}),
+        metadata=metadata_of("seq2seq-lm-encoder", {LONGEST: model.config.max_tokens}),
     )
 
 
 def decoder_graph(model: Seq2SeqModel, config: OnnxSeq2SeqConfigWithPast) -> Graph:
-    """Describe the graph of the decoder; arguments as :func:`seq2seq_graphs`."""
+    """Describe the graph of the decoder; which takes what :func:`encoder_graph` gives; arguments as there."""
     example = Step(2, EXAMPLE_EXTRA, 5)
     return Graph(
         module=DecoderGraph(model),
@@ -204,7 +198,7 @@ def decoder_graph(model: Seq2SeqModel, config: OnnxSeq2SeqConfigWithPast) -> Gra
             Case(_label(step), _decoder_inputs(model, config, step, tokens, seed=seed))
             for seed, (step, tokens) in enumerate(zip(STEPS, SOURCE_LENGTHS, strict=True), start=1)
         ],
-        metadata=metadata_of("seq2seq-lm-with-past", {"longest": model.config.max_tokens}),
+        metadata=metadata_of("seq2seq-lm-with-past", {LONGEST: model.config.max_tokens}),
     )
 
 

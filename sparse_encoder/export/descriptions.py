@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel, PretrainedModel
+from sparse_encoder.checkpoint.graph_names import DECODER_FILE, ENCODER_FILE, GRAPH_FILE
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.export.decoders import causal_graph, decoder_graph, encoder_graph
 from sparse_encoder.export.features import FeaturesManager, features_of
@@ -20,8 +21,6 @@ from sparse_encoder.export.onnx_config_with_past import OnnxConfigWithPast
 from sparse_encoder.export.sparse_encoders import sparse_graphs
 from sparse_encoder.generation import CausalLanguageModel, Seq2SeqModel
 from sparse_encoder.token_classification import TokenClassificationModel
-
-MODEL_FILE, ENCODER_FILE, DECODER_FILE = "model.onnx", "encoder_model.onnx", "decoder_model.onnx"
 
 
 def describe(model: nn.Module, task: str | None, top_k: int | None) -> dict[str, Graph]:
@@ -43,7 +42,7 @@ def describe(model: nn.Module, task: str | None, top_k: int | None) -> dict[str,
     if isinstance(model, ModuleSequence):
         _chosen(task, known, model)
         graphs = sparse_graphs(model, top_k)
-        return {MODEL_FILE if route is None else f"{route}/{MODEL_FILE}": graph for route, graph in graphs.items()}
+        return {GRAPH_FILE if route is None else f"{route}/{GRAPH_FILE}": graph for route, graph in graphs.items()}
     assert isinstance(model, PretrainedModel)  # features_of knows no others
     if top_k is not None:
         raise ValueError(f"top_k is for sparse encoders; leave it out for a {type(model).__name__}")
@@ -53,7 +52,7 @@ def describe(model: nn.Module, task: str | None, top_k: int | None) -> dict[str,
     graph = graph_by_config(model, config)
     if isinstance(model, Seq2SeqModel) and isinstance(config, OnnxSeq2SeqConfigWithPast) and config.use_past:
         return {ENCODER_FILE: encoder_graph(model, config), DECODER_FILE: graph}
-    return {MODEL_FILE: graph}
+    return {GRAPH_FILE: graph}
 
 
 def _chosen(task: str | None, known: tuple[str, ...], model: nn.Module) -> str:

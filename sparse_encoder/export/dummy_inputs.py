@@ -69,7 +69,7 @@ def dummy_batch(preprocessor: object, shape: DummyShape) -> dict[str, Tensor]:
     """
     tokenizer = Tokenizer.of(preprocessor)
     unknown = _unknown_id(tokenizer)
-    template = _template(tokenizer, unknown, is_pair=shape.is_pair)
+    template = _template(tokenizer, is_pair=shape.is_pair)
     free = shape.num_tokens - sum(map(len, template))
     if free < 0:
         count = shape.num_tokens - free
@@ -92,7 +92,7 @@ def _unknown_id(tokenizer: Tokenizer) -> int:
     return next((number for number in range(len(tokenizer)) if number not in special), 0)
 
 
-def _template(tokenizer: Tokenizer, unknown: int, *, is_pair: bool) -> _Template:
+def _template(tokenizer: Tokenizer, *, is_pair: bool) -> _Template:
     """Find out what is put around texts, by a text of one ordinary token."""
     text = _ordinary_text(tokenizer)
     plain = tokenizer.encode(text, add_special_tokens=False)

@@ -10,17 +10,14 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET, GRAPH_FOLDER, SUFFIX
 from sparse_encoder.export.descriptions import describe
 from sparse_encoder.export.graph import Graph
-from sparse_encoder.export.placing import SUFFIX
 from sparse_encoder.export.report import ExportReport
 from sparse_encoder.export.state import check_values
-from sparse_encoder.export.tracing import DEFAULT_OPSET
 from sparse_encoder.export.writing import DEFAULT_TOLERANCE, WriteSettings, check_packages, write_graphs
 from sparse_encoder.renamed import renamed_argument
 
-FOLDER = "onnx"
-"""Of the graphs in a model's folder."""
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
 TOLERANCES = {"float32": DEFAULT_TOLERANCE, "float16": 1e-2}
 
@@ -101,7 +98,7 @@ def _in_dtype(model: ModelT, dtype: torch.dtype) -> ModelT:
 def _places(path: Path, graphs: dict[str, Graph]) -> tuple[Path, dict[str, Graph]]:
     """Return a folder, and where in it each graph is to be."""
     if path.suffix != SUFFIX:
-        return path, {f"{FOLDER}/{name}": graph for name, graph in graphs.items()}
+        return path, {f"{GRAPH_FOLDER}/{name}": graph for name, graph in graphs.items()}
     if len(graphs) > 1:
         raise ValueError(f"path must be a folder for the graphs {sorted(graphs)}, got the file {path}")
     (graph,) = graphs.values()

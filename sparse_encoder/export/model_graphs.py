@@ -10,6 +10,7 @@ import json
 from torch import Tensor, nn
 
 from sparse_encoder.backbone import MaskedLanguageModel, PretrainedModel
+from sparse_encoder.checkpoint.graph_names import LONGEST
 from sparse_encoder.export.batches import example_length, text_batch, text_cases, vocabulary_of, with_types
 from sparse_encoder.export.graph import Axes, Graph, Tensors
 from sparse_encoder.export.metadata import metadata_of
@@ -74,7 +75,7 @@ def text_graph(model: PretrainedModel, task: str, *, inputs: Axes, outputs: Axes
         outputs=outputs,
         example={name: example[name] for name in inputs},
         cases=text_cases(vocabulary_of(config), config.max_tokens, num_token_types=types),
-        metadata=metadata_of(task, {"longest": config.max_tokens, **_labels(model, task)}),
+        metadata=metadata_of(task, {LONGEST: config.max_tokens, **_labels(model, task)}),
     )
 
 

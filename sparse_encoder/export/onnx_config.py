@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET, LARGEST_BYTES
 from sparse_encoder.export.config_facts import first_of, plain_config
 from sparse_encoder.export.dummy_inputs import DummyShape, dummy_batch, fixed_size
 from sparse_encoder.export.patching import PatchingSpec, found, put
-from sparse_encoder.export.placing import LARGEST_BYTES
 from sparse_encoder.export.tasks import outputs_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class OnnxConfig(ABC):
     """Tokens of each, special ones included."""
     default_num_choices: ClassVar[int] = 4
     """Choices of each, for tasks with choices."""
-    default_onnx_opset: ClassVar[int] = 20
+    default_onnx_opset: ClassVar[int] = DEFAULT_OPSET
     """Version of the operators; elsewhere it is 11, which torch does not write any more."""
     is_torch_support_available: ClassVar[bool] = True
     """Whether the torch that is installed can export; all that the library works with can."""

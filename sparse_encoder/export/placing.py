@@ -11,20 +11,12 @@ from typing import Any
 
 from sparse_encoder.checkpoint import folder_lock
 from sparse_encoder.checkpoint.atomic import make_parents, sync_path, sync_tree, temporary_name
-from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, graph_files
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, LARGEST_BYTES, SUFFIX, data_name, graph_files, graph_of
 from sparse_encoder.checkpoint.left_over import remove_left_over
 from sparse_encoder.export.extra import require
 
-SUFFIX = ".onnx"
-LARGEST_BYTES = 2 * 1024**3
-"""What a protobuf file can hold; weights beyond it lie in a file beside the graph."""
 RESERVED_BYTES = 64 * 1024**2
-"""Of that, for all that is no weight."""
-
-
-def data_name(path: Path) -> str:
-    """Return what the file with a graph's weights is called, as loaders of the hub look for it."""
-    return f"{path.name}_data"
+"""Of what a file can hold, for all that is no weight."""
 
 
 @contextmanager
@@ -80,6 +72,7 @@ def _remove_stale(folder: Path, new: list[Path]) -> None:
     replaced = {folder / name for name in new} | {(folder / name).with_name(data_name(name)) for name in new}
     for path in graph_files(folder):
         if path.parent != folder and path not in replaced:
+            graph_of(path).unlink(missing_ok=True)  # nobody is to look for data that is gone
             path.unlink(missing_ok=True)
 
 

@@ -9,23 +9,28 @@ import torch
 from torch import nn
 
 from sparse_encoder.backbone import PretrainedModel
+from sparse_encoder.checkpoint.graph_names import (
+    EMBEDDING,
+    INDICES,
+    LONGEST,
+    NUM_DIMENSIONS,
+    SPARSE_TASK,
+    WEIGHTS,
+)
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.export.batches import Vocabulary, example_length, text_batch, text_cases, vocabulary_of, with_types
 from sparse_encoder.export.graph import Axes, Graph, Tensors
 from sparse_encoder.export.metadata import metadata_of
 from sparse_encoder.export.sparse_graph import (
-    EMBEDDING,
-    INDICES,
-    WEIGHTS,
     SparseGraph,
     check_modules,
     compare_largest,
     on_route,
     route_names,
 )
+from sparse_encoder.export.tasks import TEXT_AXES
 from sparse_encoder.modules import SparseStaticEmbedding
 
-TEXT_AXES = {0: "batch", 1: "sequence"}
 LONGEST_STATIC = 512
 """Tokens to compare with, where there is no backbone to limit them."""
 
@@ -84,7 +89,7 @@ def _graph(modules: Sequence[nn.Module], route: str | None, top_k: int | None) -
         return {**found, INDICES: largest.indices, WEIGHTS: largest.values}
 
     outputs: Axes = {EMBEDDING: {0: "batch"}} if top_k is None else {INDICES: {0: "batch"}, WEIGHTS: {0: "batch"}}
-    facts = {"num_dimensions": num_terms, "longest": longest, "top_k": top_k, "route": route}
+    facts = {NUM_DIMENSIONS: num_terms, LONGEST: longest, "top_k": top_k, "route": route}
     return Graph(
         module=SparseGraph(modules, top_k),
         reference=reference,
@@ -93,7 +98,7 @@ def _graph(modules: Sequence[nn.Module], route: str | None, top_k: int | None) -
         example=example,
         cases=text_cases(vocabulary, longest, num_token_types=types, left=_pads_left(modules)),
         compare=None if top_k is None else compare_largest,
-        metadata=metadata_of("sparse-embedding", facts),
+        metadata=metadata_of(SPARSE_TASK, facts),
     )
 
 

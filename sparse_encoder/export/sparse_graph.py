@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.checkpoint.graph_names import EMBEDDING, INDICES, WEIGHTS
 from sparse_encoder.export.graph import Difference, Tensors
 from sparse_encoder.kernels import activation_named
 from sparse_encoder.modules import Pooling, Router, SpladePooling
@@ -18,8 +19,6 @@ from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Featur
 
 TERMS_PER_TILE = 4096
 """Terms whose logits a graph holds at a time: (B, T, 4096) and not (B, T, V)."""
-EMBEDDING = "sentence_embedding"
-INDICES, WEIGHTS = "indices", "weights"
 
 
 class SparseGraph(nn.Module):

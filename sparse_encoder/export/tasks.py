@@ -6,26 +6,25 @@ Axes: ``batch`` B, ``sequence`` T, ``choice`` C.
 from __future__ import annotations
 
 from copy import deepcopy
-from types import MappingProxyType
 
+from sparse_encoder.checkpoint.graph_names import EMBEDDING, SCORES_TASK, SPARSE_TASK
 from sparse_encoder.export.graph import Axes
 
 BATCH, SEQUENCE = "batch", "sequence"
 PAST_SEQUENCE = "past_sequence"
-TEXT_AXES = MappingProxyType({0: BATCH, 1: SEQUENCE})
-_TOKENS = {0: BATCH, 1: SEQUENCE}
+TEXT_AXES = {0: BATCH, 1: SEQUENCE}
 
 TASKS: dict[str, Axes] = {
-    "causal-lm": {"logits": _TOKENS},
-    "default": {"last_hidden_state": _TOKENS},
-    "feature-extraction": {"last_hidden_state": _TOKENS},
-    "masked-lm": {"logits": _TOKENS},
+    "causal-lm": {"logits": TEXT_AXES},
+    "default": {"last_hidden_state": TEXT_AXES},
+    "feature-extraction": {"last_hidden_state": TEXT_AXES},
+    SCORES_TASK: {"logits": TEXT_AXES},
     "multiple-choice": {"logits": {0: BATCH}},
-    "question-answering": {"start_logits": _TOKENS, "end_logits": _TOKENS},
+    "question-answering": {"start_logits": TEXT_AXES, "end_logits": TEXT_AXES},
     "seq2seq-lm": {"logits": {0: BATCH, 1: "decoder_sequence"}},
     "sequence-classification": {"logits": {0: BATCH}},
-    "sparse-embedding": {"sentence_embedding": {0: BATCH}},
-    "token-classification": {"logits": _TOKENS},
+    SPARSE_TASK: {EMBEDDING: {0: BATCH}},
+    "token-classification": {"logits": TEXT_AXES},
 }
 """Outputs of each task, with the axes of any length; those of pictures and entities are not there."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET
 from sparse_encoder.export.errors import ExportError
 from sparse_encoder.export.extra import require
 from sparse_encoder.export.graph import Axes, Graph
@@ -19,7 +20,6 @@ from sparse_encoder.export.state import check_values, device_of, traceable
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-DEFAULT_OPSET = 20
 OLDEST_OPSET, NEWEST_OPSET = 17, 25
 """What torch writes: it makes operators of version 18 and more, and turns some graphs into those of 17.
 
@@ -28,8 +28,8 @@ Whether a file has the version that was asked for is looked up in it.
 NOISY = ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")
 
 
-def check_opset(opset: int) -> int:
-    """Return a version of the operators if it may work.
+def check_opset(opset: int) -> None:
+    """Check that a version of the operators may work.
 
     Raises:
         TypeError: If it is no integer.
@@ -41,7 +41,6 @@ def check_opset(opset: int) -> int:
         raise ValueError(
             f"opset must be between {OLDEST_OPSET} and {NEWEST_OPSET}, got {opset}; {DEFAULT_OPSET} is the default"
         )
-    return opset
 
 
 def trace(graph: Graph, opset: int) -> Any:  # noqa: ANN401 - an onnx_ir.Model, whose package may be missing

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET, data_name
 from sparse_encoder.export.comparison import compare_graph
 from sparse_encoder.export.errors import ExportError, OutputMismatchError
 from sparse_encoder.export.extra import PACKAGES, require
 from sparse_encoder.export.graph import Graph
-from sparse_encoder.export.placing import data_name, save_model, staged_graphs
+from sparse_encoder.export.placing import save_model, staged_graphs
 from sparse_encoder.export.report import ExportReport
-from sparse_encoder.export.tracing import DEFAULT_OPSET, check_opset, trace
+from sparse_encoder.export.tracing import check_opset, trace
 
 DEFAULT_TOLERANCE = 1e-4
 

@@ -19,7 +19,6 @@ NO_TOKEN = -1
 class SpecialTokens(NamedTuple):
     """Hold special tokens on the device of the inputs."""
 
-    bos: int | None
     eos: Tensor | None
     """Every token that ends a text, (E,)."""
     pad: Tensor | None
@@ -77,7 +76,6 @@ def special_tokens(
     if pad is None and eos is not None:
         pad = eos[0]
     return SpecialTokens(
-        bos=None if config.bos_token_id is None else int(config.bos_token_id),
         eos=eos,
         pad=pad,
         decoder_start=None if start is None else torch.as_tensor(start, device=device),

@@ -7,14 +7,12 @@ import shutil
 from pathlib import Path
 
 from sparse_encoder.checkpoint import staged_folder
+from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER, GRAPH_PATTERNS, QUANTIZED
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.onnx_file import digest_of
-from sparse_encoder.serving.opening import FOLDER, GRAPH
 from sparse_encoder.serving.session import GraphSession
 
-QUANTIZED = "sparse_encoder.quantized"
-"""What a graph in 8 bits says of itself."""
-LEFT_OUT = ("*.onnx", "*.onnx_data", ".tmp-*", ".trash-*", ".git", ".cache", "checkpoint-*")
+LEFT_OUT = (*GRAPH_PATTERNS, ".tmp-*", ".trash-*", ".git", ".cache", "checkpoint-*")
 """Graphs are copied one by one; the others are no part of a model."""
 
 
@@ -47,7 +45,7 @@ def copy_served(model: OnnxSparseEncoder, folder: Path) -> None:
 def _check_graphs(folder: Path, sessions: dict[str | None, GraphSession]) -> None:
     """Check that the folder's graphs are those that the model runs."""
     for name, session in sessions.items():
-        usual = folder / FOLDER / (name or "") / GRAPH
+        usual = folder / GRAPH_FOLDER / (name or "") / GRAPH_FILE
         if not usual.exists() or digest_of([usual]) != digest_of([session.path]):
             raise ValueError(f"the model runs {session.path}, which is not {usual}; write to another folder")
 
@@ -56,9 +54,9 @@ def _copy(source: Path, target: Path, sessions: dict[str | None, GraphSession]) 
     with staged_folder(target, replaces_adapters=True) as stage:
         shutil.copytree(source, stage, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
         for name, session in sessions.items():
-            place = stage / FOLDER / (name or "")
+            place = stage / GRAPH_FOLDER / (name or "")
             place.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(session.path, place / GRAPH)
+            shutil.copyfile(session.path, place / GRAPH_FILE)
             for data in session.files[1:]:  # the graph names them by their place beside it
                 beside = place / os.path.relpath(data, session.path.parent)
                 beside.parent.mkdir(parents=True, exist_ok=True)

@@ -74,7 +74,7 @@ class OnnxSparseEncoder(ModelHabits):
         self.folder, self.arguments = folder, arguments
         self._plan = read_folder(folder, arguments.processor_kwargs)
         sessions = open_sessions(folder, self._plan, options, arguments.device)
-        self._routes = serve_routes(folder, self._plan, sessions.by_route)
+        self._routes = serve_routes(folder, self._plan, sessions)
         self.prompts = merge_prompts(arguments.prompts, settings.prompts)
         self.default_prompt_name = arguments.default_prompt_name or settings.default_prompt_name
         check_default_prompt_name(self.default_prompt_name, self.prompts)

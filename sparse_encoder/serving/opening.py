@@ -6,29 +6,20 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 from sparse_encoder.checkpoint import resolve_inside
+from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER, SUFFIX
 from sparse_encoder.serving.folder import ModelFolder, Route
 from sparse_encoder.serving.options import BackendOptions, choose_providers
 from sparse_encoder.serving.session import GraphSession, onnxruntime
 
 logger = logging.getLogger(__name__)
 
-GRAPH, FOLDER = "model.onnx", "onnx"
-"""What is exported here, and where in a folder."""
 
-
-class Sessions(NamedTuple):
-    """The graphs of a model."""
-
-    by_route: Mapping[str | None, GraphSession]
-    """Of each route that needs one."""
-    exported: bool
-    """Whether they were made just now."""
-
-
-def open_sessions(folder: Path, plan: ModelFolder, options: BackendOptions, device: object) -> Sessions:
+def open_sessions(
+    folder: Path, plan: ModelFolder, options: BackendOptions, device: object
+) -> dict[str | None, GraphSession]:
     """Open the graph of each route that needs one.
 
     Args:
@@ -36,6 +27,9 @@ def open_sessions(folder: Path, plan: ModelFolder, options: BackendOptions, devi
         plan: Its routes.
         options: Which graphs, run by what.
         device: What the caller asks for, ``None`` for whatever there is.
+
+    Returns:
+        Them by the names of their routes.
 
     Raises:
         FileNotFoundError: If a graph is not there and may not be exported, or a file that was named is not there.
@@ -50,7 +44,7 @@ def open_sessions(folder: Path, plan: ModelFolder, options: BackendOptions, devi
         missing = [str(name) for name, path in found.items() if path is None]
         if not missing:
             paths = {name: path for name, path in found.items() if path is not None}
-            return Sessions(_open(paths, routes, options, providers), exported=False)
+            return _open(paths, routes, options, providers)
         if options.export is False:
             raise FileNotFoundError(
                 f"{folder} has no ONNX graph, and model_kwargs={{'export': False}} forbids to make one; "
@@ -58,11 +52,11 @@ def open_sessions(folder: Path, plan: ModelFolder, options: BackendOptions, devi
             )
     with TemporaryDirectory() as made:
         _export(folder, Path(made))
-        paths = {route.name: _graph_folder(Path(made), route.name, FOLDER) / GRAPH for route in routes}
+        paths = {route.name: _graph_folder(Path(made), route.name, GRAPH_FOLDER) / GRAPH_FILE for route in routes}
         sessions = _open(paths, routes, options, providers)
         for session in sessions.values():
             _ = session.digest  # while the file is there
-        return Sessions(sessions, exported=True)
+        return sessions
 
 
 def _open(
@@ -100,10 +94,10 @@ def find_graph(folder: Path, route: str | None, options: BackendOptions) -> Path
         ValueError: If there are several and none has the usual name, or the name leads out of the folder.
     """
     place = _graph_folder(folder, route, options.subfolder)
-    there = sorted({*place.glob("*.onnx"), *(folder.glob("*.onnx") if route is None else ())})
+    there = sorted({*place.glob(f"*{SUFFIX}"), *(folder.glob(f"*{SUFFIX}") if route is None else ())})
     if options.file_name is not None:
         return _named(folder, place, route, options, there)
-    for path in (place / GRAPH, folder / GRAPH):
+    for path in (place / GRAPH_FILE, folder / GRAPH_FILE):
         if path in there:
             resolve_inside(folder, path.relative_to(folder).as_posix())
             return path
@@ -118,7 +112,7 @@ def _named(folder: Path, place: Path, route: str | None, options: BackendOptions
 
     A route has its own beside those of others, so ``onnx/model.onnx`` is also the name of ``onnx/<route>/model.onnx``.
     """
-    name = options.file_name or GRAPH
+    name = options.file_name or GRAPH_FILE
     inside = place.relative_to(folder).as_posix()
     given = resolve_inside(folder, name)  # whatever it is, it must not lead out
     candidates = [given] if route is None else []

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER
+
 FIRST_CHOICES = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """What runs a graph if the caller does not say: the first that there is."""
 _DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -26,7 +28,7 @@ class BackendOptions:
     """An ``onnxruntime.SessionOptions``, whose package may be missing; for threads, profiles, optimisation."""
     file_name: str | None = None
     """The graph, ``"onnx/model_qint8_avx2.onnx"`` or only the name of the file."""
-    subfolder: str = "onnx"
+    subfolder: str = GRAPH_FOLDER
     """Where graphs are that are named by the file only."""
     export: bool | None = None
     """``None`` exports a folder that has no graph, true exports always, false never."""

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER
 from sparse_encoder.serving.arguments import ModelArguments
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
+from sparse_encoder.serving.onnx_file import check_onnx_file
 
 if TYPE_CHECKING:
     from sparse_encoder.evaluation import SentenceEvaluator
@@ -61,11 +63,6 @@ class QuantizationReport:
     """What the evaluator calls its main figure."""
     metric_before: float | None = None
     metric_after: float | None = None
-
-    @property
-    def size_ratio(self) -> float:
-        """Size of the new graphs, relative to that of the old ones."""
-        return self.bytes_after / self.bytes_before
 
     def __str__(self) -> str:
         """Say it in a few lines."""
@@ -121,7 +118,7 @@ def compare_graphs(
 
 
 def _open(folder: Path, graph: Path) -> OnnxSparseEncoder:
-    options = {"file_name": f"onnx/{graph.name}", "provider": "CPUExecutionProvider"}
+    options = {"file_name": f"{GRAPH_FOLDER}/{graph.name}", "provider": "CPUExecutionProvider"}
     return OnnxSparseEncoder(ModelArguments(name=str(folder), model_kwargs=options))
 
 
@@ -136,11 +133,15 @@ def _encode(model: OnnxSparseEncoder, texts: Sequence[str], route: str | None) -
 
 def _inside(folder: Path, graph: Path) -> str:
     """Return the file as ``file_name`` names it: a route's folder is found by its name."""
-    return f"onnx/{graph.name}" if graph.parent.parent.name == "onnx" else graph.relative_to(folder).as_posix()
+    return (
+        f"{GRAPH_FOLDER}/{graph.name}"
+        if graph.parent.parent.name == GRAPH_FOLDER
+        else graph.relative_to(folder).as_posix()
+    )
 
 
 def _size(graph: Path) -> int:
-    return sum(path.stat().st_size for path in (graph, graph.with_name(f"{graph.name}_data")) if path.exists())
+    return sum(path.stat().st_size for path in (graph, *check_onnx_file(graph)))
 
 
 def _cosines(old: NDArray[Any], new: NDArray[Any]) -> NDArray[np.float64]:  # Any: floating types

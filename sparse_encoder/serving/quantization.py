@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sparse_encoder.checkpoint import CheckpointError, staged_folder
+from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER, LARGEST_BYTES, QUANTIZED, SUFFIX
 from sparse_encoder.checkpoint.runtime_errors import runtime_errors
-from sparse_encoder.serving.copying import QUANTIZED, copy_served
+from sparse_encoder.serving.copying import copy_served
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.folder import read_folder
 from sparse_encoder.serving.onnx_file import check_onnx_file
-from sparse_encoder.serving.opening import FOLDER, GRAPH
 from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
 from sparse_encoder.serving.session import onnxruntime
 from sparse_encoder.serving.tables import quantize_tables
@@ -36,7 +36,6 @@ CONFIGS = ("arm64", "avx2", "avx512", "avx512_vnni")
 BLOCK = 128
 """Weights that share a scale. Measured on a BERT of MiniLM's size: 32 is nearer to float32 and slower than 128."""
 _ACCURACY = 4  # the level at which onnxruntime multiplies 8-bit numbers
-_MAX_BYTES = 2 * 1024**3
 
 
 def quantize_onnx(
@@ -79,8 +78,8 @@ def quantize_onnx(
     listed = _texts(texts)
     folder = Path(folder).expanduser()
     graphs = _graphs_of(folder)
-    name = f"model_{file_suffix or f'qint8_{quantization_config or this_machine()}'}.onnx"
-    place = folder / FOLDER
+    name = f"model_{file_suffix or f'qint8_{quantization_config or this_machine()}'}{SUFFIX}"
+    place = folder / GRAPH_FOLDER
     with staged_folder(place) as stage:
         for graph in graphs.values():
             target = stage / graph.relative_to(place).with_name(name)
@@ -98,7 +97,7 @@ def _graphs_of(folder: Path) -> dict[str | None, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; SparseEncoder(name).export_onnx(folder) writes one")
     names = [name for name, route in read_folder(folder, {}).routes.items() if route.weights is None]
-    graphs = {name: folder / FOLDER / (name or "") / GRAPH for name in names}
+    graphs = {name: folder / GRAPH_FOLDER / (name or "") / GRAPH_FILE for name in names}
     if not graphs or not all(path.exists() for path in graphs.values()):
         missing = [path.relative_to(folder).as_posix() for path in graphs.values() if not path.exists()]
         told = " and ".join(missing) or "route with a graph"
@@ -209,7 +208,7 @@ def _quantize(graph: Path, target: Path) -> None:
         onnx.helper.set_model_props(
             result, {each.key: each.value for each in original.metadata_props} | {QUANTIZED: "qint8"}
         )
-        if result.ByteSize() >= _MAX_BYTES:
+        if result.ByteSize() >= LARGEST_BYTES:
             raise ValueError(f"{graph} has {result.ByteSize()} bytes in 8 bits, more than a file can hold")
         onnx.save(result, target)
 

@@ -16,16 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_encoder.checkpoint import CheckpointError
+from sparse_encoder.checkpoint.graph_names import (
+    EMBEDDING,
+    INDICES,
+    LONGEST,
+    NUM_DIMENSIONS,
+    SCORES_TASK,
+    SPARSE_TASK,
+    TASK,
+    WEIGHTS,
+)
 from sparse_encoder.checkpoint.runtime_errors import runtime_errors
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
 from sparse_encoder.serving.onnx_file import check_onnx_file, digest_of
 from sparse_encoder.serving.pooling import LogitPooling
 
 REQUIRED, OPTIONAL = ("input_ids", "attention_mask"), ("token_type_ids",)
-EMBEDDING, INDICES, WEIGHTS = "sentence_embedding", "indices", "weights"
 LOGITS = ("logits", "token_embeddings")
-TASK, SPARSE, SCORES = "sparse_encoder.task", "sparse-embedding", "masked-lm"
-NUM_DIMENSIONS, LONGEST = "sparse_encoder.num_dimensions", "sparse_encoder.longest"
 _LARGEST_NUMBER = 2**31 - 1
 _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 _INTEGERS: dict[str, np.dtype[Any]] = {"tensor(int64)": np.dtype("int64"), "tensor(int32)": np.dtype("int32")}
@@ -143,11 +150,11 @@ class GraphSession:
         shapes = {each.name: each.shape for each in self._found}
         logits = next((name for name in LOGITS if len(shapes.get(name, ())) == 3), None)
         if {INDICES, WEIGHTS} <= set(shapes) and NUM_DIMENSIONS in self.metadata:
-            return self._checked([INDICES, WEIGHTS], SPARSE)
+            return self._checked([INDICES, WEIGHTS], SPARSE_TASK)
         if EMBEDDING in shapes and len(shapes[EMBEDDING]) == 2:
-            return self._checked([EMBEDDING], SPARSE)
+            return self._checked([EMBEDDING], SPARSE_TASK)
         if logits is not None and self._pooling is not None:
-            return self._checked([logits], SCORES)
+            return self._checked([logits], SCORES_TASK)
         raise CheckpointError(
             f"has the outputs {shapes}; those of a sparse encoder are {EMBEDDING!r} (batch, terms), or {INDICES!r} and "
             f"{WEIGHTS!r} of the largest",

@@ -15,8 +15,8 @@ LARGE_TABLE = 4096
 _LARGEST = 127
 
 
-def quantize_tables(onnx: Any, model: Any) -> int:  # noqa: ANN401 - the package, a ModelProto
-    """Turn the large float32 tables that a graph looks up into 8 bits, in place; returns how many there were.
+def quantize_tables(onnx: Any, model: Any) -> None:  # noqa: ANN401 - the package, a ModelProto
+    """Turn the large float32 tables that a graph looks up into 8 bits, in place.
 
     A row of 8-bit numbers and its scale are looked up and multiplied, so that a token's result depends on it alone.
 
@@ -40,7 +40,6 @@ def quantize_tables(onnx: Any, model: Any) -> int:  # noqa: ANN401 - the package
     new = [tensor for name in sorted(quantized) for tensor in _rounded(onnx, tables[name])]
     del graph.initializer[:]
     graph.initializer.extend([*kept, *new])
-    return len(quantized)
 
 
 def round_rows(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

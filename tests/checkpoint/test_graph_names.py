@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from sparse_encoder.checkpoint import staged_folder
-from sparse_encoder.checkpoint.graph_names import graph_files
+from sparse_encoder.checkpoint.graph_names import data_name, graph_files, graph_of
 from sparse_encoder.checkpoint.left_over import remove_left_over
 from sparse_encoder.export.placing import staged_graphs
 
 DEAD_PROCESS = 2**22 + 1  # beyond the largest process number of Linux
 GRAPHS = (
-    "model.onnx", "onnx/decoder_model.onnx", "onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_qint8_avx2.onnx",
-    "onnx/query/model.onnx",
+    "model.onnx", "onnx/decoder_model.onnx", "onnx/model.onnx", "onnx/model.onnx.data", "onnx/model.onnx_data",
+    "onnx/model_qint8_avx2.onnx", "onnx/query/model.onnx",
 )  # fmt: skip
 OTHERS = ("config.json", "onnx/mine.onnx", "onnx/model.onnx.txt", "other/model.onnx")
 
@@ -30,6 +30,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_graphs_are_known_by_name(folder: Path) -> None:
     assert [path.relative_to(folder).as_posix() for path in graph_files(folder)] == sorted(GRAPHS)
+
+
+def test_a_graph_and_the_file_with_its_weights_find_each_other() -> None:
+    graph = Path("onnx/model_qint8.onnx")
+    assert data_name(graph) == "model_qint8.onnx_data"
+    for name in ("model_qint8.onnx", "model_qint8.onnx_data", "model_qint8.onnx.data"):
+        assert graph_of(graph.with_name(name)) == graph
+    assert graph_of(Path("onnx/model_data")) == Path("onnx/model_data")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "2_Dense/model.safetensors", "adapter_config.json"])
@@ -75,6 +83,18 @@ def test_new_graphs_replace_all_of_the_folder(folder: Path) -> None:
     with staged_graphs(folder) as stage:  # a file that the caller names is nobody's but his
         (stage / "alone.onnx").write_text("new")
     assert (folder / "onnx" / "document" / "model.onnx").exists()
+
+
+def test_no_graph_stays_without_its_data_when_a_new_one_is_moved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sparse_encoder.export.placing._move", killed)
+    with pytest.raises(KeyboardInterrupt), staged_graphs(folder) as stage:
+        (stage / "onnx").mkdir()
+        (stage / "onnx" / "model.onnx").write_text("new")
+    assert not (folder / "onnx" / "model.onnx").exists()
+    assert not (folder / "onnx" / "model.onnx.data").exists()
 
 
 def test_what_a_killed_export_left_goes_with_the_next(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sparse_encoder.backbone.devices import device_of
+
 DIFFERENCE, BEFORE, AFTER = "mem_rss_diff", "mem_rss_pre_forward", "mem_rss_post_forward"
 """Attributes of every hooked module, in bytes; the first adds up over forward passes."""
 
@@ -61,15 +63,11 @@ def _resident_bytes() -> int:
     return largest if sys.platform == "darwin" else largest * 1024
 
 
-def _device_of(module: nn.Module) -> torch.device:
-    return next((each.device for each in module.parameters()), torch.device("cpu"))
-
-
 def _note_before(module: nn.Module, _inputs: object) -> None:
-    setattr(module, BEFORE, memory_in_use(_device_of(module)))
+    setattr(module, BEFORE, memory_in_use(device_of(module)))
 
 
 def _note_after(module: nn.Module, _inputs: object, _output: object) -> None:
-    now = memory_in_use(_device_of(module))
+    now = memory_in_use(device_of(module))
     setattr(module, AFTER, now)
     setattr(module, DIFFERENCE, getattr(module, DIFFERENCE) + now - getattr(module, BEFORE))

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_encoder.backbone.devices import device_of
 from sparse_encoder.backbone.modes import evaluating
 from sparse_encoder.checkpoint.runtime_errors import runtime_errors
 from sparse_encoder.export.errors import ExportError, OutputMismatchError
 from sparse_encoder.export.extra import require
 from sparse_encoder.export.graph import Case, Difference, Graph, Tensors
-from sparse_encoder.export.state import device_of, full_precision
+from sparse_encoder.export.state import full_precision
 
 SHOWN_INPUTS = 5
 """Whose shapes an error tells."""

@@ -18,7 +18,7 @@ from sparse_encoder.export.decoder_graphs import CausalGraph, DecoderGraph, Enco
 from sparse_encoder.export.graph import Case, Graph, Tensors
 from sparse_encoder.export.metadata import metadata_of
 from sparse_encoder.export.onnx_config_seq2seq import PAST_ENCODER, OnnxSeq2SeqConfigWithPast
-from sparse_encoder.export.onnx_config_with_past import PAST, PRESENT, OnnxConfigWithPast
+from sparse_encoder.export.onnx_config_with_past import PAST, PRESENT, OnnxConfigWithPast, is_past
 from sparse_encoder.export.tasks import BATCH
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def in_order(config: OnnxConfigWithPast, names: Sequence[str]) -> dict[str, dict
         ValueError: If one of them is missing, or there are others; names them.
     """
     given = config.inputs
-    past = [name for name in given if name.startswith(f"{PAST}.")]
+    past = [name for name in given if is_past(name)]
     own = [name for name in given if name not in past]
     if sorted(own) != sorted(names):
         hint = "what the encoder makes of its tokens is in past_key_values, and another graph's; " * (
@@ -214,7 +214,7 @@ def _decoder_inputs(
         "decoder_input_ids": own["input_ids"][:, step.past :],
         "decoder_attention_mask": own["attention_mask"],
     }
-    names = [name for name in config.inputs if name.startswith(f"{PAST}.")]
+    names = [name for name in config.inputs if is_past(name)]
     for number, name in enumerate(names):
         tokens = source if config.inputs[name].get(2) == PAST_ENCODER else step.past
         shape = (step.texts, config.num_attention_heads[1], tokens, config.head_width)

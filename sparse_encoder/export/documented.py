@@ -20,7 +20,7 @@ from sparse_encoder.export.descriptions import graph_by_config
 from sparse_encoder.export.errors import OutputMismatchError
 from sparse_encoder.export.graph import Case, Graph, Tensors
 from sparse_encoder.export.onnx_config import OnnxConfig, one_preprocessor
-from sparse_encoder.export.onnx_config_with_past import PAST, flat_inputs
+from sparse_encoder.export.onnx_config_with_past import flat_inputs, is_past
 from sparse_encoder.export.state import overridden
 from sparse_encoder.export.writing import WriteSettings, write_graphs
 
@@ -153,7 +153,7 @@ def _cases(config: OnnxConfig, graph: Graph, source: Any, shape: tuple[int, int]
     """Make batches of one shape: as they come, padded, and without a past."""
     inputs = flat_inputs(config, config.generate_dummy_inputs(source, *shape, framework="pt"))
     cases = [Case("no padding", inputs), Case("a padded row", padded(inputs))]
-    if any(name.startswith(f"{PAST}.") for name in graph.inputs):
+    if any(map(is_past, graph.inputs)):
         cases.append(Case("no past", without_past(config, inputs)))
     return cases
 

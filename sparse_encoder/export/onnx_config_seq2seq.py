@@ -132,10 +132,6 @@ class OnnxSeq2SeqConfigWithPast(OnnxConfigWithPast, ABC):
         named = {**batch, **own}
         return {**{name: named[name] for name in self._own_inputs()}, PAST: layers}
 
-    def _own_inputs(self) -> list[str]:
-        """Return the inputs that are no past."""
-        return [name for name in self.inputs if not name.startswith(f"{PAST}.")]
-
     def _text_inputs(self) -> Iterable[str]:
         return ("input_ids", "attention_mask")
 

@@ -26,6 +26,11 @@ EXTRA_PAST = 2
 """So much longer than the new tokens is the past of an example, so that the two axes are told apart."""
 
 
+def is_past(name: str) -> bool:
+    """Say whether an input holds keys or values of the tokens so far."""
+    return name.startswith(f"{PAST}.")
+
+
 class OnnxConfigWithPast(OnnxConfig, ABC):
     """Describe the graph of a decoder; with ``use_past`` one that takes and gives keys and values.
 
@@ -124,8 +129,12 @@ class OnnxConfigWithPast(OnnxConfig, ABC):
         shape = (texts, self.num_attention_heads, past, self.head_width)
         return {**inputs, PAST: [(torch.zeros(shape), torch.zeros(shape)) for _ in range(self.num_layers)]}
 
+    def _own_inputs(self) -> list[str]:
+        """Return the inputs that are no past."""
+        return [name for name in self.inputs if not is_past(name)]
+
     def _text_inputs(self) -> Iterable[str]:
-        return [name for name in self.inputs if not name.startswith(f"{PAST}.")]
+        return self._own_inputs()
 
     def fill_with_past_key_values_(
         self, inputs_or_outputs: dict[str, dict[int, str]], direction: str, inverted_values_shape: bool = False

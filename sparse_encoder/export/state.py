@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sparse_encoder.backbone.attention import Attention, eager_attention
+from sparse_encoder.backbone.devices import device_of
 from sparse_encoder.backbone.modes import evaluating
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
@@ -120,8 +121,3 @@ def check_values(model: nn.Module) -> None:
                 f"{name!r} has no values here: it is offloaded, or on the meta device; load the model without a"
                 " device_map that offloads, and export that"
             )
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a module computes: the device of its first parameter, else the CPU."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

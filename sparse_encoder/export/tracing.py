@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparse_encoder.backbone.devices import device_of
 from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET
 from sparse_encoder.export.errors import ExportError
 from sparse_encoder.export.extra import require
 from sparse_encoder.export.graph import Axes, Graph
-from sparse_encoder.export.state import check_values, device_of, traceable
+from sparse_encoder.export.state import check_values, traceable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

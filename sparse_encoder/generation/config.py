@@ -24,7 +24,7 @@ from sparse_encoder.generation.config_fields import (
 )
 from sparse_encoder.generation.config_files import (
     GENERATION_CONFIG_NAME,
-    HubOptions,
+    FileOptions,
     fetch_folder,
     json_text,
     read_file,
@@ -304,7 +304,7 @@ class GenerationConfig:
             TypeError: If there is no field of a name in ``changes``.
         """
         name = GENERATION_CONFIG_NAME if config_file_name is None else os.fspath(config_file_name)
-        hub = HubOptions(cache_dir, force_download, local_files_only, token, revision, subfolder)
+        hub = FileOptions(cache_dir, force_download, local_files_only, token, revision, subfolder)
         folder = fetch_folder(pretrained_model_name, name, hub)
         try:
             config = _remembered(cls.from_dict(read_file(folder, name)))

@@ -107,7 +107,7 @@ def read_file(folder: Path, name: str) -> dict[str, Any]:  # Any: JSON
     return read_json_object(resolve_inside(folder, name))
 
 
-class HubOptions(NamedTuple):
+class FileOptions(NamedTuple):
     """Where a file on the hub is looked for."""
 
     cache_dir: str | os.PathLike[str] | None
@@ -118,7 +118,7 @@ class HubOptions(NamedTuple):
     subfolder: str
 
 
-def fetch_folder(name_or_path: str | os.PathLike[str], name: str, hub: HubOptions) -> Path:
+def fetch_folder(name_or_path: str | os.PathLike[str], name: str, hub: FileOptions) -> Path:
     """Return the folder that a file is in; of a repository on the hub nothing but this file is fetched."""
     root = fetch_model_folder(
         name_or_path,

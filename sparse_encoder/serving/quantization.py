@@ -73,8 +73,8 @@ def quantize_onnx(
         ValueError: If the name is unknown, there are no texts, or a graph has nothing to quantise; then nothing is
             written.
     """
-    if quantization_config is not None and quantization_config not in CONFIGS:
-        raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
+    if quantization_config is not None:
+        _check_name(quantization_config)
     listed = _texts(texts)
     folder = Path(folder).expanduser()
     graphs = _graphs_of(folder)
@@ -155,8 +155,7 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
             "push_to_hub and create_pr must be False: write the graph to a folder, "
             "then call model.push_to_hub(repo_id, local_model_path=folder)"
         )
-    if quantization_config not in CONFIGS:
-        raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
+    _check_name(quantization_config)
     folder = Path(model_name_or_path).expanduser()
     if isinstance(model, OnnxSparseEncoder):
         copy_served(model, folder)
@@ -165,6 +164,16 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
     else:
         raise TypeError(f"model must be a SparseEncoder, got a {type(model).__name__}")
     return quantize_onnx(folder, quantization_config=quantization_config, file_suffix=file_suffix)
+
+
+def _check_name(quantization_config: str) -> None:
+    """Check that a machine is one of :data:`CONFIGS`.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if quantization_config not in CONFIGS:
+        raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
 
 
 def this_machine() -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparse_encoder.backbone.devices import device_of
+
 GENERATED = "sequences"
 
 
@@ -114,12 +116,6 @@ def undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
                 module.training = training
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where a model is; the CPU if it has no parameters."""
-    parameter = next(model.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def moved(inputs: dict[str, Tensor] | Tensor, device: torch.device) -> dict[str, Tensor] | Tensor:

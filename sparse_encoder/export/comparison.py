@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_encoder.backbone.devices import device_of
 from sparse_encoder.backbone.modes import evaluating
-from sparse_encoder.checkpoint.runtime_errors import runtime_errors
+from sparse_encoder.checkpoint.onnx_packages import first_line, open_graph, runtime_errors
 from sparse_encoder.export.errors import ExportError, OutputMismatchError
 from sparse_encoder.export.extra import require
 from sparse_encoder.export.graph import Case, Difference, Graph, Tensors
@@ -32,11 +32,8 @@ def open_session(path: Path) -> Any:  # noqa: ANN401 - an InferenceSession, whos
         ExportError: If onnxruntime cannot open it.
     """
     onnxruntime = require("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
     with _typed(path):
-        providers = ["CPUExecutionProvider"]
-        return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        return open_graph(onnxruntime, path)
 
 
 @contextmanager
@@ -45,7 +42,7 @@ def _typed(path: Path) -> Iterator[None]:
     try:
         yield
     except runtime_errors(require("onnxruntime")) as reason:
-        raise ExportError(f"onnxruntime refuses the graph: {str(reason)[:300]}", path=path) from reason
+        raise ExportError(f"onnxruntime refuses the graph: {first_line(reason)}", path=path) from reason
 
 
 def run_session(session: Any, inputs: Mapping[str, Tensor]) -> Tensors:  # noqa: ANN401 - as above

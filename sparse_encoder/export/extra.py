@@ -1,15 +1,14 @@
-"""The packages that only this room needs, imported when they are."""
+"""The packages that only this room needs."""
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+from sparse_encoder.checkpoint import onnx_packages
 
 
 def require(name: str) -> ModuleType:
-    """Import one of :data:`PACKAGES`.
+    """Import a package of the extra.
 
     Args:
         name: Of the package.
@@ -17,7 +16,4 @@ def require(name: str) -> ModuleType:
     Raises:
         ImportError: If it is not installed; says how to install it.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as reason:
-        raise ImportError(f"ONNX export needs {name}: pip install 'sparse-encoder[onnx]'") from reason
+    return onnx_packages.require(name, "ONNX export")

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET, data_name
+from sparse_encoder.checkpoint.onnx_packages import PACKAGES
 from sparse_encoder.export.comparison import compare_graph
 from sparse_encoder.export.errors import ExportError, OutputMismatchError
-from sparse_encoder.export.extra import PACKAGES, require
+from sparse_encoder.export.extra import require
 from sparse_encoder.export.graph import Graph
 from sparse_encoder.export.placing import save_model, staged_graphs
 from sparse_encoder.export.report import ExportReport

@@ -12,14 +12,13 @@ import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sparse_encoder.checkpoint import CheckpointError, staged_folder
 from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER, LARGEST_BYTES, QUANTIZED, SUFFIX
-from sparse_encoder.checkpoint.runtime_errors import runtime_errors
+from sparse_encoder.checkpoint.onnx_packages import first_line, open_graph, quiet_options, require, runtime_errors
 from sparse_encoder.serving.copying import copy_served
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.folder import read_folder
@@ -35,6 +34,7 @@ CONFIGS = ("arm64", "avx2", "avx512", "avx512_vnni")
 """The machines that sentence-transformers names its files after."""
 BLOCK = 128
 """Weights that share a scale. Measured on a BERT of MiniLM's size: 32 is nearer to float32 and slower than 128."""
+PURPOSE = "a graph in 8 bits"
 _ACCURACY = 4  # the level at which onnxruntime multiplies 8-bit numbers
 
 
@@ -197,11 +197,11 @@ def _quantize(graph: Path, target: Path) -> None:
         target: The file to write.
     """
     check_onnx_file(graph)
-    onnx, package = _import("onnx"), onnxruntime()
+    onnx, package = require("onnx", PURPOSE), onnxruntime()
     with TemporaryDirectory() as scratch, _quiet():
         folded = _fold(package, graph, Path(scratch) / "folded.onnx")
         model = onnx.load(folded)
-        tools = _import("onnxruntime.quantization.matmul_nbits_quantizer")
+        tools = require("onnxruntime.quantization.matmul_nbits_quantizer", PURPOSE)
         algorithm = tools.DefaultWeightOnlyQuantConfig(
             block_size=BLOCK, is_symmetric=True, accuracy_level=_ACCURACY, bits=8
         )
@@ -224,15 +224,14 @@ def _quantize(graph: Path, target: Path) -> None:
 
 def _fold(package: Any, graph: Path, target: Path) -> Path:  # noqa: ANN401 - onnxruntime
     """Write a graph whose constants are computed, so that a transposed weight is a weight."""
-    options = package.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options = quiet_options(package)
     options.optimized_model_filepath = str(target)
     options.graph_optimization_level = package.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "folded.data")
     try:
-        package.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        open_graph(package, graph, options=options)
     except runtime_errors(package) as reason:
-        raise CheckpointError(f"onnxruntime cannot open it: {str(reason)[:300]}", path=graph) from reason
+        raise CheckpointError(f"onnxruntime cannot open it: {first_line(reason)}", path=graph) from reason
     return target
 
 
@@ -248,11 +247,3 @@ def _quiet() -> Iterator[None]:
         root.handlers[:] = handlers
         root.setLevel(level)
         tools.setLevel(told)
-
-
-def _import(name: str) -> Any:  # noqa: ANN401 - a module of a package that may be missing
-    try:
-        return import_module(name)
-    except ImportError as reason:
-        package = str(reason.name or name).partition(".")[0]
-        raise ImportError(f"8-bit graphs need {package}: pip install 'sparse-encoder[onnx]'") from reason

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +25,7 @@ from sparse_encoder.checkpoint.graph_names import (
     TASK,
     WEIGHTS,
 )
-from sparse_encoder.checkpoint.runtime_errors import runtime_errors
+from sparse_encoder.checkpoint.onnx_packages import first_line, open_graph, require, runtime_errors
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
 from sparse_encoder.serving.onnx_file import check_onnx_file, digest_of
 from sparse_encoder.serving.pooling import LogitPooling
@@ -44,10 +43,7 @@ def onnxruntime() -> ModuleType:
     Raises:
         ImportError: If it is not installed; says how to install it.
     """
-    try:
-        return import_module("onnxruntime")
-    except ImportError as reason:
-        raise ImportError("backend='onnx' needs onnxruntime: pip install 'sparse-encoder[onnx]'") from reason
+    return require("onnxruntime", "backend='onnx'")
 
 
 class GraphSession:
@@ -76,22 +72,17 @@ class GraphSession:
     ) -> None:
         package = onnxruntime()
         self.files = [path, *check_onnx_file(path)]
-        if session_options is None:
-            session_options = package.SessionOptions()
-            session_options.log_severity_level = 3  # errors
-        elif not isinstance(session_options, package.SessionOptions):
+        if not isinstance(session_options, package.SessionOptions | None):
             kind = type(session_options).__name__
             raise TypeError(f"session_options must be an onnxruntime.SessionOptions, got a {kind}")
         self.path = path
         self._failures = runtime_errors(package)
         try:
-            self._session = package.InferenceSession(  # a second try on the CPU would print, and fail the same way
-                str(path), session_options, providers=providers, enable_fallback=0
-            )
+            self._session = open_graph(package, path, options=session_options, providers=providers)
             self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
             self._inputs, self._found = self._session.get_inputs(), self._session.get_outputs()
         except self._failures as reason:
-            raise CheckpointError(f"onnxruntime cannot open it: {_first_line(reason)}", path=path) from reason
+            raise CheckpointError(f"onnxruntime cannot open it: {first_line(reason)}", path=path) from reason
         self._pooling = pooling
         self._dtypes = self._check_inputs()
         self._outputs = self._check_outputs()
@@ -197,7 +188,7 @@ class GraphSession:
             values = self._session.run(self._outputs, inputs)
         except self._failures as reason:
             shape = inputs["input_ids"].shape
-            told = f"onnxruntime fails on a batch of the shape {shape}: {_first_line(reason)}"
+            told = f"onnxruntime fails on a batch of the shape {shape}: {first_line(reason)}"
             raise CheckpointError(told, path=self.path) from reason
         self._check_shapes(values, inputs["input_ids"].shape)
         if len(values) == 2:
@@ -224,7 +215,3 @@ class GraphSession:
                 wanted = (*rows, "terms" if width is None or len(values) == 2 else width)
                 told = f"must have the shape {wanted} for a batch of {shape}, it has {value.shape}"
                 raise CheckpointError(told, path=self.path, field=name)
-
-
-def _first_line(reason: BaseException) -> str:
-    return (str(reason).splitlines() or [type(reason).__name__])[0][:300]

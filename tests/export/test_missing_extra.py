@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from export_helpers import tiny_encoder, tiny_language_model
 
+from sparse_encoder.checkpoint.onnx_packages import PACKAGES, first_line
 from sparse_encoder.export import export_onnx
-from sparse_encoder.export.extra import PACKAGES, require
+from sparse_encoder.export.extra import require
 
 
 @pytest.mark.parametrize("name", PACKAGES)
@@ -30,3 +31,9 @@ def test_the_method_of_an_encoder_tells_the_same(tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match="path must be a folder, got the file"):
         model.export_onnx(tmp_path / "model.onnx")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_is_told_by_its_first_line() -> None:
+    assert first_line(RuntimeError("the node fails\n#0 a.cc\n#1 b.cc")) == "the node fails"
+    assert first_line(RuntimeError("a" * 1000)) == "a" * 300
+    assert first_line(UnboundLocalError()) == "UnboundLocalError"

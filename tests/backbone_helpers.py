@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.families import read_config, respell
+from sparse_encoder.backbone.normalization import RMSNorm
 
 B, T, D, V = 3, 9, 12, 17
 
@@ -193,7 +194,7 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            centre = 1.0 if isinstance(module, nn.LayerNorm) and name == "weight" else 0.0
+            centre = 1.0 if isinstance(module, nn.LayerNorm | RMSNorm) and name == "weight" else 0.0
             parameter.copy_(centre + 0.4 * torch.randn(parameter.shape, generator=generator))
 
 

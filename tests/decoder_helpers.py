@@ -6,9 +6,7 @@ from typing import Any
 
 import torch
 from backbone_helpers import V
-from torch import Tensor, nn
-
-from sparse_encoder.backbone.normalization import RMSNorm
+from torch import Tensor
 
 _LLAMA = {
     "vocab_size": V,
@@ -124,16 +122,6 @@ DECODER_VARIANTS: dict[str, dict[str, Any]] = {
 BIDIRECTIONAL: dict[str, dict[str, Any]] = {
     name: {**DECODER_CONFIGS[name], "is_causal": False} for name in ("llama", "mistral", "qwen2", "qwen3")
 }
-
-
-@torch.no_grad()
-def randomise(model: nn.Module, seed: int = 0) -> None:
-    """Give every parameter values far from those it starts with, so that each of them shows in the result."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            is_norm = isinstance(module, nn.LayerNorm | RMSNorm) and name == "weight"
-            parameter.copy_((1.0 if is_norm else 0.0) + 0.4 * torch.randn(parameter.shape, generator=generator))
 
 
 def prompts(padding: str = "left", seed: int = 0) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from hostile_helpers import (
     tensors,
     values,
 )
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, V, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, V, randomise_pair
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.generation import CausalLanguageModel, GenerationConfig, Seq2SeqModel
@@ -59,7 +59,7 @@ def make_decoders(root: Path) -> None:
     for family, sizes in SMALL.items():
         kind = Seq2SeqModel if family in ("t5", "bart") else CausalLanguageModel
         model = kind.from_config({"model_type": family, "vocab_size": V, **sizes})
-        randomise(model)
+        randomise_pair(model)
         model.save_pretrained(root / family)
         GenerationConfig(eos_token_id=V - 1, pad_token_id=0, decoder_start_token_id=2).save_pretrained(root / family)
     SparseEncoder(str(root / "sparse"), device="cpu").export_onnx(root / "served")

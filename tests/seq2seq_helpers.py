@@ -70,7 +70,7 @@ SEQ2SEQ_CONFIGS: dict[str, dict[str, Any]] = {
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, seed: int = 0) -> None:
+def randomise_pair(model: nn.Module, seed: int = 0) -> None:
     """Give every parameter and buffer values far from those it starts with, so that each of them shows."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 
 from model_helpers import mixed_texts, write_masked_language_model
+from process_helpers import run_python
 
-ROOT = Path(__file__).parents[1]
 TEXTS = [*mixed_texts(12), "", "rain"]
 
 WITHOUT_TORCH = """
@@ -60,12 +57,3 @@ def copy_of(folder: Path, target: Path) -> Path:
 def run_without_torch(program: str, *arguments: str) -> str:
     """Run a program in a fresh process in which torch cannot be imported; returns what it prints."""
     return run_python(WITHOUT_TORCH + program, *arguments)
-
-
-def run_python(program: str, *arguments: str) -> str:
-    """Run a program in a fresh process; returns what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -10,7 +10,8 @@ from unittest import mock
 
 import pytest
 from model_helpers import write_masked_language_model
-from serving_helpers import run_python, run_without_torch
+from process_helpers import run_python
+from serving_helpers import run_without_torch
 from torch import nn
 
 from sparse_encoder import SparseEncoder, front
@@ -150,7 +151,7 @@ assert kind(3) == "other"
 
 def test_what_it_is_can_be_asked_without_loading_anything() -> None:
     program = "print(early)\nassert set(dir(SparseEncoder)) >= {'encode', 'state_dict'} and 'torch' in sys.modules"
-    assert run_python(LIGHT + program).strip() == "[]"
+    assert run_python(LIGHT + program) == "[]"
 
 
 def test_it_is_the_same_class_after_it_was_filled() -> None:
@@ -163,14 +164,14 @@ assert SparseEncoder.__doc__ == doc and signature() == told
 assert type(before).__name__ == "ABCMeta" and pickle.loads(pickle.dumps(before)) is before
 print(kind(Mine.__new__(Mine)))
 """
-    assert run_python(LIGHT + program).strip() == "encoder"
+    assert run_python(LIGHT + program) == "encoder"
 
 
 def test_where_torch_was_imported_first_it_is_full_at_once() -> None:
     program = (
         "import torch; from sparse_encoder import SparseEncoder; print(issubclass(SparseEncoder, torch.nn.Module))"
     )
-    assert run_python(program).strip() == "True"
+    assert run_python(program) == "True"
 
 
 def test_without_torch_it_tells_what_it_can() -> None:
@@ -182,4 +183,4 @@ try:
 except ImportError:
     print("refused")
 """
-    assert run_without_torch(LIGHT + program).strip() == "refused"
+    assert run_without_torch(LIGHT + program) == "refused"

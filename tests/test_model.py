@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from model_helpers import VOCABULARY, mixed_texts, write_encoder, write_masked_language_model, write_tokenizer
+from process_helpers import run_python
 
 import sparse_encoder.loading
 from sparse_encoder import SparseEmbeddings, SparseEncoder, SparseEncoderModelCardData
@@ -580,13 +579,6 @@ def test_card_data_is_kept(folder: Path) -> None:
 
 def test_importing_is_cheap() -> None:
     code = "import sys; from sparse_encoder import SparseEncoder; print(*sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": ":".join(filter(None, sys.path)), "PATH": ""},
-    )
-    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    loaded = {name.split(".")[0] for name in run_python(code).split()}
     heavy = {"transformers", "sentence_transformers", "datasets", "accelerate", "huggingface_hub", "sklearn", "pandas"}
     assert loaded & heavy == set()

@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from process_helpers import run_python
 
 import sparse_encoder
 
@@ -114,21 +115,6 @@ def test_every_package_lists_its_public_names_in_order(package: str) -> None:
     constants_first = sorted(names, key=lambda name: (not name.isupper(), name))
     assert names in (sorted(names), constants_first)
     assert [name for name in names if not hasattr(module, name)] == []
-
-
-def run_python(code: str) -> str:
-    """Run code in a fresh interpreter; returns what it printed."""
-    paths = os.pathsep.join(path for path in sys.path if path)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_importing_the_package_imports_no_torch() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from adapters_helpers import randomise_adapters
-from decoder_helpers import DECODER_CONFIGS, prompts, randomise
+from backbone_helpers import randomise
+from decoder_helpers import DECODER_CONFIGS, prompts
 from torch import Tensor, nn
 
 from sparse_encoder.backbone import EncoderModel, LoraConfig, MaskedLanguageModel

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from backbone_helpers import V
-from decoder_helpers import BIDIRECTIONAL, DECODER_CONFIGS, DECODER_VARIANTS, places, prompts, randomise
+from backbone_helpers import V, randomise
+from decoder_helpers import BIDIRECTIONAL, DECODER_CONFIGS, DECODER_VARIANTS, places, prompts
 
 from sparse_encoder.backbone import MaskedLanguageModel, load_sharded_checkpoint
 from sparse_encoder.backbone.families import read_config

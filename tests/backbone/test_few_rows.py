@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from backbone_helpers import TINY_CONFIGS
-from decoder_helpers import DECODER_CONFIGS, randomise
+from backbone_helpers import TINY_CONFIGS, randomise
+from decoder_helpers import DECODER_CONFIGS
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from decoder_helpers import DECODER_CONFIGS, randomise
+from backbone_helpers import randomise
+from decoder_helpers import DECODER_CONFIGS
 from export_helpers import check_trace, run_graph, shallow
 from torch import Tensor
 

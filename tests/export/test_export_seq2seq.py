@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from export_helpers import check_trace, run_graph
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, randomise_pair
 
 from sparse_encoder.export import ExportReport, export_onnx
 from sparse_encoder.export.descriptions import describe
@@ -31,7 +31,7 @@ class Exported(NamedTuple):
 
 def shallow_model(name: str) -> Seq2SeqModel:
     model = Seq2SeqModel.from_config({**SEQ2SEQ_CONFIGS[name], **SHALLOW[name]})
-    randomise(model)
+    randomise_pair(model)
     return model.eval()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS
 from model_helpers import write_tokenizer
+from process_helpers import run_python
 
 from sparse_encoder.backbone.families import read_config
 from sparse_encoder.export import EncoderOnnxConfig, OnnxConfig, PatchingSpec
@@ -192,8 +191,7 @@ def test_configurations_need_no_onnx(tmp_path: Path) -> None:
         "config = SimpleNamespace(num_layers=1, num_heads=2, head_size=3)\n"
         "print(len(DecoderOnnxConfig.with_past(config, 'causal-lm').outputs))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "3"
+    assert run_python(code) == "3"
 
 
 def test_sizes_and_tokenizers_are_judged(tokenizer: Tokenizer) -> None:

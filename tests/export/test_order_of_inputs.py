@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from decoder_helpers import DECODER_CONFIGS, randomise
+from backbone_helpers import randomise
+from decoder_helpers import DECODER_CONFIGS
 from export_helpers import shallow
 from model_helpers import write_tokenizer
 from seq2seq_helpers import SEQ2SEQ_CONFIGS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from decoder_helpers import DECODER_CONFIGS
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, randomise_pair
 from torch import Tensor
 
 from sparse_encoder.generation import CausalLanguageModel, DynamicCache, Seq2SeqModel, StaticCache
@@ -30,7 +30,7 @@ def model(name: str) -> Any:  # noqa: ANN401  # a CausalLanguageModel or a Seq2S
         else CausalLanguageModel.from_config(DECODER_CONFIGS[name])
     )
     built = built.double().eval()
-    randomise(built, seed=4)
+    randomise_pair(built, seed=4)
     return built
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from decoder_helpers import DECODER_CONFIGS
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, randomise_pair
 from torch import Tensor
 
 from sparse_encoder.generation import (
@@ -32,7 +32,7 @@ def model(name: str) -> Any:  # noqa: ANN401  # a CausalLanguageModel or a Seq2S
     built: Any = (Seq2SeqModel if is_pair else CausalLanguageModel).from_config(
         SEQ2SEQ_CONFIGS[name] if is_pair else DECODER_CONFIGS[name]
     )
-    randomise(built, seed=4)
+    randomise_pair(built, seed=4)
     return built.eval()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, D, S, T, V, decoder_ids, encoder_batch, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, D, S, T, V, decoder_ids, encoder_batch, randomise_pair
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +26,7 @@ NAMES = ["t5", "bart"]
 
 def model_of(name: str, **changes: Any) -> Seq2SeqModel:  # noqa: ANN401 - JSON
     model = Seq2SeqModel.from_config({**SEQ2SEQ_CONFIGS[name], **changes}).eval()
-    randomise(model)
+    randomise_pair(model)
     return model
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
+from process_helpers import run_python
 
 SCRIPT = """
 import sys
@@ -31,5 +31,5 @@ print((peak() - before) / 1024)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kernel", ["max", "sum"])
 def test_a_training_step_adds_a_fraction_of_the_logits_to_the_peak(kernel: str) -> None:
-    output = subprocess.run([sys.executable, "-c", SCRIPT, kernel], capture_output=True, text=True, check=True)
-    assert 0 < float(output.stdout) < 120  # MiB, of 312 for one copy of the logits; the dense way keeps several
+    grown = float(run_python(SCRIPT, kernel))
+    assert 0 < grown < 120  # MiB, of 312 for one copy of the logits; the dense way keeps several

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from adapters_helpers import randomise_adapters
+from backbone_helpers import randomise
 from decoder_encoder_helpers import config_of, write_decoder
-from decoder_helpers import DECODER_CONFIGS, prompts, randomise
+from decoder_helpers import DECODER_CONFIGS, prompts
 from safetensors.torch import load_file
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, decoder_ids, encoder_batch
-from seq2seq_helpers import randomise as randomise_pair
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, decoder_ids, encoder_batch, randomise_pair
 from torch import Tensor
 
 from sparse_encoder import SparseEncoder

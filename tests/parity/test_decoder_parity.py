@@ -6,14 +6,14 @@ float64 here, so that a difference can be told from rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from decoder_helpers import BIDIRECTIONAL, DECODER_CONFIGS, DECODER_VARIANTS, places, prompts, randomise
-from torch import Tensor
+from backbone_helpers import randomise
+from decoder_helpers import BIDIRECTIONAL, DECODER_CONFIGS, DECODER_VARIANTS, places, prompts
+from peer_norms import make_norms_exact
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.backbone.adapters.names import file_names, is_transposed
@@ -25,18 +25,9 @@ CAUSAL = {**DECODER_CONFIGS, **DECODER_VARIANTS}
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 
 
-def exact_norm(self: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401
-    scaled: Tensor = self.weight * (hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-    return scaled
-
-
 @pytest.fixture(autouse=True)
-def float64_norms(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for family in ("llama", "mistral", "qwen2", "qwen3", "eurobert"):
-        module = __import__(f"transformers.models.{family}.modeling_{family}", fromlist=["x"])
-        name = next(name for name in vars(module) if name.endswith("RMSNorm"))
-        monkeypatch.setattr(getattr(module, name), "forward", exact_norm)
-    yield
+def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_norms_exact(monkeypatch, "llama", "mistral", "qwen2", "qwen3", "eurobert")
 
 
 def peer_of(folder: Path, auto: str = "AutoModelForCausalLM") -> Any:  # noqa: ANN401

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from peer_norms import make_norms_exact
 from torch import Tensor
 
 from sparse_encoder.generation import CausalLanguageModel, Seq2SeqModel
@@ -117,22 +118,7 @@ def both(name: str, dtype: torch.dtype = torch.float64) -> Both:
 
 @pytest.fixture(autouse=True)
 def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let norms of transformers that compute in float32 be as exact as the rest."""
-
-    def forward(self: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401 - a peer's class
-        product: Tensor = (
-            self.weight * hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.variance_epsilon)
-        )
-        return product
-
-    models = transformers.models
-    for norm in (
-        models.t5.modeling_t5.T5LayerNorm,
-        models.llama.modeling_llama.LlamaRMSNorm,
-        models.qwen3.modeling_qwen3.Qwen3RMSNorm,
-        models.mistral.modeling_mistral.MistralRMSNorm,
-    ):
-        monkeypatch.setattr(norm, "forward", forward)
+    make_norms_exact(monkeypatch, "t5", "llama", "qwen3", "mistral")
 
 
 def prompts(rows: int) -> dict[str, Tensor]:
@@ -225,7 +211,11 @@ def meaningful(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_grid_brings_every_two_values_together() -> None:
-    assert 15 <= len(GRID) <= 40
+    together = {pair for row in GRID for pair in combinations(((name, str(row[name])) for name in FACTORS), 2)}
+    for first, second in combinations(FACTORS, 2):
+        for one, two in product(FACTORS[first], FACTORS[second]):
+            assert ((first, str(one)), (second, str(two))) in together
+    assert len(GRID) <= 40
 
 
 @pytest.mark.parametrize("name", CONFIGS)

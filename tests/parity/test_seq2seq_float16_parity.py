@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, decoder_ids, encoder_batch, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, decoder_ids, encoder_batch, randomise_pair
 from torch import Tensor
 
 from sparse_encoder.backbone import EncoderModel
@@ -23,7 +23,7 @@ NAMES = ["t5", "t5 v1.1", "mt5"]
 def folder_of(name: str, folder: Path, *, scale: float) -> Path:
     """Save a model in float32 whose feed-forward networks write hidden states of about this scale."""
     model = Seq2SeqModel.from_config(SEQ2SEQ_CONFIGS[name])
-    randomise(model)
+    randomise_pair(model)
     with torch.no_grad():
         for stack in (model.backbone, model.decoder):
             for layer in stack.layers:

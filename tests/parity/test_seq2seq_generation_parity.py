@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, decoder_ids, encoder_batch, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, decoder_ids, encoder_batch, randomise_pair
 from torch import Tensor
 
 from sparse_encoder.generation import Seq2SeqModel
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 @cache
 def pair_of(name: str) -> Pair:
     ours = Seq2SeqModel.from_config(SEQ2SEQ_CONFIGS[name]).double().eval()
-    randomise(ours)
+    randomise_pair(ours)
     with TemporaryDirectory() as folder:
         ours.save_pretrained(Path(folder))
         peer = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float64).eval()

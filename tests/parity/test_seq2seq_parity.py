@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from peer_norms import make_norms_exact
 from safetensors.torch import load_file, save_file
-from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, S, T, V, decoder_ids, encoder_batch, randomise
+from seq2seq_helpers import SEQ2SEQ_CONFIGS, B, S, T, V, decoder_ids, encoder_batch, randomise_pair
 from torch import Tensor
 
 from sparse_encoder.backbone import EncoderModel
@@ -26,15 +27,7 @@ CONFIGS = SEQ2SEQ_CONFIGS
 
 @pytest.fixture(autouse=True)
 def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the norm of transformers' T5, which computes in float32, be as exact as the rest."""
-
-    def forward(self: Any, hidden: Tensor) -> Tensor:  # noqa: ANN401 - a peer's class
-        variance = hidden.square().mean(-1, keepdim=True)
-        product: Tensor = self.weight * (hidden * torch.rsqrt(variance + self.variance_epsilon))
-        return product
-
-    monkeypatch.setattr(transformers.models.t5.modeling_t5.T5LayerNorm, "forward", forward)
-    monkeypatch.setattr(transformers.models.mt5.modeling_mt5.MT5LayerNorm, "forward", forward)
+    make_norms_exact(monkeypatch, "t5", "mt5")
 
 
 class Pair(NamedTuple):
@@ -51,7 +44,7 @@ def peer_from(folder: Path, dtype: torch.dtype = torch.float32) -> Any:  # noqa:
 
 def pair_of(name: str, folder: Path, dtype: torch.dtype = torch.float64) -> Pair:
     ours = Seq2SeqModel.from_config(CONFIGS[name]).to(dtype).eval()
-    randomise(ours)
+    randomise_pair(ours)
     ours.save_pretrained(folder)
     return Pair(ours, peer_from(folder, dtype))
 
@@ -185,7 +178,7 @@ def test_saved_there_loads_here_and_is_written_again_name_for_name(name: str, tm
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shards_load_there(name: str, tmp_path: Path) -> None:
     ours = Seq2SeqModel.from_config(CONFIGS[name]).eval()
-    randomise(ours)
+    randomise_pair(ours)
     ours.save_pretrained(tmp_path, max_shard_size="3KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 3
     peer = peer_from(tmp_path)
@@ -230,7 +223,7 @@ def test_tables_of_the_stacks_that_differ_are_refused(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", ["t5", "bart"])
 def test_a_model_without_a_head_of_theirs_loads_with_one_that_is_tied(name: str, tmp_path: Path) -> None:
     peer = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**CONFIGS[name]))
-    randomise(peer)
+    randomise_pair(peer)
     peer.save_pretrained(tmp_path)
     ours = Seq2SeqModel.from_pretrained(tmp_path)
     given, ids = features(name, left=True), decoder_ids()
@@ -243,7 +236,7 @@ def test_a_model_without_a_head_of_theirs_loads_with_one_that_is_tied(name: str,
 
 def test_an_encoder_of_t5_alone_loads_there_and_back(tmp_path: Path) -> None:
     whole = Seq2SeqModel.from_config(CONFIGS["t5 v1.1"]).eval()
-    randomise(whole)
+    randomise_pair(whole)
     whole.save_pretrained(tmp_path / "whole")
     alone = EncoderModel.from_pretrained(tmp_path / "whole")
     alone.save_pretrained(tmp_path / "alone")

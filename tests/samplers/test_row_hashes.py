@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 from datasets import Dataset
+from process_helpers import run_python
 from samplers_helpers import Rows
 
 from sparse_encoder.samplers.row_hashes import hash_rows, value_text
@@ -39,17 +38,8 @@ def test_a_hash_is_the_same_in_every_process() -> None:
 from sparse_encoder.samplers.row_hashes import hash_rows
 print(hash_rows([{"a": "x"}], exclude=(), batch_size=1, num_proc=1)[0, 0])
 """
-    printed = {
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
-            check=True,
-            capture_output=True,
-            text=True,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert printed == {f"{hashed([{'a': 'x'}])[0, 0]}\n"}
+    printed = {run_python(code, env={"PYTHONHASHSEED": seed}) for seed in ("1", "2")}
+    assert printed == {str(hashed([{"a": "x"}])[0, 0])}
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])

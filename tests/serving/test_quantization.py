@@ -107,7 +107,33 @@ def test_bad_input_is_refused(folder: Path, tmp_path: Path) -> None:
         quantize_onnx(folder, texts="rain")
     with pytest.raises(FileNotFoundError, match="has no onnx/model.onnx"):
         quantize_onnx(write_masked_language_model(tmp_path))
-    assert this_machine() in CONFIGS
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("aarch64", "fp asimd", "arm64"),
+        ("x86_64", "fpu sse4_2 avx2", "avx2"),
+        ("x86_64", "fpu avx2 avx512f", "avx512"),
+        ("AMD64", "fpu avx2 avx512f avx512_vnni", "avx512_vnni"),
+        ("x86_64", None, "avx2"),
+    ],
+)
+def test_files_are_named_after_this_machine(
+    machine: str, flags: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(path: Path, encoding: str) -> str:
+        assert str(path) == "/proc/cpuinfo"
+        if flags is None:
+            raise FileNotFoundError(path)
+        return f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: avx512_vnni\n\nprocessor\t: 1\nflags\t\t: {flags}\n"
+
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", read_text)
+        found = this_machine()
+    assert found == expected
+    assert found in CONFIGS
 
 
 def test_figures_by_hand() -> None:

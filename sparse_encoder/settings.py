@@ -91,8 +91,21 @@ def write_settings(folder: Path, settings: ModelSettings) -> None:
     """Write the settings of a model."""
     import torch
 
+    versions = {"pytorch": str(torch.__version__), "sparse_encoder": __version__}
+    write_json(folder / SETTINGS_FILE, {"__version__": versions, **settings_values(settings)}, sort_keys=True)
+
+
+def rewrite_settings(folder: Path, settings: ModelSettings) -> None:
+    """Write settings in the place of those that a folder has; who wrote it, its type and what it requires stay."""
+    values = read_json_object(folder / SETTINGS_FILE)
+    kind = values.get("model_type") or DENSE_TYPE
+    values.pop("max_active_dims", None)  # there is no entry where it is unset
+    write_json(folder / SETTINGS_FILE, {**values, **settings_values(settings), "model_type": kind}, sort_keys=True)
+
+
+def settings_values(settings: ModelSettings) -> dict[str, Any]:
+    """Return the entries of the file, Any: each of its own type; ``max_active_dims`` has none where it is unset."""
     values: dict[str, Any] = {
-        "__version__": {"pytorch": str(torch.__version__), "sparse_encoder": __version__},
         "default_prompt_name": settings.default_prompt_name,
         "model_type": settings.model_type,
         "prompts": dict(settings.prompts),
@@ -100,7 +113,7 @@ def write_settings(folder: Path, settings: ModelSettings) -> None:
     }
     if settings.max_active_dims is not None:
         values["max_active_dims"] = settings.max_active_dims
-    write_json(folder / SETTINGS_FILE, values, sort_keys=True)
+    return values
 
 
 def check_requirements(requirements: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,6 +11,34 @@ from tokenizers import normalizers
 
 from sparse_encoder.tokenizer import Tokenizer
 
+logger = logging.getLogger(__name__)
+
+CONFIG_FILES = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+"""Names of a transformer's configuration, today's first; the first that is there is read."""
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+TOKENIZER_OPTIONS = (
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    *_SPECIAL_TOKENS,
+    "add_bos_token",  # behind the tokens, which it may put around texts
+    "add_eos_token",
+)
+"""Attributes of a tokenizer that ``processor_kwargs`` may set, in the order in which they are set."""
+REMOTE_CODE = "trust_remote_code"
+"""An option that is always taken and never followed: code that comes with a model is never run."""
+_IDLE = (REMOTE_CODE, "use_fast")
+
+PEER_TASK = "text-generation"
+"""What sentence-transformers calls the task of a decoder with its head."""
 LOGITS_TO_KEEP = "logits_to_keep"
 """Tokens at the end whose logits sentence-transformers computes; 0 for all."""
 
@@ -41,6 +70,69 @@ def text_options(processing_kwargs: Mapping[str, Any]) -> TextOptions:
     return TextOptions(
         options.get("max_length"), checked_flag("add_special_tokens", options.get("add_special_tokens", True))
     )
+
+
+def read_from_peer(task: str, processing_kwargs: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """Bring the peer's spelling of a decoder's task into ours.
+
+    Args:
+        task: The task of a module.
+        processing_kwargs: How it treats texts.
+
+    Returns:
+        The task, ``"fill-mask"`` for :data:`PEER_TASK`; and the options without the number of logits.
+
+    Raises:
+        ValueError: If only the logits of the last tokens are to be kept.
+    """
+    given = {name: dict(values) for name, values in (processing_kwargs or {}).items()}
+    if task != PEER_TASK:
+        return task, given
+    kept = [values.pop(LOGITS_TO_KEEP) for values in given.values() if LOGITS_TO_KEEP in values]
+    if not kept or any(each != 0 for each in kept):
+        raise ValueError(
+            f"transformer_task {PEER_TASK!r} needs processing_kwargs={{'text': {{{LOGITS_TO_KEEP!r}: 0}}}}: with any "
+            "other number sentence-transformers makes logits of the last tokens alone, and a text's terms are those of "
+            "all its tokens"
+        )
+    return "fill-mask", {name: values for name, values in given.items() if values}
+
+
+def warn_of_remote_code(*options: Mapping[str, Any] | None) -> None:
+    """Say once, if any of the options asks for code of a model, that it is never run."""
+    if any((each or {}).get(REMOTE_CODE) for each in options):
+        logger.warning("%s is ignored: code that comes with a model is never run", REMOTE_CODE)
+
+
+def known_options(processor_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a tokenizer without those that scripts give and that change nothing here.
+
+    Raises:
+        ValueError: If an option is unknown.
+    """
+    options = {name: value for name, value in processor_kwargs.items() if name not in _IDLE}
+    if unknown := sorted(set(options) - set(TOKENIZER_OPTIONS)):
+        raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(TOKENIZER_OPTIONS)}")
+    return options
+
+
+def apply_options(tokenizer: Tokenizer, options: Mapping[str, Any], max_seq_length: int | None) -> None:
+    """Set up a tokenizer, in the order of :data:`TOKENIZER_OPTIONS`, in whatever order the options are given.
+
+    Args:
+        tokenizer: The tokenizer.
+        options: Those of :func:`known_options`.
+        max_seq_length: Most tokens of a text; ``model_max_length`` among the options wins.
+
+    Raises:
+        TypeError: If ``max_seq_length`` is no integer.
+        ValueError: If an option has a value that the tokenizer cannot take.
+    """
+    values = dict(options)
+    if max_seq_length is not None:
+        values.setdefault("model_max_length", checked_integer("max_seq_length", max_seq_length))
+    for name in sorted(values, key=TOKENIZER_OPTIONS.index):
+        setattr(tokenizer, name, values[name])
 
 
 def checked_integer(name: str, value: object, *, minimum: int = 1) -> int:

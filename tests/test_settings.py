@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparse_encoder.checkpoint import ConfigError
-from sparse_encoder.settings import ModelSettings, check_requirements, read_settings, write_settings
+from sparse_encoder.settings import ModelSettings, check_requirements, read_settings, rewrite_settings, write_settings
 
 FULL = ModelSettings(
     prompts={"query": "q: ", "document": ""},
@@ -114,3 +114,24 @@ def test_newer_writers_only_warn(
     with caplog.at_level(logging.WARNING):
         read_settings(put(tmp_path, model_type="SparseEncoder", __version__=version))
     assert ("was written by" in caplog.text) == warns
+
+
+def test_settings_are_rewritten_in_the_place_of_others(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        model_type="SparseEncoder",
+        max_active_dims=3,
+        default_prompt_name="query",
+        requirements={"torch": ">1"},
+    )
+    rewrite_settings(tmp_path, ModelSettings(similarity_fn_name="cosine"))
+    assert json.loads((tmp_path / "config_sentence_transformers.json").read_text()) == {
+        "default_prompt_name": None,
+        "model_type": "SparseEncoder",
+        "prompts": {},
+        "requirements": {"torch": ">1"},
+        "similarity_fn_name": "cosine",
+    }
+    put(tmp_path, prompts={})
+    rewrite_settings(tmp_path, ModelSettings())
+    assert read_settings(tmp_path).model_type == "SentenceTransformer"

@@ -16,12 +16,10 @@ from sparse_encoder.backbone.families.family import HEAD_WEIGHT
 from sparse_encoder.backbone.loading.origin import CAUSAL_KEY as CAUSAL_KEY
 from sparse_encoder.backbone.loading.origin import CONFIG_NAME
 from sparse_encoder.checkpoint import read_json_object
-from sparse_encoder.tokenizer_options import LOGITS_TO_KEEP as LOGITS_TO_KEEP
-from sparse_encoder.tokenizer_options import pad_with_any as pad_with_any
+from sparse_encoder.tokenizer_options import LOGITS_TO_KEEP, PEER_TASK
 
 logger = logging.getLogger(__name__)
 
-PEER_TASK = "text-generation"
 BIDIRECTIONAL = "bidirectional"
 
 Kwargs = Mapping[str, Any]  # Any: options by name
@@ -82,32 +80,6 @@ def written_for_peer(config: Kwargs) -> dict[str, Any]:
     processing: Kwargs = config.get("processing_kwargs") or {}
     text = {**processing.get("text", {}), LOGITS_TO_KEEP: 0}
     return {**config, "transformer_task": PEER_TASK, "processing_kwargs": {**processing, "text": text}}
-
-
-def read_from_peer(task: str, processing_kwargs: Kwargs | None) -> tuple[str, dict[str, Any]]:
-    """Bring the peer's spelling into ours.
-
-    Args:
-        task: The task of a module.
-        processing_kwargs: How it treats texts.
-
-    Returns:
-        The task, ``"fill-mask"`` for :data:`PEER_TASK`; and the options without the number of logits.
-
-    Raises:
-        ValueError: If only the logits of the last tokens are to be kept.
-    """
-    given = {name: dict(values) for name, values in (processing_kwargs or {}).items()}
-    if task != PEER_TASK:
-        return task, given
-    kept = [values.pop(LOGITS_TO_KEEP) for values in given.values() if LOGITS_TO_KEEP in values]
-    if not kept or any(each != 0 for each in kept):
-        raise ValueError(
-            f"transformer_task {PEER_TASK!r} needs processing_kwargs={{'text': {{{LOGITS_TO_KEEP!r}: 0}}}}: with any "
-            "other number sentence-transformers makes logits of the last tokens alone, and a text's terms are those of "
-            "all its tokens"
-        )
-    return "fill-mask", {name: values for name, values in given.items() if values}
 
 
 def warn_of_idle_head(model: PretrainedModel) -> None:

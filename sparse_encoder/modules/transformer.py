@@ -18,28 +18,30 @@ from sparse_encoder.modules.decoders import (
     CAUSAL_KEY,
     check_task,
     direction_to_save,
-    pad_with_any,
-    read_from_peer,
     written_for_peer,
 )
 from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
 from sparse_encoder.modules.text_inputs import tokenize
 from sparse_encoder.modules.transformer_files import (
-    CONFIG_FILES,
-    TextOptions,
     cache_dir_of_hub,
     check_outputs,
     modality_config,
     open_backbone,
     open_tokenizer,
     read_transformer_config,
-    text_options,
-    warn_of_remote_code,
     with_plain_dtype,
 )
 from sparse_encoder.modules.vocabulary import check_vocabulary
 from sparse_encoder.renamed import older_arguments, renamed_argument
 from sparse_encoder.tokenizer import TokenBatch, Tokenizer
+from sparse_encoder.tokenizer_options import (
+    CONFIG_FILES,
+    TextOptions,
+    pad_with_any,
+    read_from_peer,
+    text_options,
+    warn_of_remote_code,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -20,26 +20,22 @@ from sparse_encoder.backbone.loading.options import (
 )
 from sparse_encoder.checkpoint import ConfigError, fetch_model_folder, read_json_object, resolve_inside
 from sparse_encoder.modules.base import checked_flag, checked_integer
-from sparse_encoder.modules.decoders import BIDIRECTIONAL, read_from_peer, with_direction
+from sparse_encoder.modules.decoders import BIDIRECTIONAL, with_direction
 from sparse_encoder.modules.features import TOKEN_EMBEDDINGS
 from sparse_encoder.tokenizer import Tokenizer
 from sparse_encoder.tokenizer_check import check_token_count
-from sparse_encoder.tokenizer_options import TextOptions as TextOptions
-from sparse_encoder.tokenizer_options import lower_casing
-from sparse_encoder.tokenizer_options import text_options as text_options
+from sparse_encoder.tokenizer_options import (
+    CONFIG_FILES,
+    REMOTE_CODE,
+    TOKENIZER_OPTIONS,
+    apply_options,
+    known_options,
+    lower_casing,
+    read_from_peer,
+    text_options,
+)
 
 logger = logging.getLogger(__name__)
-
-CONFIG_FILES = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
-"""Names of the configuration, today's first; the first that is there is read."""
 
 TASKS: dict[str, type[PretrainedModel]] = {"feature-extraction": EncoderModel, "fill-mask": MaskedLanguageModel}
 OUTPUT_NAMES = {"feature-extraction": "last_hidden_state", "fill-mask": "logits"}
@@ -63,16 +59,6 @@ _SPREAD = (
     " the backbone alone, MaskedLanguageModel.from_pretrained(..., device_map=...)"
 )
 
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_TOKENIZER_OPTIONS = (
-    "model_max_length",
-    "padding_side",
-    "truncation_side",
-    *_SPECIAL_TOKENS,
-    "add_bos_token",  # behind the tokens, which it may put around texts
-    "add_eos_token",
-)
-_NEVER = "trust_remote_code"
 _CHATS = "message"
 """What sentence-transformers writes beside texts for a tokenizer that knows chats."""
 
@@ -127,7 +113,7 @@ def read_transformer_config(folder: Path, known: Sequence[str], *, default_task:
             raise ConfigError(f"must be an object, got {config[name]!r:.80}", path=path, field=name)
     allowed = {
         "model_kwargs": (*DTYPE_KEYS, BIDIRECTIONAL),
-        "processor_kwargs": _TOKENIZER_OPTIONS,
+        "processor_kwargs": TOKENIZER_OPTIONS,
         "config_kwargs": (),
     }
     for name, options in allowed.items():
@@ -201,7 +187,7 @@ def backbone_options(model_kwargs: Mapping[str, Any], config_kwargs: Mapping[str
         ValueError: If an option is unknown, in the wrong place, not supported or contradicts another.
     """
     turned, config_kwargs = with_direction(model_kwargs, config_kwargs)
-    given = {name: value for name, value in turned.items() if name not in (_NEVER, *_NOT_OF_MODULES)}
+    given = {name: value for name, value in turned.items() if name not in (REMOTE_CODE, *_NOT_OF_MODULES)}
     options = load_options((), {}, given)
     if unknown := sorted({*options.others, *(name for name in _NOT_OF_MODULES if name in model_kwargs)}):
         raise ValueError(f"unknown model_kwargs {unknown}; choose from {sorted([*BACKBONE_OPTIONS, BIDIRECTIONAL])}")
@@ -210,7 +196,7 @@ def backbone_options(model_kwargs: Mapping[str, Any], config_kwargs: Mapping[str
     places = options.devices.device_map
     if isinstance(places, Mapping) and (len(set(places.values())) > 1 or DISK in places.values()) or places == DISK:
         raise ValueError(_SPREAD)
-    overrides = {name: value for name, value in config_kwargs.items() if name != _NEVER}
+    overrides = {name: value for name, value in config_kwargs.items() if name != REMOTE_CODE}
     return replace(options, others=overrides, any_config_value=True, warn_of_short_dtypes=False)
 
 
@@ -223,7 +209,7 @@ def with_plain_dtype(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def without_idle(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return options without those that have no effect, once they were told of."""
-    return {name: value for name, value in model_kwargs.items() if name == _NEVER or name not in WITHOUT_EFFECT}
+    return {name: value for name, value in model_kwargs.items() if name == REMOTE_CODE or name not in WITHOUT_EFFECT}
 
 
 def cache_dir_of_hub(arguments: dict[str, Any]) -> None:  # of any type
@@ -231,12 +217,6 @@ def cache_dir_of_hub(arguments: dict[str, Any]) -> None:  # of any type
     folder = arguments.pop("cache_dir", None)
     if folder is not None:
         arguments["model_kwargs"] = {"cache_dir": folder, **(arguments.get("model_kwargs") or {})}
-
-
-def warn_of_remote_code(*options: Mapping[str, Any] | None) -> None:
-    """Say once, if any of the options asks for code of a model, that it is never run."""
-    if any((each or {}).get(_NEVER) for each in options):
-        logger.warning("%s is ignored: code that comes with a model is never run", _NEVER)
 
 
 def _fetch(name_or_path: str | Path, options: Mapping[str, Any]) -> Path:
@@ -271,19 +251,11 @@ def open_tokenizer(
         ValueError: If an option is unknown.
         TokenizerError: If its files cannot be used, or it has more tokens than the backbone has embeddings.
     """
-    options = {
-        name: value
-        for name, value in processor_kwargs.items()
-        if name not in (*HUB_OPTIONS, "subfolder", _NEVER, "use_fast")
-    }
-    if unknown := sorted(set(options) - set(_TOKENIZER_OPTIONS)):
-        raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(_TOKENIZER_OPTIONS)}")
+    of_hub = {*HUB_OPTIONS, "subfolder"}
+    options = known_options({name: value for name, value in processor_kwargs.items() if name not in of_hub})
     folder = _fetch(name_or_path, {**hub_kwargs, **processor_kwargs})
     tokenizer = Tokenizer.from_pretrained(folder)
     check_token_count(tokenizer.vocab_size, config.vocab_size, folder)
-    if max_seq_length is not None:
-        options.setdefault("model_max_length", checked_integer("max_seq_length", max_seq_length))
-    for name in sorted(options, key=_TOKENIZER_OPTIONS.index):
-        setattr(tokenizer, name, options[name])
+    apply_options(tokenizer, options, max_seq_length)
     tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_tokens)
     return lower_casing(tokenizer) if do_lower_case else tokenizer

@@ -270,6 +270,16 @@ class OnnxSparseEncoder(ModelHabits):
         self._similarity_fn_name = None if value is None else SimilarityFunction(value).value
 
     @property
+    def settings(self) -> ModelSettings:
+        """What a saved model remembers; what was not set is not in it."""
+        return ModelSettings(
+            prompts=self.prompts,
+            default_prompt_name=self.default_prompt_name,
+            similarity_fn_name=self._similarity_fn_name,
+            max_active_dims=self.max_active_dims,
+        )
+
+    @property
     def max_seq_length(self) -> int | None:
         """The number of tokens at which texts are cut, of the route that allows most; setting it sets all."""
         return max((route.max_seq_length for route in self._routes.values()), default=None)

@@ -16,6 +16,7 @@ from sparse_encoder.serving.pooling import LogitPooling
 from sparse_encoder.serving.static_terms import read_static_weights
 from sparse_encoder.serving.text_settings import TextSettings, read_text_settings
 from sparse_encoder.tokenizer import Tokenizer
+from sparse_encoder.tokenizer_options import warn_of_remote_code
 
 _STATIC, _ROUTER, _TRANSFORMER = "SparseStaticEmbedding", "Router", "Transformer"
 
@@ -71,6 +72,7 @@ def read_folder(folder: Path, processor_kwargs: Mapping[str, Any]) -> ModelFolde
     Raises:
         LoadError: If a file is not what it claims to be.
     """
+    warn_of_remote_code(processor_kwargs)
     entries = _read_modules(folder)
     first = entries[0]
     if first.kind != _ROUTER:

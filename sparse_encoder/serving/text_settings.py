@@ -10,31 +10,16 @@ from typing import Any
 from sparse_encoder.checkpoint import ConfigError, read_json_object, resolve_inside
 from sparse_encoder.tokenizer import UNLIMITED, Tokenizer
 from sparse_encoder.tokenizer_options import (
-    LOGITS_TO_KEEP,
+    CONFIG_FILES,
+    TOKENIZER_OPTIONS,
+    apply_options,
     checked_flag,
     checked_integer,
+    known_options,
     lower_casing,
     pad_with_any,
+    read_from_peer,
     text_options,
-)
-
-CONFIG_FILES = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
-"""Names of the configuration, today's first; the first that is there is read."""
-_TOKENIZER_OPTIONS = (
-    "model_max_length",
-    "padding_side",
-    "truncation_side",
-    *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),
-    "add_bos_token",  # behind the tokens, which it may put around texts
-    "add_eos_token",
 )
 
 
@@ -61,13 +46,8 @@ class TextSettings:
         Raises:
             ValueError: If an option is unknown.
         """
-        if unknown := sorted(set(processor_kwargs) - set(_TOKENIZER_OPTIONS)):
-            raise ValueError(f"unknown processor_kwargs {unknown}; choose from {list(_TOKENIZER_OPTIONS)}")
-        options = {**(self.tokenizer_options or {}), **processor_kwargs}
-        if self.max_seq_length is not None:
-            options.setdefault("model_max_length", self.max_seq_length)
-        for name, value in options.items():
-            setattr(tokenizer, name, value)
+        options = {**(self.tokenizer_options or {}), **known_options(processor_kwargs)}
+        apply_options(tokenizer, options, self.max_seq_length)
         pad_with_any(tokenizer)
         return self
 
@@ -101,27 +81,18 @@ def read_text_settings(folder: Path) -> TextSettings:
             for key in ("max_seq_length", "query_length", "document_length")
             if key in values
         }
-        processing = text_options(_without_logits(_object(values, "processing_kwargs")))
+        task = values.get("transformer_task", "fill-mask")
+        processing = text_options(read_from_peer(task, _object(values, "processing_kwargs"))[1])
         options = _object(values, "processor_kwargs") or _object(values, "tokenizer_args")
         return TextSettings(
             **lengths,
             max_length=processing.max_length,
             add_special_tokens=processing.add_special_tokens,
             do_lower_case=checked_flag("do_lower_case", values.get("do_lower_case", False)),
-            tokenizer_options={key: options[key] for key in _TOKENIZER_OPTIONS if key in options},
+            tokenizer_options={key: options[key] for key in TOKENIZER_OPTIONS if key in options},
         )
     except (TypeError, ValueError) as reason:
         raise ConfigError(str(reason), path=path) from reason
-
-
-def _without_logits(processing_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what sentence-transformers is told of a decoder's logits; a graph has those of all tokens."""
-    return {
-        kind: {key: value for key, value in options.items() if key != LOGITS_TO_KEEP}
-        if isinstance(options, dict)
-        else options
-        for kind, options in processing_kwargs.items()
-    }
 
 
 def _object(values: Mapping[str, Any], name: str) -> dict[str, Any]:

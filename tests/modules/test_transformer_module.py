@@ -13,8 +13,8 @@ from tokenizers import normalizers
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.checkpoint import CheckpointError, ConfigError, read_json
 from sparse_encoder.modules import LoadSettings, MLMTransformer, Transformer
-from sparse_encoder.modules.transformer_files import CONFIG_FILES
 from sparse_encoder.tokenizer import Tokenizer
+from sparse_encoder.tokenizer_options import CONFIG_FILES
 
 CONFIG_FILE = "sentence_bert_config.json"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from decoder_encoder_helpers import write_decoder
 from model_helpers import write_masked_language_model
 
 from sparse_encoder import SparseEncoder
@@ -60,3 +61,46 @@ def test_modules_are_checked_as_the_torch_model_does(
 def test_older_names_of_modules_are_served(folder: Path, spelling: str) -> None:
     change(folder / "modules.json", 0, {"type": spelling})
     assert read_folder(folder, {}).route(None).pooling is not None
+
+
+@pytest.fixture
+def decoder_folder(tmp_path: Path) -> Path:
+    """A SPLADE model on a decoder, whose file asks for a begin token."""
+    SparseEncoder(str(write_decoder(tmp_path / "base", bos=False)), device="cpu").save_pretrained(str(tmp_path / "own"))
+    path = tmp_path / "own" / "sentence_bert_config.json"
+    values = json.loads(path.read_text()) | {"processor_kwargs": {"add_bos_token": True, "use_fast": False}}
+    path.write_text(json.dumps(values))
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 1),
+        ({"bos_token": "</s>"}, 2),
+        ({"add_bos_token": True, "bos_token": "</s>"}, 2),
+        ({"use_fast": True, "trust_remote_code": True, "bos_token": "</s>"}, 2),
+    ],
+)
+def test_options_of_tokenizers_are_those_of_the_torch_model(
+    decoder_folder: Path, options: dict[str, Any], expected: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = read_folder(decoder_folder, options).route(None)
+    assert ("trust_remote_code is ignored" in caplog.text) == ("trust_remote_code" in options)
+    ids = served.tokenizer.encode("rain")
+    model = SparseEncoder(str(decoder_folder), device="cpu", processor_kwargs=options)
+    assert ids == model.tokenizer.encode("rain") and ids[0] == expected
+
+
+def test_unknown_options_and_other_numbers_of_logits_are_refused(decoder_folder: Path) -> None:
+    path = decoder_folder / "sentence_bert_config.json"
+    values = json.loads(path.read_text())
+    assert values["processing_kwargs"]["text"] == {"logits_to_keep": 0}
+    path.write_text(json.dumps({**values, "processing_kwargs": {"text": {"logits_to_keep": 1}}}))
+    for read in (read_folder, lambda folder, options: SparseEncoder(str(folder), processor_kwargs=options)):
+        with pytest.raises(ConfigError, match="needs processing_kwargs"):
+            read(decoder_folder, {})
+    path.write_text(json.dumps(values))
+    for read in (read_folder, lambda folder, options: SparseEncoder(str(folder), processor_kwargs=options)):
+        with pytest.raises(ValueError, match=r"unknown processor_kwargs \['padding'\]; choose from"):
+            read(decoder_folder, {"padding": True})

@@ -51,6 +51,25 @@ def test_it_is_saved_with_its_graph_and_settings(served: OnnxSparseEncoder, tmp_
     assert (folder / "onnx" / "model_c.onnx").read_bytes() == b"another"
 
 
+def test_settings_are_saved_as_the_torch_model_saves_them(served: OnnxSparseEncoder, tmp_path: Path) -> None:
+    def saved(folder: Path) -> dict[str, object]:
+        values: dict[str, object] = json.loads((folder / "config_sentence_transformers.json").read_text())
+        return values
+
+    first = {"default_prompt_name": "title", "max_active_dims": 3, "similarity_fn_name": "dot"}
+    for number, changes in enumerate((first, dict.fromkeys(first))):
+        source = served.folder if number == 0 else tmp_path / "onnx0"
+        for backend in ("onnx", "torch"):
+            model = SparseEncoder(str(source), backend=backend, device="cpu")
+            for name, value in changes.items():
+                setattr(model, name, value)
+            model.save_pretrained(str(tmp_path / f"{backend}{number}"), create_model_card=False)
+        assert saved(tmp_path / f"onnx{number}") == saved(tmp_path / f"torch{number}")
+    assert saved(tmp_path / "onnx0").items() >= first.items()
+    unset = saved(tmp_path / "onnx1")
+    assert unset["default_prompt_name"] is unset["similarity_fn_name"] is None and "max_active_dims" not in unset
+
+
 def test_a_graph_that_is_gone_is_not_saved(served: OnnxSparseEncoder, tmp_path: Path) -> None:
     shutil.copytree(served.folder, tmp_path / "own")
     opened = SparseEncoder(str(tmp_path / "own"), backend="onnx")

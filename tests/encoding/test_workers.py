@@ -145,10 +145,12 @@ def test_ctrl_c_ends_call_and_workers_at_once(tmp_path: Path) -> None:
     script.write_text(
         textwrap.dedent(
             """
+            import signal
             import sys
             from sparse_encoder import SparseEncoder
 
             if __name__ == "__main__":
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # shells switch it off in the background
                 model = SparseEncoder(sys.argv[1], device="cpu")
                 with model.start_multi_process_pool(["cpu", "cpu"]) as pool:
                     model.encode(["rain"] * 4, pool=pool, chunk_size=1)
@@ -169,8 +171,8 @@ def test_ctrl_c_ends_call_and_workers_at_once(tmp_path: Path) -> None:
     time.sleep(1.0)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert time.monotonic() - started < 30  # the texts take minutes
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - started < 5
     assert "KeyboardInterrupt" in errors
     assert len(pids) == 2
     for pid in pids:

@@ -81,3 +81,15 @@ def test_two_processes_share_the_batches_of_streams(tmp_path: Path) -> None:
     whole = read(loader(data), 1)
     assert len(whole) == 18
     assert got == [whole[0::2], whole[1::2]]
+
+
+def test_reading_leaves_the_epoch_of_a_stream_alone() -> None:
+    """Workers have it in common, and each setting it while others read gave some of them another order of rows."""
+    reader = loader({"a": streams("one")})
+    batches = reader.dataset.dataset if hasattr(reader.dataset, "dataset") else reader.dataset
+    (stream,) = batches.streams.values()
+    batches.set_epoch(3)
+    first = [row["anchor"] for batch in batches for row in batch]
+    assert stream.epoch == 0
+    batches.set_epoch(0)
+    assert [row["anchor"] for batch in batches for row in batch] != first

@@ -116,7 +116,8 @@ class BatchStream(IterableDataset[list[Row]]):
         """Yield the batches for all processes."""
         epoch = self.epoch
         readers = []
-        for stream in self.streams.values():
+        for shared in self.streams.values():
+            stream = detached(shared)  # workers share the epoch of a stream, and would set it at the same time
             stream.set_epoch(epoch)
             readers.append(rows_of(stream.iter(self.batch_size, drop_last_batch=self.drop_last)))
         if len(readers) > 1 and self.order is MultiDatasetBatchSamplers.PROPORTIONAL:

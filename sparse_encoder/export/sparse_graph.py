@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparse_encoder.checkpoint.graph_names import EMBEDDING, INDICES, WEIGHTS
 from sparse_encoder.export.graph import Difference, Tensors
@@ -60,12 +61,35 @@ def _pool(pooling: SpladePooling, features: dict[str, Any]) -> Tensor:
     if TOKEN_EMBEDDINGS in features or PROJECTION not in features:
         return _pool_logits(features[TOKEN_EMBEDDINGS], padding, pooling)
     hidden, weight, bias = features[PROJECTION]
+    if pooling.pooling_strategy == "max":
+        return _pool_largest(hidden, weight, bias, padding, pooling)
     parts = []
     for start in range(0, weight.shape[0], TERMS_PER_TILE):
         terms = slice(start, start + TERMS_PER_TILE)
         tile = VocabularyProjection(hidden, weight[terms], None if bias is None else bias[terms])
         parts.append(_pool_logits(tile.logits(), padding, pooling))
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _pool_largest(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, padding: Tensor, pooling: SpladePooling
+) -> Tensor:
+    """Pool by the maximum without a pass over the logits for padding, nor one for the bias.
+
+    Padding takes the state of a token of its text, which changes no maximum; a bias is one for all tokens of a term.
+    """
+    tokens = (~padding).to(hidden.dtype)  # (B, T, 1)
+    token = tokens.argmax(dim=1, keepdim=True).expand(-1, -1, hidden.shape[2])  # (B, 1, D)
+    hidden = torch.where(padding, hidden.gather(1, token), hidden)
+    parts = [
+        functional.linear(hidden, weight[start : start + TERMS_PER_TILE]).amax(dim=1).float()
+        for start in range(0, weight.shape[0], TERMS_PER_TILE)
+    ]
+    largest = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    if bias is not None:
+        largest = largest + bias
+    empty = padding.all(dim=1)  # (B, 1): a text without tokens has no weights
+    return activation_named(pooling.activation_function).apply(largest.masked_fill(empty, float("-inf")))
 
 
 def _pool_logits(logits: Tensor, padding: Tensor, pooling: SpladePooling) -> Tensor:

@@ -51,8 +51,7 @@ class Transformer(InputModule):
     """Encode texts token by token.
 
     For ``"fill-mask"`` the output is a projection on the vocabulary that is not computed yet: ``SpladePooling`` takes
-    it, and ``features["token_embeddings"]`` computes the logits for anybody who asks. For ``"feature-extraction"`` it
-    is ``token_embeddings``, the states of the last layer.
+    it, and ``features["token_embeddings"]`` computes the logits. For ``"feature-extraction"`` it is the last states.
 
     The backbone may be a decoder (GPT-2, Llama, Mistral, Qwen), whose head scores the next token; sentence-transformers
     knows ``"fill-mask"`` of encoders only. It loads what is saved here as ``"text-generation"``, which is taken too.
@@ -62,9 +61,8 @@ class Transformer(InputModule):
     ``config.json``, and refuses the folder if the base has the other: for it, save the bidirectional model once, and
     add the adapter to what was saved. A tokenizer without a padding token pads with its end token, which is masked.
 
-    sentence-transformers 6.2 pads decoders on the left and counts places from the padding. Rotated places (Llama,
-    Mistral, Qwen) are as good as those counted from the text; learned ones (GPT-2) are not: there its vectors of a
-    batch of unequal texts differ from those of the texts alone, which are the ones here for every batch.
+    sentence-transformers 6.2 counts places from the padding on the left. Where they are learned (GPT-2), its vectors of
+    a batch of unequal texts differ from those of the texts alone, which are the ones here for every batch.
 
     Args:
         model_name_or_path: A folder, or a repository on the hub.

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparse_encoder.checkpoint import staged_folder, write_text
+from sparse_encoder.comparing import ComparingModel
 from sparse_encoder.encoding.call import EncodeCall, Encoded, run_call
 from sparse_encoder.encoding.encode import EncodeSettings
 from sparse_encoder.encoding.inputs import check_positive, max_length_of_call, read_inputs
@@ -38,15 +39,12 @@ from sparse_encoder.renamed import renamed_argument
 from sparse_encoder.settings import MODEL_TYPE, ModelSettings, write_settings
 from sparse_encoder.similarity import Embeddings, SimilarityFunction
 
-if TYPE_CHECKING:
-    from sparse_encoder.evaluation import SentenceEvaluator
-
 logger = logging.getLogger(__name__)
 
 Device = str | torch.device
 
 
-class SparseEncoder(OnnxMethods, ModuleSequence, metaclass=Filling):
+class SparseEncoder(OnnxMethods, ModuleSequence, ComparingModel, metaclass=Filling):
     """What :class:`sparse_encoder.front.SparseEncoder` is filled with; its docstring is the one there."""
 
     model_type = MODEL_TYPE
@@ -93,7 +91,6 @@ class SparseEncoder(OnnxMethods, ModuleSequence, metaclass=Filling):
         self.prompts = merge_prompts(prompts, loaded.settings.prompts)
         self.default_prompt_name = default_prompt_name or loaded.settings.default_prompt_name
         check_default_prompt_name(self.default_prompt_name, self.prompts)
-        self._similarity_fn_name: str | None = None
         self.similarity_fn_name = similarity_fn_name or loaded.settings.similarity_fn_name
         self.max_active_dims = max_active_dims or loaded.settings.max_active_dims or auto_encoder_k(self)
         self.model_card_data = model_card_data or SparseEncoderModelCardData()
@@ -273,15 +270,6 @@ class SparseEncoder(OnnxMethods, ModuleSequence, metaclass=Filling):
         """End the worker processes."""
         pool.stop()
 
-    @property
-    def similarity_fn_name(self) -> str:
-        """How embeddings are compared: ``"dot"`` unless it was set; asking does not set it, as it does in the peer."""
-        return self._similarity_fn_name or SimilarityFunction.DOT.value
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
-        self._similarity_fn_name = None if value is None else SimilarityFunction(value).value
-
     def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
         """Compare all embeddings of one collection with all of another, by :attr:`similarity_fn_name`, (N, M)."""
         return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
@@ -289,12 +277,6 @@ class SparseEncoder(OnnxMethods, ModuleSequence, metaclass=Filling):
     def similarity_pairwise(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
         """Compare each embedding of a collection with the same of another, by :attr:`similarity_fn_name`, (N,)."""
         return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
-
-    def evaluate(self, evaluator: SentenceEvaluator, output_path: str | None = None) -> dict[str, float] | float:
-        """Call an evaluator on this model; makes the folder ``output_path`` first, for what it writes."""
-        if output_path is not None:
-            Path(output_path).mkdir(parents=True, exist_ok=True)
-        return evaluator(self, output_path)
 
     def save_pretrained(
         self,

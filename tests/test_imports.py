@@ -53,6 +53,7 @@ ROOMS = {
     "embeddings": {"csr", "embeddings", "embeddings_arrays", "embeddings_torch", "embeddings_vocabulary"},
     "similarity": {"similarity", "similarity_names"},
     "model": {
+        "comparing",
         "loading",
         "model",
         "model_card",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_encoder.checkpoint import fetch_model_folder
+from sparse_encoder.comparing import ComparingModel
 from sparse_encoder.encoding.inputs import check_positive, is_singular_input, max_length_of_call, read_inputs
 from sparse_encoder.encoding.progress import progress
 from sparse_encoder.encoding.prompts import (
@@ -33,16 +33,15 @@ from sparse_encoder.serving.options import read_options
 from sparse_encoder.serving.routes import ServedRoute, serve_routes
 from sparse_encoder.serving.similarity import Matrix, Rows, compare_all, compare_pairs
 from sparse_encoder.settings import ModelSettings, read_settings
-from sparse_encoder.similarity_names import SimilarityFunction
 from sparse_encoder.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from sparse_encoder.evaluation import SentenceEvaluator
+    pass
 
 logger = logging.getLogger(__name__)
 
 
-class OnnxSparseEncoder(ModelHabits):
+class OnnxSparseEncoder(ComparingModel, ModelHabits):
     """Encode texts with a graph instead of a torch model; ``SparseEncoder(folder, backend="onnx")`` makes one.
 
     It answers as :class:`SparseEncoder` does wherever no torch is needed: ``similarity`` returns numpy arrays, and
@@ -78,7 +77,6 @@ class OnnxSparseEncoder(ModelHabits):
         self.prompts = merge_prompts(arguments.prompts, settings.prompts)
         self.default_prompt_name = arguments.default_prompt_name or settings.default_prompt_name
         check_default_prompt_name(self.default_prompt_name, self.prompts)
-        self._similarity_fn_name: str | None = None
         self.similarity_fn_name = arguments.similarity_fn_name or settings.similarity_fn_name
         self.max_active_dims = arguments.max_active_dims or settings.max_active_dims
 
@@ -252,22 +250,6 @@ class OnnxSparseEncoder(ModelHabits):
         return decode_rows(embeddings, self.tokenizer.convert_ids_to_tokens, limit)
 
     sparsity = staticmethod(sparsity_of)
-
-    def evaluate(self, evaluator: SentenceEvaluator, output_path: str | None = None) -> dict[str, float] | float:
-        """Call an evaluator on this model; makes the folder ``output_path`` first, for what it writes."""
-        if output_path is not None:
-            Path(output_path).mkdir(parents=True, exist_ok=True)
-        return evaluator(self, output_path)
-
-    @property
-    def similarity_fn_name(self) -> str:
-        """How embeddings are compared: ``"dot"`` unless it was set."""
-        return self._similarity_fn_name or SimilarityFunction.DOT.value
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
-        """Set it; ``None`` for the usual one."""
-        self._similarity_fn_name = None if value is None else SimilarityFunction(value).value
 
     @property
     def settings(self) -> ModelSettings:

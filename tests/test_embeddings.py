@@ -231,7 +231,7 @@ class TestRoundTrips:
 
 
 class TestFromOutside:
-    def test_scipy_shares_memory(self, dense: Tensor, embeddings: SparseEmbeddings) -> None:
+    def test_scipy_shares_memory(self, embeddings: SparseEmbeddings) -> None:
         csr = embeddings.to_scipy()
         assert np.shares_memory(csr.data, embeddings.values().numpy())
         assert np.shares_memory(csr.indices, embeddings.col_indices().numpy())

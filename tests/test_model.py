@@ -250,7 +250,7 @@ def test_older_names_of_arguments(model: SparseEncoder, folder: Path, caplog: py
     assert torch.equal(model.tokenize(["rain"])["input_ids"], model.preprocess(["rain"])["input_ids"])
 
 
-def test_a_model_needs_modules_that_read_texts(model: SparseEncoder, folder: Path) -> None:
+def test_a_model_needs_modules_that_read_texts() -> None:
     with pytest.raises(ValueError, match="give the name or path of a model, or its modules"):
         SparseEncoder()
     with pytest.raises(ValueError, match="at least one module"):
@@ -270,7 +270,7 @@ def test_names_that_are_no_folders(tmp_path: Path) -> None:
 # Loading
 
 
-def test_a_name_and_modules(model: SparseEncoder, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_and_modules(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         both = SparseEncoder(str(folder), modules=[SpladePooling()], device="cpu")
     assert "the modules are not used" in caplog.text

@@ -106,7 +106,7 @@ def test_gpt2_is_saved_with_its_columns_first_in_every_shard(tmp_path: Path) -> 
     )  # type: ignore[union-attr]
 
 
-def test_a_turned_tensor_of_gpt2_is_refused_in_the_files_own_shape(tmp_path: Path) -> None:
+def test_a_turned_tensor_of_gpt2_is_refused_in_the_files_own_shape() -> None:
     model = model_of("gpt2", torch.float32)
     tensors = dict(model._tensors_to_save())
     tensors["transformer.h.0.mlp.c_fc.weight"] = tensors["transformer.h.0.mlp.c_fc.weight"].T

@@ -174,7 +174,7 @@ def test_parameters_without_memory_are_passed_over_and_drawn_later() -> None:
     assert 0.01 < model.get_input_embeddings().weight.std() < 0.03
 
 
-def test_new_rows_are_kept(tmp_path: Path) -> None:
+def test_new_rows_are_kept() -> None:
     model = MaskedLanguageModel.from_config(CONFIGS["bert"])
     model.resize_token_embeddings(V + 4)
     before = values(model)

@@ -87,7 +87,7 @@ def test_only_the_terms_of_a_text_are_active(exact: MaskedLanguageModel) -> None
     assert weights(exact, [4, 17, 9]).nonzero().flatten().tolist() == [4, 9, 17]
 
 
-def test_the_share_is_the_saturation_of_bm25(exact: MaskedLanguageModel) -> None:
+def test_the_share_is_the_saturation_of_bm25() -> None:
     """Of a text of L tokens besides the copies."""
     start = EXACT
     saturation = start.k1 * (1 - start.b + start.b)

@@ -59,7 +59,7 @@ def test_each_text_is_run_once_in_batches_of_one_length(model: SparseEncoder, ba
     assert [length for _, length in spy.shapes] == sorted((length for _, length in spy.shapes), reverse=True)
 
 
-def test_a_batch_never_has_more_tokens_than_the_budget(model: SparseEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_never_has_more_tokens_than_the_budget(model: SparseEncoder) -> None:
     model[1] = spy = Spy(model[1])
     encode_texts(model, ["rain " * 70] * 600, EncodeSettings(batch_size=10**6))
     assert max(size * length for size, length in spy.shapes) == TOKEN_BUDGET

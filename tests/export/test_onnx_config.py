@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -182,7 +181,7 @@ def test_a_wrapper_is_put_around_what_is_set() -> None:
     assert Holder().name() == "first"
 
 
-def test_configurations_need_no_onnx(tmp_path: Path) -> None:
+def test_configurations_need_no_onnx() -> None:
     code = (
         "import sys\n"
         "for name in ('onnx', 'onnxscript', 'onnxruntime'): sys.modules[name] = None\n"

@@ -88,7 +88,7 @@ def test_a_published_file_loads_and_is_written_again(name: str, tmp_path: Path) 
     assert {key for key, value in values.items() if value is not None} - kept.keys() <= left_out | neutral | ends
 
 
-def test_an_end_that_no_text_has_is_none(tmp_path: Path) -> None:
+def test_an_end_that_no_text_has_is_none() -> None:
     for value, expected in ((-1, None), ([-1], None), ([-1, 4], [4]), (4, 4)):
         assert GenerationConfig.from_dict({"eos_token_id": value}).eos_token_id == expected
     model = CausalLanguageModel.from_config({**DECODER_CONFIGS["llama"], "eos_token_id": -1})

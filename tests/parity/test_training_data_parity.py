@@ -105,7 +105,7 @@ def test_batches_have_the_tensors_and_tasks_of_the_peer(
 
 
 @pytest.mark.parametrize("columns", [("label", "score"), ("scores", "label"), ("score", "labels", "scores")])
-def test_the_label_column_is_that_of_the_peer(columns: tuple[str, ...], models: tuple[Any, Any]) -> None:
+def test_the_label_column_is_that_of_the_peer(columns: tuple[str, ...]) -> None:
     def preprocess(texts: list[Any], prompt: object, task: object) -> dict[str, Any]:
         return {"input_ids": torch.tensor(texts).reshape(len(texts), -1)}
 

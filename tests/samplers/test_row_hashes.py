@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -49,7 +48,7 @@ def test_rows_by_number_and_tables_are_hashed_alike(batch_size: int) -> None:
     assert hashed(Dataset.from_dict(TABLE), batch_size).tolist() == expected
 
 
-def test_several_processes_find_the_same(tmp_path: Path) -> None:
+def test_several_processes_find_the_same() -> None:
     data = Dataset.from_dict({name: values * 4 for name, values in TABLE.items()})
     datasets.disable_progress_bars()
     assert hashed(data, 2, num_proc=2).tolist() == hashed(data).tolist()

@@ -117,7 +117,7 @@ def test_what_a_folder_remembers(served: OnnxSparseEncoder, model: SparseEncoder
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
-def test_similarities_are_those_of_torch(folder: Path, name: str) -> None:
+def test_similarities_are_those_of_torch(name: str) -> None:
     from sparse_encoder.serving.similarity import compare_all, compare_pairs
     from sparse_encoder.similarity import FUNCTIONS, SimilarityFunction
 

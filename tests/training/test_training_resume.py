@@ -309,9 +309,9 @@ def test_options_of_the_optimizer_belong_to_the_run(tmp_path: Path) -> None:
     run(tmp_path / "same", **options, optim_args="clip_threshold=0.5").train(tmp_path / "old" / "checkpoint-1")
 
 
-@pytest.mark.parametrize(("options", "name"), OTHER[:6])
+@pytest.mark.parametrize("options", [pytest.param(options, id=name) for options, name in OTHER[:6]])
 def test_other_data_may_be_taken_at_the_start_of_the_epoch(
-    straight: SparseEncoderTrainer, tmp_path: Path, options: dict[str, Any], name: str
+    straight: SparseEncoderTrainer, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     other = with_settings(tmp_path, {**options, "ignore_data_skip": True, "save_strategy": "no"})
     other.train(Path(str(straight.args.output_dir)) / "checkpoint-4")

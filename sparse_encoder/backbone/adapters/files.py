@@ -215,7 +215,7 @@ def fit_to_model(
         sorting.put(key.removeprefix(PREFIX), tensor)
     sorting.leave_head_out()
     layers = {ours: sorting.linear[ours] for ours in sorting.linear if ours in sorting.parts}
-    missing, unexpected = misplaced_layers(config, sorting, model)
+    missing, unexpected = misplaced_layers(config, sorting)
     try:
         copied = [each for each in copied_parameters(config, model, layers) if sorting.may_have(each)]
     except ValueError as reason:

@@ -156,7 +156,7 @@ class Sorting:
         return any(self._ignored.fullmatch(each) for each in (theirs, prefix + theirs))
 
 
-def misplaced_layers(config: LoraConfig, sorting: Sorting, model: PretrainedModel) -> tuple[list[str], list[str]]:
+def misplaced_layers(config: LoraConfig, sorting: Sorting) -> tuple[list[str], list[str]]:
     """Hold the layers of a file to those that its config names.
 
     What an expression finds is known if it can be matched in bounded time. Of any other it is asked that what it finds
@@ -165,7 +165,6 @@ def misplaced_layers(config: LoraConfig, sorting: Sorting, model: PretrainedMode
     Args:
         config: Of the adapter.
         sorting: Its tensors.
-        model: The model.
 
     Returns:
         What is missing, and the layers that should not be there, by the files' names.

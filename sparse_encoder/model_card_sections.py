@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -230,6 +231,7 @@ def versions_part() -> str:
     return "### Environment\n\n" + "\n".join(lines)
 
 
+@cache  # a card is written at every checkpoint, and the whole of a distribution's metadata is parsed for its version
 def _version(distribution: str) -> str | None:
     try:
         return version(distribution)

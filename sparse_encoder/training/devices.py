@@ -13,6 +13,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import nn
 
 from sparse_encoder.training.arguments import TrainingArguments
+from sparse_encoder.training.processes import end_group_at_exit
 from sparse_encoder.training.replicas import ddp_settings
 from sparse_encoder.training.sharding import Sharding, is_sharded, read_sharding, shard
 
@@ -32,6 +33,7 @@ def build_accelerator(args: TrainingArguments) -> Accelerator:
         mixed_precision="no",  # args.autocast does it
         kwargs_handlers=[ddp_settings(args), group],
     )
+    end_group_at_exit()
     if accelerator.distributed_type.value in _NOT_SUPPORTED:
         raise ValueError(
             f"training with {accelerator.distributed_type.value} is not supported; torchrun and accelerate launch "

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 import torch.distributed as dist
 
 Said = TypeVar("Said")
+_LAST_SECONDS = 0.1  # what gloo's threads get to let go of the tensors of the last exchange, which takes them far less
 
 
 def world_size() -> int:
@@ -52,3 +58,23 @@ def together(what: str) -> Iterator[None]:
         dist.all_gather_object(outcomes, is_done)
     if not all(outcomes):
         raise RuntimeError(f"{what} has failed in process {outcomes.index(False)}")
+
+
+@cache
+def end_group_at_exit() -> None:
+    """See to it that the threads of a gloo group have ended when the interpreter is taken down; once is enough.
+
+    They let go of Python's tensors some time after an exchange. One that does so while the interpreter goes aborts the
+    process ("terminate called without an active exception"), and a launcher takes the run for failed.
+    """
+    atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    """End the group that is left, unless an error ends the process: then its threads may wait for other processes."""
+    is_there = dist.is_available() and dist.is_initialized()
+    if not is_there or dist.get_backend() != "gloo" or hasattr(sys, "last_value"):
+        return
+    dist.destroy_process_group()
+    gc.collect()  # the threads end with the last object that holds the group, and wrapped models lie in cycles
+    time.sleep(_LAST_SECONDS)  # torch's caches of sharded tensors keep the group

@@ -1,0 +1,63 @@
+"""A process that has exchanged tensors by gloo ends well, and one that fails does not wait for the others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from process_helpers import run_python
+
+GROUP = """
+import atexit, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from torch import nn
+from sparse_encoder.training.processes import end_group_at_exit
+
+def tell_what_is_left():  # runs last, as it is registered first
+    names = [each.read_text() for each in Path("/proc/self/task").glob("*/comm")]
+    print(dist.is_initialized(), sum("gloo" in name for name in names))
+
+if Path("/proc/self/task").exists():
+    atexit.register(tell_what_is_left)
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+"""
+EXCHANGE = """
+end_group_at_exit()
+tensors = [torch.ones(1) for _ in range(30_000)]  # given back one by one, each with the interpreter held
+dist.all_reduce_coalesced(tensors, async_op=True).wait()
+del tensors
+"""
+WRAPPED = """
+end_group_at_exit()
+end_group_at_exit()
+wrapped = nn.parallel.DistributedDataParallel(nn.Linear(3, 2))
+wrapped(torch.ones(1, 3)).sum().backward()
+wrapped.itself = [wrapped]  # a cycle
+del wrapped
+"""
+
+
+def test_tensors_that_gloo_still_holds_do_not_abort_the_process() -> None:
+    run_python(GROUP + EXCHANGE)  # raises if the process was aborted
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_the_threads_of_the_group_end_before_the_interpreter_does() -> None:
+    assert run_python(GROUP + WRAPPED).splitlines()[-1] == "False 0"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_an_error_leaves_the_group_alone() -> None:
+    code = GROUP + "end_group_at_exit()\nraise ValueError('of the script')"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 1
+    assert "ValueError: of the script" in done.stderr
+    assert done.stdout.startswith("True ")

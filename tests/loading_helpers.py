@@ -21,10 +21,16 @@ DENSE = "bert.encoder.layer.0.output.dense.bias"
 Change = Callable[[dict[str, Tensor]], object]
 
 
+def made(name: str = "bert", seed: int = 0, **config: Any) -> MaskedLanguageModel:  # noqa: ANN401
+    """Make a model whose weights make a difference."""
+    model = MaskedLanguageModel.from_config({**CONFIGS[name], **config}).eval()
+    randomise(model, seed)
+    return model
+
+
 def saved(folder: Path, name: str = "bert", **config: Any) -> MaskedLanguageModel:  # noqa: ANN401
     """Save a model whose weights make a difference; returns it."""
-    model = MaskedLanguageModel.from_config({**CONFIGS[name], **config}).eval()
-    randomise(model)
+    model = made(name, **config)
     model.save_pretrained(folder)
     return model
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from backbone_helpers import TINY_CONFIGS, randomise
 from hub_server import CLIENTS_OWN, TOKEN, WritableHub, writable_hub
 from huggingface_hub import ModelCard, snapshot_download
+from loading_helpers import assert_same, made
 from model_helpers import write_masked_language_model, write_tokenizer
-from torch import nn
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel
@@ -33,18 +31,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WritableHub
         yield served
 
 
-def bert(seed: int = 0) -> MaskedLanguageModel:
-    model = MaskedLanguageModel.from_config(TINY_CONFIGS["bert"]).eval()
-    randomise(model, seed)
-    return model
-
-
-def assert_same(one: nn.Module, other: nn.Module) -> None:
-    first, second = one.state_dict(), other.state_dict()
-    assert list(first) == list(second)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 def fetched(name: str, folder: Path, revision: str | None = None) -> MaskedLanguageModel:
     path = snapshot_download(name, revision=revision, cache_dir=folder, token=TOKEN)
     return MaskedLanguageModel.from_pretrained(path)
@@ -55,7 +41,7 @@ def card_of(hub: WritableHub, name: str = "me/mine", branch: str = "main") -> An
 
 
 def test_a_model_goes_to_the_hub_in_one_commit_and_comes_back_equal(hub: WritableHub, tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     model.add_model_tags(["a", "b"])
     model.add_model_tags("a")
     commit = model.push_to_hub("mine", private=True, token=TOKEN, tags=["b", "c"], commit_description="how")
@@ -76,7 +62,7 @@ def test_a_model_goes_to_the_hub_in_one_commit_and_comes_back_equal(hub: Writabl
 def test_a_repository_that_is_there_keeps_the_text_of_its_readme(hub: WritableHub) -> None:
     readme = "---\nlicense: mit\ntags:\n- old\n---\n\n# Mine\n\nby hand\n"
     hub.add("me/mine", {"README.md": readme.encode()})
-    model = bert()
+    model = made()
     model.push_to_hub("me/mine", token=TOKEN, commit_message="again")
     assert hub.messages() == ["again"]
     assert hub.files("me/mine")["README.md"] == readme.encode() and "README.md" not in hub.pushed[0].changed
@@ -87,7 +73,7 @@ def test_a_repository_that_is_there_keeps_the_text_of_its_readme(hub: WritableHu
 
 
 def test_a_branch_is_made_and_main_stays(hub: WritableHub, tmp_path: Path) -> None:
-    first, second = bert(0), bert(1)
+    first, second = made(seed=0), made(seed=1)
     first.push_to_hub("me/mine", token=TOKEN, tags="one")
     second.push_to_hub("me/mine", token=TOKEN, revision="next", tags="two")
     assert_same(fetched("me/mine", tmp_path), first)
@@ -99,7 +85,7 @@ def test_a_branch_is_made_and_main_stays(hub: WritableHub, tmp_path: Path) -> No
 
 
 def test_a_pull_request_leaves_the_branch_alone(hub: WritableHub, tmp_path: Path) -> None:
-    first, second = bert(0), bert(1)
+    first, second = made(seed=0), made(seed=1)
     first.push_to_hub("me/mine", token=TOKEN)
     commit = second.push_to_hub("me/mine", token=TOKEN, create_pr=True, commit_description="better")
     assert (commit.pr_num, commit.pr_revision) == (1, "refs/pr/1")
@@ -115,7 +101,7 @@ def test_who_may_not_write_can_open_a_pull_request_to_a_branch(hub: WritableHub)
     hub.add("them/theirs", {".gitattributes": b""})
     hub.add("them/theirs", {".gitattributes": b""}, branch="next")
     hub.read_only = True
-    commit = bert().push_to_hub("them/theirs", token=TOKEN, create_pr=True, revision="next")
+    commit = made().push_to_hub("them/theirs", token=TOKEN, create_pr=True, revision="next")
     assert commit.pr_revision == "refs/pr/1"
     missing = HubTarget(repo_id="them/theirs", token=TOKEN, revision="missing")
     with pytest.raises(OSError, match="403"):
@@ -124,7 +110,7 @@ def test_who_may_not_write_can_open_a_pull_request_to_a_branch(hub: WritableHub)
 
 
 def test_weights_of_an_earlier_upload_that_would_be_read_are_removed(hub: WritableHub, tmp_path: Path) -> None:
-    first, second = bert(0), bert(1)
+    first, second = made(seed=0), made(seed=1)
     first.push_to_hub("me/mine", token=TOKEN)
     hub.add("me/mine", {**hub.files("me/mine"), "onnx/model.safetensors": b"o", "model.fp16.safetensors": b"o"})
     second.push_to_hub("me/mine", token=TOKEN, max_shard_size=4000)
@@ -170,11 +156,11 @@ def test_weights_in_sub_folders_go_with_those_that_replace_them(hub: WritableHub
 
 
 def test_a_merged_model_takes_the_place_of_its_adapter(hub: WritableHub, tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     model.add_adapter(LoraConfig(init_lora_weights=False))
     model.push_to_hub("me/mine", token=TOKEN)
     assert "adapter_config.json" in hub.files("me/mine")
-    bert().save_pretrained(tmp_path / "half", push_to_hub=True, token=TOKEN, variant="half", repo_id="me/mine")
+    made().save_pretrained(tmp_path / "half", push_to_hub=True, token=TOKEN, variant="half", repo_id="me/mine")
     assert hub.pushed[-1].deleted == []  # the plain weights and their adapter are as they were
     model.merge_and_unload()
     model.push_to_hub("me/mine", token=TOKEN)
@@ -184,7 +170,7 @@ def test_a_merged_model_takes_the_place_of_its_adapter(hub: WritableHub, tmp_pat
 
 def test_a_size_that_is_none_makes_no_repository(hub: WritableHub) -> None:
     with pytest.raises(ValueError, match="a size must be a number and a unit"):
-        bert().push_to_hub("me/mine", token=TOKEN, max_shard_size="bad")
+        made().push_to_hub("me/mine", token=TOKEN, max_shard_size="bad")
     assert hub.made == [] and hub.branches == {}
 
 
@@ -195,7 +181,7 @@ def test_a_folder_of_that_name_is_saved_into_and_only_what_changed_goes_up(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("private")
     (tmp_path / "mine" / "config.json").write_text("old")
-    model = bert()
+    model = made()
     model.push_to_hub("me/mine", use_temp_dir=use_temp_dir, token=TOKEN)
     assert sorted(hub.files("me/mine")) == FILES
     assert sorted(os.listdir(tmp_path / "mine")) == ["README.md", "config.json", SINGLE, "notes.txt"]
@@ -206,14 +192,14 @@ def test_a_folder_of_that_name_is_saved_into_and_only_what_changed_goes_up(
 
 
 def test_a_folder_of_that_name_is_made_if_it_is_asked_for(hub: WritableHub, tmp_path: Path) -> None:
-    bert().push_to_hub("me/mine", use_temp_dir=False, token=TOKEN)
+    made().push_to_hub("me/mine", use_temp_dir=False, token=TOKEN)
     assert sorted(os.listdir(tmp_path / "mine")) == FILES[1:]
     assert working_folder("me/mine", None) == Path("mine") and working_folder("me/other", None) is None
     assert working_folder("me/mine", True) is None and working_folder("other", False) == Path("other")
 
 
 def test_saving_may_push_what_it_has_written(hub: WritableHub, tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("private")
     model.save_pretrained(tmp_path / "run", push_to_hub=True, token=TOKEN, variant="fp16", tags=["x"], revision="next")
@@ -226,10 +212,10 @@ def test_saving_may_push_what_it_has_written(hub: WritableHub, tmp_path: Path) -
 
 def test_a_hub_that_refuses_is_an_error_without_the_token(hub: WritableHub) -> None:
     with pytest.raises(OSError, match="401"):
-        bert().push_to_hub("me/mine", token="hf_wrongwrong")
+        made().push_to_hub("me/mine", token="hf_wrongwrong")
     hub.broken = True
     with pytest.raises(OSError, match="the disk of the hub is full") as refused:
-        bert().push_to_hub("me/mine", token=TOKEN)
+        made().push_to_hub("me/mine", token=TOKEN)
     assert TOKEN not in str(refused.value)
     assert hub.pushed == []
 
@@ -245,7 +231,7 @@ def test_a_tokenizer_goes_to_the_hub_and_comes_back_equal(hub: WritableHub, tmp_
     assert card_of(hub).data.to_dict() == {"library_name": "sparse-encoder", "tags": ["words"]}
     back = Tokenizer.from_pretrained(snapshot_download("me/mine", cache_dir=tmp_path / "cache", token=TOKEN))
     assert back.fingerprint == tokenizer.fingerprint
-    bert().push_to_hub("mine", token=TOKEN)
+    made().push_to_hub("mine", token=TOKEN)
     assert {"tokenizer.json", SINGLE} <= set(hub.files("me/mine"))
     tokenizer.push_to_hub("me/mine", token=TOKEN, create_pr=True, commit_message="words", commit_description="why")
     assert (hub.pushed[-1].message, hub.pushed[-1].description, hub.pushed[-1].branch) == ("words", "why", "refs/pr/1")

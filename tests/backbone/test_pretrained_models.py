@@ -3,48 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from backbone_helpers import TINY_CONFIGS, VARIANTS, D, V, batch, randomise
-from safetensors.torch import load_file, save_file
+from backbone_helpers import TINY_CONFIGS, D, V, batch
+from loading_helpers import BIAS, BIAS_COPY, CONFIGS, DECODER, WORDS, Change, assert_same, change, saved
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.checkpoint import CheckpointError, ConfigError
 
-CONFIGS = {**TINY_CONFIGS, **VARIANTS}
-WORDS, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
-BIAS, BIAS_COPY = "cls.predictions.bias", "cls.predictions.decoder.bias"
-Change = Callable[[dict[str, Tensor]], object]
-
-
-def save(folder: Path, name: str = "bert", **config: Any) -> MaskedLanguageModel:  # noqa: ANN401
-    model = MaskedLanguageModel.from_config({**CONFIGS[name], **config}).eval()
-    randomise(model)
-    model.save_pretrained(folder)
-    return model
-
-
-def change(folder: Path, by: Change) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    by(tensors)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-
-def assert_same(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    first, second = one.state_dict(), other.state_dict()
-    assert list(first) == list(second)
-    for key, value in first.items():
-        assert torch.equal(value, second[key]), key
-
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_saved_is_loaded(name: str, tmp_path: Path) -> None:
-    model = save(tmp_path, name)
+    model = saved(tmp_path, name)
     loaded = MaskedLanguageModel.from_pretrained(tmp_path)
     assert_same(loaded, model)
     assert loaded.config == model.config
@@ -59,7 +33,7 @@ def test_saved_is_loaded(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", TINY_CONFIGS)
 def test_an_encoder_is_saved_without_prefix_and_loads_with_one_too(name: str, tmp_path: Path) -> None:
-    whole = save(tmp_path / "whole", name)
+    whole = saved(tmp_path / "whole", name)
     encoder = EncoderModel.from_pretrained(tmp_path / "whole")
     assert_same(encoder.backbone, whole.backbone)
     assert encoder.load_report is not None and encoder.load_report.ignored
@@ -126,7 +100,7 @@ def put(**new: Tensor) -> Change:
     ],
 )
 def test_a_tensor_too_few_too_many_or_of_another_shape_is_named(by: Change, message: str, tmp_path: Path) -> None:
-    save(tmp_path)
+    saved(tmp_path)
     change(tmp_path, by)
     with pytest.raises(CheckpointError, match=message) as caught:
         MaskedLanguageModel.from_pretrained(tmp_path)
@@ -134,7 +108,7 @@ def test_a_tensor_too_few_too_many_or_of_another_shape_is_named(by: Change, mess
 
 
 def test_problems_are_listed_together_and_long_lists_are_cut(tmp_path: Path) -> None:
-    save(tmp_path)
+    saved(tmp_path)
     change(tmp_path, lambda tensors: [tensors.pop(key) for key in list(tensors) if "layer." in key])
     change(tmp_path, put(cls__predictions__bias=torch.zeros(3)))
     with pytest.raises(CheckpointError, match=r"48 missing tensors: .* and 28 more; 1 tensor of another shape"):
@@ -148,7 +122,7 @@ def test_a_checkpoint_without_a_head_is_no_masked_language_model(tmp_path: Path)
 
 
 def test_no_name_that_matches_never_gives_random_weights(tmp_path: Path) -> None:
-    save(tmp_path)
+    saved(tmp_path)
 
     def rename(tensors: dict[str, Tensor]) -> None:
         for key in list(tensors):
@@ -161,7 +135,7 @@ def test_no_name_that_matches_never_gives_random_weights(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_old_names_wrappers_buffers_and_foreign_heads_are_understood(prefix: str, tmp_path: Path) -> None:
-    model = save(tmp_path)
+    model = saved(tmp_path)
 
     def age(tensors: dict[str, Tensor]) -> None:
         tensors |= {
@@ -194,7 +168,7 @@ def test_old_names_wrappers_buffers_and_foreign_heads_are_understood(prefix: str
 
 
 def test_a_decoder_that_differs_is_kept_as_its_own(tmp_path: Path) -> None:
-    model = save(tmp_path)
+    model = saved(tmp_path)
     change(tmp_path, lambda tensors: tensors.update({DECODER: tensors[WORDS] * 2}))
     loaded = MaskedLanguageModel.from_pretrained(tmp_path)
     assert torch.equal(loaded.head.weight, model.head.weight * 2)
@@ -205,7 +179,7 @@ def test_a_decoder_that_differs_is_kept_as_its_own(tmp_path: Path) -> None:
 
 
 def test_a_tied_weight_may_be_stored_under_either_name(tmp_path: Path) -> None:
-    model = save(tmp_path, "modernbert")
+    model = saved(tmp_path, "modernbert")
     change(
         tmp_path,
         lambda tensors: tensors.update({"decoder.weight": tensors.pop("model.embeddings.tok_embeddings.weight")}),
@@ -216,7 +190,7 @@ def test_a_tied_weight_may_be_stored_under_either_name(tmp_path: Path) -> None:
 
 
 def test_an_untied_model_needs_its_decoder_and_decides_by_its_second_bias(tmp_path: Path) -> None:
-    model = save(tmp_path, "untied bert")
+    model = saved(tmp_path, "untied bert")
     change(tmp_path, lambda tensors: tensors.update({BIAS: torch.zeros(V)}))  # never used, never trained
     assert_same(MaskedLanguageModel.from_pretrained(tmp_path), model)
     change(tmp_path, drop(DECODER))
@@ -225,7 +199,7 @@ def test_an_untied_model_needs_its_decoder_and_decides_by_its_second_bias(tmp_pa
 
 
 def test_a_decoders_bias_may_be_stored_under_its_second_name_alone(tmp_path: Path) -> None:
-    model = save(tmp_path)
+    model = saved(tmp_path)
     change(tmp_path, lambda tensors: tensors.update({BIAS_COPY: tensors.pop(BIAS)}))
     assert_same(MaskedLanguageModel.from_pretrained(tmp_path), model)
 
@@ -246,7 +220,7 @@ def test_a_decoders_bias_may_be_stored_under_its_second_name_alone(tmp_path: Pat
 def test_the_dtype_asked_for_else_the_configs_else_the_weights(
     asked: torch.dtype | str | None, in_config: dict[str, str] | None, expected: torch.dtype, tmp_path: Path
 ) -> None:
-    save(tmp_path)
+    saved(tmp_path)
     change(tmp_path, lambda tensors: tensors.update({key: value.half() for key, value in tensors.items()}))
     (tmp_path / "config.json").write_text(json.dumps({**CONFIGS["bert"], **(in_config or {})}))
     model = MaskedLanguageModel.from_pretrained(tmp_path, dtype=asked)
@@ -272,14 +246,14 @@ def test_a_folder_without_a_config_is_said_so(tmp_path: Path) -> None:
 
 
 def test_a_dtype_in_the_config_that_is_none_is_a_config_error(tmp_path: Path) -> None:
-    save(tmp_path)
+    saved(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIGS["bert"], "torch_dtype": "float7"}))
     with pytest.raises(ConfigError, match=r"config\.json, field 'torch_dtype': unknown dtype 'float7'"):
         MaskedLanguageModel.from_pretrained(tmp_path)
 
 
 def test_attention_can_be_chosen(tmp_path: Path) -> None:
-    model = save(tmp_path)
+    model = saved(tmp_path)
     features = batch(2, pad=0)
     eager = MaskedLanguageModel.from_pretrained(tmp_path, attn_implementation="eager")
     torch.testing.assert_close(eager(**features), model(**features), rtol=0, atol=1e-5)

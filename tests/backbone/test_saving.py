@@ -11,6 +11,7 @@ import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, D, V, batch, randomise
 from checkpoint_helpers import tree_of
+from loading_helpers import DECODER, WORDS, assert_same, made
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -18,20 +19,7 @@ from torch import Tensor, nn
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.checkpoint import read_tensors
 
-WORDS, DECODER = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-def bert(seed: int = 0, **config: Any) -> MaskedLanguageModel:  # noqa: ANN401
-    model = MaskedLanguageModel.from_config({**TINY_CONFIGS["bert"], **config}).eval()
-    randomise(model, seed)
-    return model
-
-
-def assert_same(one: nn.Module, other: nn.Module) -> None:
-    first, second = one.state_dict(), other.state_dict()
-    assert list(first) == list(second)
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def weights_in(folder: Path) -> set[str]:
@@ -39,7 +27,7 @@ def weights_in(folder: Path) -> set[str]:
 
 
 def test_files_of_a_small_model(tmp_path: Path) -> None:
-    bert().save_pretrained(str(tmp_path / "a" / "model"))
+    made().save_pretrained(str(tmp_path / "a" / "model"))
     assert sorted(os.listdir(tmp_path / "a" / "model")) == ["config.json", SINGLE]
     config = json.loads((tmp_path / "a/model/config.json").read_text())
     assert config["architectures"] == ["BertForMaskedLM"] and config["dtype"] == "float32"
@@ -49,7 +37,7 @@ def test_files_of_a_small_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", ["4KB", "3.9 kib", 4000, "10kb", 0, "0KB"])
 def test_shards_hold_what_the_index_says_and_no_more_than_they_may(tmp_path: Path, size: int | str) -> None:
-    model = bert()
+    model = made()
     model.save_pretrained(tmp_path, max_shard_size=size)
     index = json.loads((tmp_path / INDEX).read_text())
     shards = sorted(set(index["weight_map"].values()))
@@ -78,7 +66,7 @@ def test_nothing_of_an_earlier_save_is_left_and_other_files_stay(
 ) -> None:
     for name in OTHERS:
         (tmp_path / name).write_text(name)
-    old, new = bert(0), bert(1)
+    old, new = made(seed=0), made(seed=1)
     old.save_pretrained(tmp_path, max_shard_size=first)
     new.save_pretrained(tmp_path, max_shard_size=second)
     assert_same(MaskedLanguageModel.from_pretrained(tmp_path), new)
@@ -97,7 +85,7 @@ def test_nothing_of_an_earlier_save_is_left_and_other_files_stay(
 def test_a_pickle_replaces_the_safetensors_that_would_be_read_in_its_place(
     tmp_path: Path, first: int | str, second: int | str
 ) -> None:
-    old, new = bert(0), bert(1)
+    old, new = made(seed=0), made(seed=1)
     old.save_pretrained(tmp_path, max_shard_size=first)
     new.save_pretrained(tmp_path, max_shard_size=second, safe_serialization=False)
     assert all("pytorch_model" in name for name in weights_in(tmp_path))
@@ -115,7 +103,7 @@ def test_a_pickle_is_written_with_a_warning_and_by_the_function_given(tmp_path: 
         calls.append(path)
         torch.save(value, path)
 
-    model = bert()
+    model = made()
     with pytest.warns(UserWarning, match="is a pickle.*safe_serialization=True") as caught:
         model.save_pretrained(tmp_path, safe_serialization=False, save_function=save)
     assert caught[0].filename == __file__
@@ -127,7 +115,7 @@ def test_a_pickle_is_written_with_a_warning_and_by_the_function_given(tmp_path: 
 
 
 def test_a_view_in_a_pickle_is_not_the_memory_it_looks_into(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     table = torch.randn(V * 100, D)
     model.backbone.embeddings.word.weight = nn.Parameter(table[:V])
     model.tie_weights()
@@ -138,7 +126,7 @@ def test_a_view_in_a_pickle_is_not_the_memory_it_looks_into(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("size", ["5GB", 4000])
 def test_variants_lie_beside_each_other(tmp_path: Path, size: int | str) -> None:
-    plain, half = bert(0), bert(1)
+    plain, half = made(seed=0), made(seed=1)
     plain.save_pretrained(tmp_path)
     before = (tmp_path / SINGLE).read_bytes()
     half.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
@@ -157,14 +145,14 @@ def test_variants_lie_beside_each_other(tmp_path: Path, size: int | str) -> None
 
 
 def test_a_process_that_is_not_the_main_one_writes_nothing(tmp_path: Path) -> None:
-    bert().save_pretrained(tmp_path / "model", is_main_process=False, push_to_hub=True)
+    made().save_pretrained(tmp_path / "model", is_main_process=False, push_to_hub=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("mine")
     with pytest.raises(FileExistsError, match="is to be a folder and is a file"):
-        bert().save_pretrained(tmp_path / "model")
+        made().save_pretrained(tmp_path / "model")
     assert tree_of(tmp_path) == {"model": b"mine"}
 
 
@@ -193,7 +181,7 @@ def test_options_are_checked_before_anything_is_written(
     tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        bert().save_pretrained(tmp_path / "model", **options)
+        made().save_pretrained(tmp_path / "model", **options)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,14 +190,14 @@ def test_options_are_checked_before_anything_is_written(
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_what_wrappers_put_before_names_is_taken_out(tmp_path: Path, prefix: str) -> None:
-    model, other = bert(0), bert(1)
+    model, other = made(seed=0), made(seed=1)
     wrapped = {prefix + name: tensor for name, tensor in other.state_dict().items()}
     model.save_pretrained(tmp_path, state_dict=wrapped)
     assert_same(MaskedLanguageModel.from_pretrained(tmp_path), other)
 
 
 def test_a_part_that_is_compiled_is_saved_under_its_own_names(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     plain = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.backbone.layers[1] = torch.compile(model.backbone.layers[1], backend="eager")  # type: ignore[assignment]
     assert any("_orig_mod" in name for name in model.state_dict())
@@ -219,7 +207,7 @@ def test_a_part_that_is_compiled_is_saved_under_its_own_names(tmp_path: Path) ->
 
 
 def test_the_config_names_the_dtype_of_what_is_written(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     model.save_pretrained(tmp_path, state_dict={name: each.bfloat16() for name, each in model.state_dict().items()})
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     assert MaskedLanguageModel.from_pretrained(tmp_path).dtype == torch.bfloat16
@@ -227,7 +215,7 @@ def test_the_config_names_the_dtype_of_what_is_written(tmp_path: Path) -> None:
 
 
 def test_a_model_whose_values_are_elsewhere_is_not_saved(tmp_path: Path) -> None:
-    bert().save_pretrained(tmp_path / "model")
+    made().save_pretrained(tmp_path / "model")
     model = MaskedLanguageModel.from_pretrained(
         tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "disk"
     )
@@ -239,20 +227,20 @@ def test_a_model_whose_values_are_elsewhere_is_not_saved(tmp_path: Path) -> None
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    model = bert()
+    model = made()
     model.save_pretrained("~/model")
     assert_same(MaskedLanguageModel.from_pretrained("~/model"), model)
     assert os.listdir(tmp_path) == ["home"]
 
 
 def test_two_names_that_become_one_are_refused(tmp_path: Path) -> None:
-    name, tensor = next(iter(bert().state_dict().items()))
+    name, tensor = next(iter(made().state_dict().items()))
     with pytest.raises(ValueError, match="two tensors of state_dict are called"):
-        bert().save_pretrained(tmp_path, state_dict={name: tensor, "module." + name: tensor.clone()})
+        made().save_pretrained(tmp_path, state_dict={name: tensor, "module." + name: tensor.clone()})
 
 
 def test_a_part_of_the_tensors_may_be_saved(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     part = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.")}
     model.save_pretrained(tmp_path, state_dict=part)
     stored = load_file(tmp_path / SINGLE)
@@ -280,7 +268,7 @@ def test_tied_weights_are_stored_once_and_untied_ones_twice(tmp_path: Path, name
 
 
 def test_tied_weights_that_differ_are_not_lost(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     values = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.save_pretrained(tmp_path / "equal", state_dict=values)  # copies, as FSDP gathers them
     assert_same(MaskedLanguageModel.from_pretrained(tmp_path / "equal"), model)
@@ -294,7 +282,7 @@ def test_tied_weights_that_differ_are_not_lost(tmp_path: Path) -> None:
 @pytest.mark.parametrize("safe", [True, False])
 @pytest.mark.filterwarnings("ignore:.*pickle.*:UserWarning")
 def test_values_that_no_load_takes_leave_the_save_that_was_there(tmp_path: Path, value: float, safe: bool) -> None:
-    model = bert()
+    model = made()
     model.save_pretrained(tmp_path)
     before = tree_of(tmp_path)
     with torch.no_grad():
@@ -305,7 +293,7 @@ def test_values_that_no_load_takes_leave_the_save_that_was_there(tmp_path: Path,
 
 
 def test_memory_shared_without_saying_so_is_refused_and_views_beside_each_other_are_not(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     first, second = model.backbone.layers[0], model.backbone.layers[1]
     names = [name for name, parameter in first.named_parameters() if parameter.shape == (D,)][:2]
     both = torch.randn(2, D)
@@ -322,7 +310,7 @@ def test_memory_shared_without_saying_so_is_refused_and_views_beside_each_other_
 
 
 def test_tensors_that_are_not_contiguous_are_written_by_their_values(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     weight = model.backbone.embeddings.word.weight
     turned = nn.Parameter(weight.detach().T.contiguous().T)
     assert not turned.is_contiguous()
@@ -347,7 +335,7 @@ def test_a_class_may_have_further_files(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bert(0).save_pretrained(tmp_path / "model")
+    made(seed=0).save_pretrained(tmp_path / "model")
     before = tree_of(tmp_path)
 
     def full(path: Path, tensors: dict[str, Tensor], **_: object) -> None:
@@ -356,12 +344,12 @@ def test_a_full_disk_leaves_the_earlier_model(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("sparse_encoder.checkpoint.writing.write_safetensors", full)
     with pytest.raises(OSError, match="No space left"):
-        bert(1).save_pretrained(tmp_path / "model", max_shard_size=4000)
+        made(seed=1).save_pretrained(tmp_path / "model", max_shard_size=4000)
     assert tree_of(tmp_path) == before
 
 
 def test_a_saved_model_answers_as_before(tmp_path: Path) -> None:
-    model = bert()
+    model = made()
     model.save_pretrained(tmp_path, max_shard_size="2KiB")
     features = batch(2, pad=0)
     assert torch.equal(MaskedLanguageModel.from_pretrained(tmp_path)(**features), model(**features))

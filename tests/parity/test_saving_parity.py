@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, VARIANTS, randomise
-from torch import nn
+from loading_helpers import assert_same
 
 from sparse_encoder.backbone import EncoderModel, MaskedLanguageModel
 from sparse_encoder.checkpoint import read_tensors
@@ -24,13 +24,6 @@ CONFIGS = {
 }
 KINDS = {"head": (MaskedLanguageModel, "AutoModelForMaskedLM"), "base": (EncoderModel, "AutoModel")}
 SIZES = [1500, "2KiB", 0]
-
-
-def assert_same(one: nn.Module, other: nn.Module) -> None:
-    first, second = one.state_dict(), other.state_dict()
-    assert list(first) == list(second)
-    for name in first:
-        assert torch.equal(first[name], second[name]), name
 
 
 def without_pooler(names: set[str]) -> set[str]:

@@ -12,8 +12,14 @@ from sparse_encoder.export.onnx_config_seq2seq import OnnxSeq2SeqConfigWithPast
 from sparse_encoder.export.onnx_config_with_past import OnnxConfigWithPast
 from sparse_encoder.export.patching import PatchingSpec
 from sparse_encoder.export.report import ExportReport
+from sparse_encoder.export.utils import (
+    EXTERNAL_DATA_FORMAT_SIZE_LIMIT,
+    ParameterFormat,
+    compute_serialized_parameters_size,
+)
 
 __all__ = [
+    "EXTERNAL_DATA_FORMAT_SIZE_LIMIT",
     "DecoderOnnxConfig",
     "EncoderDecoderOnnxConfig",
     "EncoderOnnxConfig",
@@ -24,7 +30,9 @@ __all__ = [
     "OnnxConfigWithPast",
     "OnnxSeq2SeqConfigWithPast",
     "OutputMismatchError",
+    "ParameterFormat",
     "PatchingSpec",
+    "compute_serialized_parameters_size",
     "export",
     "export_onnx",
     "validate_model_outputs",

@@ -21,8 +21,27 @@ class Overriding(AttributeError):
         super().__init__(f"the model's configuration does not say {what}; override the property {name!r}")
 
 
+class SettableConfig:
+    """A frozen configuration as graphs see it: a value that is set shows here, and the model's stays as it is.
+
+    Configurations of graphs set ``pad_token_id`` in this way where a model has none.
+
+    Args:
+        config: The configuration.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        self._frozen = config
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what the configuration holds
+        """Return what was not set, as the configuration has it."""
+        if name.startswith("_"):  # a copy asks before it has anything
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self._frozen, name)
+
+
 def plain_config(config: Any) -> Any:  # noqa: ANN401 - TransformerConfig, or any object with such attributes
-    """Return a configuration whose values are attributes.
+    """Return a configuration whose values are attributes, which can be set.
 
     Args:
         config: A :class:`TransformerConfig`, the content of a ``config.json``, or any object with attributes.
@@ -30,7 +49,8 @@ def plain_config(config: Any) -> Any:  # noqa: ANN401 - TransformerConfig, or an
     Raises:
         ConfigError: If the content of a file is that of no known family.
     """
-    return read_config(config) if isinstance(config, Mapping) else config
+    found = read_config(config) if isinstance(config, Mapping) else config
+    return SettableConfig(found) if isinstance(found, TransformerConfig) else found
 
 
 def first_of(config: Any, *names: str) -> Any:  # noqa: ANN401 - as above
@@ -44,8 +64,8 @@ def layers_of(config: Any) -> int:  # noqa: ANN401 - as above
     Raises:
         AttributeError: If it is not known.
     """
-    if isinstance(config, TransformerConfig):
-        return len(config.steps)
+    if (steps := first_of(config, "steps")) is not None:  # of the library's own
+        return len(steps)
     count = first_of(config, "num_layers", "num_hidden_layers", "n_layer")
     if count is None:
         raise Overriding("how many layers there are", "num_layers")

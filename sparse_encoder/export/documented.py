@@ -6,7 +6,7 @@ They go through the same steps as ``export_onnx``, which takes one call.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,12 @@ from sparse_encoder.export.descriptions import graph_by_config
 from sparse_encoder.export.errors import OutputMismatchError
 from sparse_encoder.export.graph import Case, Graph, Tensors
 from sparse_encoder.export.onnx_config import OnnxConfig, one_preprocessor
-from sparse_encoder.export.onnx_config_with_past import flat_inputs, is_past
+from sparse_encoder.export.onnx_config_with_past import EXTRA_PAST, flat_inputs, is_past
 from sparse_encoder.export.state import overridden
 from sparse_encoder.export.writing import WriteSettings, write_graphs
 
 SHAPES = ((1, 8), (2, 8), (3, 31))
-"""Texts and tokens to compare with, special ones included."""
+"""Texts and tokens to compare with, special ones included; of a model that takes fewer tokens, so many."""
 
 
 def export(  # house: peer signature
@@ -64,33 +64,36 @@ def export(  # house: peer signature
         raise ValueError(f"device must be {held!r}, where the model is, got {device!r}; model.to({device!r}) moves it")
     inputs = config.generate_dummy_inputs(one_preprocessor(preprocessor, tokenizer), framework="pt")
     matched = matching_inputs(model, inputs)
-    graph = graph_by_config(model, config)
-    flat = flat_inputs(config, inputs)
-    flat = {name: flat[name] for name in graph.inputs}
-    path = Path(output).expanduser()
-    settings = WriteSettings(opset=config.default_onnx_opset if opset is None else opset, validate=False)
-    with _as_configured(model, config):
-        write_graphs({path.name: replace(graph, example=flat)}, path.parent, settings)
-    return matched, list(graph.outputs)
-
-
-def matching_inputs(model: nn.Module, inputs: Mapping[str, object]) -> list[str]:
-    """Return the inputs in the order of a model's ``forward``.
-
-    Args:
-        model: The model.
-        inputs: By name.
-
-    Raises:
-        ValueError: If it takes no argument of a name.
-    """
-    known = list(inspect.signature(model.forward).parameters)
-    if unknown := [name for name in inputs if name not in known]:
+    if unknown := [name for name in inputs if name not in matched]:
+        known = list(inspect.signature(model.forward).parameters)
         raise ValueError(
             f"the configuration's inputs {unknown} are no arguments of {type(model).__name__}.forward, "
             f"which takes {known}"
         )
-    return [name for name in known if name in inputs]
+    graph = graph_by_config(model, config)
+    flat = flat_inputs(config, inputs)
+    example = _traceable({name: flat[name] for name in graph.inputs}, graph)
+    path = Path(output).expanduser()
+    settings = WriteSettings(opset=config.default_onnx_opset if opset is None else opset, validate=False)
+    with _as_configured(model, config):
+        write_graphs({path.name: replace(graph, example=example)}, path.parent, settings)
+    return matched, list(graph.outputs)
+
+
+def _traceable(inputs: Tensors, graph: Graph) -> Tensors:
+    """Return inputs to trace with: the graph's own where an axis of any length is 1, which torch takes for fixed."""
+    fixed = any(inputs[name].shape[place] < 2 for name, axes in graph.inputs.items() for place in axes)
+    return dict(graph.example) if fixed and graph.example else inputs
+
+
+def matching_inputs(model: nn.Module, inputs: Collection[str]) -> list[str]:
+    """Return those inputs that a model's ``forward`` takes, in its order.
+
+    Args:
+        model: The model.
+        inputs: Their names.
+    """
+    return [name for name in inspect.signature(model.forward).parameters if name in inputs]
 
 
 @contextmanager
@@ -135,7 +138,7 @@ def validate_model_outputs(  # house: peer signature
     if unknown := [name for name in onnx_named_outputs if name not in graph.outputs]:
         raise OutputMismatchError(f"the model has no outputs {unknown}, it has {list(graph.outputs)}")
     source = one_preprocessor(preprocessor, tokenizer)
-    made = [case for shape in SHAPES for case in _cases(config, graph, source, shape)]
+    made = [case for shape in _shapes(config, reference_model) for case in _cases(config, graph, source, shape)]
     with _as_configured(reference_model, config):
         compare_graph(
             Path(onnx_model).expanduser(),
@@ -147,6 +150,15 @@ def validate_model_outputs(  # house: peer signature
             ),
             tolerance=atol,
         )
+
+
+def _shapes(config: OnnxConfig, model: nn.Module) -> list[tuple[int, int]]:
+    """Return texts and tokens to compare with, with room for a past that is as long and a little longer."""
+    longest = getattr(getattr(model, "config", None), "max_tokens", None)
+    if longest is None:
+        return list(SHAPES)
+    most = (longest - EXTRA_PAST) // 2 if getattr(config, "use_past", False) else longest
+    return list(dict.fromkeys((texts, min(tokens, most)) for texts, tokens in SHAPES))
 
 
 def _cases(config: OnnxConfig, graph: Graph, source: Any, shape: tuple[int, int]) -> list[Case]:  # noqa: ANN401 - a tokenizer

@@ -63,6 +63,9 @@ def text_graph(model: PretrainedModel, task: str, *, inputs: Axes, outputs: Axes
     example = text_batch((2, length), vocabulary_of(config), padding=[length // 2])
     if types:
         example["token_type_ids"] = with_types(example["input_ids"], types)
+    if unknown := [name for name in inputs if name not in example]:
+        kind = config.published.get("model_type", "this")
+        raise ValueError(f"a graph of a {kind} model has the inputs {list(example)}, the configuration names {unknown}")
     (output,) = outputs
 
     def reference(values: Tensors) -> Tensors:

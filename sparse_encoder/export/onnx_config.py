@@ -10,16 +10,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET, LARGEST_BYTES
+import torch
+
+from sparse_encoder.checkpoint.graph_names import DEFAULT_OPSET
 from sparse_encoder.export.config_facts import first_of, plain_config
 from sparse_encoder.export.dummy_inputs import DummyShape, dummy_batch, fixed_size
 from sparse_encoder.export.patching import PatchingSpec, found, put
 from sparse_encoder.export.tasks import outputs_of
+from sparse_encoder.export.utils import (
+    EXTERNAL_DATA_FORMAT_SIZE_LIMIT,
+    ParameterFormat,
+    compute_serialized_parameters_size,
+)
 
 if TYPE_CHECKING:
+    from packaging.version import Version
     from typing_extensions import Self
 
-BYTES_OF_FLOAT32 = 4
+OLDEST_TORCH = "2.6"
+"""That the library works with, as its package says."""
 UNUSED_BY_TEXT = {
     "num_channels": 3,
     "image_width": 40,
@@ -43,16 +52,17 @@ class OnnxConfig(ABC):
         ValueError: If the task is unknown.
     """
 
-    default_batch_size: ClassVar[int] = 2
+    default_fixed_batch: ClassVar[int] = 2
+    default_fixed_sequence: ClassVar[int] = 8
+    default_fixed_num_choices: ClassVar[int] = 4
+    default_batch_size: ClassVar[int] = default_fixed_batch
     """Texts of a batch to trace with."""
-    default_sequence_length: ClassVar[int] = 8
+    default_sequence_length: ClassVar[int] = default_fixed_sequence
     """Tokens of each, special ones included."""
-    default_num_choices: ClassVar[int] = 4
+    default_num_choices: ClassVar[int] = default_fixed_num_choices
     """Choices of each, for tasks with choices."""
     default_onnx_opset: ClassVar[int] = DEFAULT_OPSET
     """Version of the operators; elsewhere it is 11, which torch does not write any more."""
-    is_torch_support_available: ClassVar[bool] = True
-    """Whether the torch that is installed can export; all that the library works with can."""
 
     def __init__(
         self,
@@ -84,6 +94,18 @@ class OnnxConfig(ABC):
         return outputs_of(self.task)
 
     @property
+    def torch_onnx_minimum_version(self) -> Version:
+        """The oldest torch that can export; needs the package ``packaging``."""
+        from packaging.version import Version
+
+        return Version(OLDEST_TORCH)
+
+    @property
+    def is_torch_support_available(self) -> bool:
+        """Whether the torch that is installed can export."""
+        return torch.torch_version.TorchVersion(torch.__version__) >= OLDEST_TORCH
+
+    @property
     def values_override(self) -> dict[str, Any] | None:
         """What the model's configuration holds while it is exported, where it has it; it is put back."""
         return {"use_cache": False} if hasattr(self._config, "use_cache") else None
@@ -100,7 +122,8 @@ class OnnxConfig(ABC):
         Args:
             num_parameters: How many numbers there are.
         """
-        return num_parameters * BYTES_OF_FLOAT32 >= LARGEST_BYTES
+        size = compute_serialized_parameters_size(num_parameters, ParameterFormat.Float)
+        return size >= EXTERNAL_DATA_FORMAT_SIZE_LIMIT
 
     def generate_dummy_inputs(  # house: peer signature
         self,

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 
 def safetensors_bytes(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
     """Put a file together; a ``str`` header is taken as it is, and ``length`` may lie."""
@@ -236,6 +238,24 @@ class HubHandler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def forget_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the tokens, the cache and the hub of this machine's user until the test ends."""
+    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "SENTENCE_TRANSFORMERS_HOME", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent/token")
+
+
+def be_the_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a hub that is served the one that clients talk to which are built until the test ends.
+
+    The client reads HF_ENDPOINT when it is imported, into two constants, and those whenever it is used: so they are
+    what a test has to change.
+    """
+    template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from checkpoint_helpers import FakeHub, HubHandler, is_large, serving
+from checkpoint_helpers import FakeHub, HubHandler, be_the_hub, forget_account, is_large, serving
 from huggingface_hub import CommitOperationAdd
 
 Anything = Any  # options of a call
@@ -187,19 +187,11 @@ class WritableHandler(HubHandler):
 
 @contextmanager
 def writable_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
-    """Serve an empty hub, and make it the one that clients talk to which are built until the test ends.
-
-    The client reads HF_ENDPOINT when it is imported, into two constants, and those whenever it is used: so they are
-    what a test has to change.
-    """
-    for name in ("HF_TOKEN", "HF_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent/token")
+    """Serve an empty hub, and make it the one that clients talk to which are built until the test ends."""
+    forget_account(monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     with serving(WritableHub(), WritableHandler) as hub:
-        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        be_the_hub(hub, monkeypatch)
         assert isinstance(hub, WritableHub)
         yield hub
 

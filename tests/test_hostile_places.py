@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_helpers import FakeHub, serving, tree_of
+from checkpoint_helpers import FakeHub, be_the_hub, forget_account, serving, tree_of
 from model_helpers import write_masked_language_model
 
 from sparse_encoder import SparseEncoder
@@ -37,13 +37,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """Serve an empty hub, beside which no machine is asked anything."""
-    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "SENTENCE_TRANSFORMERS_HOME", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent/token")
+    forget_account(monkeypatch)
     with serving(FakeHub()) as served:
-        template = f"{served.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        be_the_hub(served, monkeypatch)
         connect, port = socket.socket.connect, int(served.url.rpartition(":")[2])
 
         def watched(self: socket.socket, address: tuple[str, int]) -> None:

@@ -112,7 +112,6 @@ def test_a_folder_with_nothing_but_an_adapter_becomes_splade(tmp_path: Path) -> 
 
 
 def test_adapter_and_base_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SENTENCE_TRANSFORMERS_HOME", raising=False)
     model = encoder(tmp_path)
     randomise_adapters(model)
     model.save_pretrained(str(tmp_path / "saved"))

@@ -24,7 +24,6 @@ NAME = "org/model"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
     """Serve an empty hub; no cache of this machine's user is seen."""
-    monkeypatch.delenv("SENTENCE_TRANSFORMERS_HOME", raising=False)
     with writable_hub(monkeypatch) as served:
         yield served
 

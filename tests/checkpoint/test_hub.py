@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkpoint_helpers import FakeHub, entry, floats, safetensors_bytes, serving, tree_of
+from checkpoint_helpers import FakeHub, entry, floats, forget_account, safetensors_bytes, serving, tree_of
 
 from sparse_encoder.checkpoint import LoadError, fetch_model_folder, read_json, read_tensors, resolve_inside
 from sparse_encoder.checkpoint.hub_names import redacted, repository_of
@@ -46,9 +46,7 @@ NOT_WANTED = {
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """Serve an empty hub; no token and no cache of this machine's user is seen."""
-    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "SENTENCE_TRANSFORMERS_HOME", "HF_ENDPOINT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent/token")
+    forget_account(monkeypatch)
     with serving(FakeHub()) as served:
         yield served
 

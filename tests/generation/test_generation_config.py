@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_helpers import FakeHub, serving
+from checkpoint_helpers import FakeHub, be_the_hub, forget_account, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -321,12 +321,9 @@ def test_dicts_and_json_round_trip(values: dict[str, Anything]) -> None:
 
 
 def test_from_the_hub_comes_this_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_account(monkeypatch)
     with serving(FakeHub()) as hub:
-        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent/token")
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        be_the_hub(hub, monkeypatch)
         files = {"generation_config.json": b'{"top_k": 3}', "sub/other.json": b'{"top_k": 4}', "config.json": b"{}"}
         hub.add("org/model", files)
         assert GenerationConfig.from_pretrained("org/model", cache_dir=tmp_path).top_k == 3

@@ -28,7 +28,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[WritableHub]:
-    monkeypatch.delenv("SENTENCE_TRANSFORMERS_HOME", raising=False)
     with writable_hub(monkeypatch) as served:
         yield served
 

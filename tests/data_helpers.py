@@ -47,6 +47,19 @@ class InTurn(BatchSampler):
                 yield [start + index for index in batch]
 
 
+class Numbered:
+    """Rows that are read by number and know nothing of columns, of a kind of the user's own."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Anything:
+        return self.rows[index]
+
+
 def texts(letter: str, count: int) -> Dataset:
     return Dataset.from_dict({letter: [f"{letter}{i}" for i in range(count)]})
 

@@ -12,6 +12,14 @@ from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.similarity import SimilarityFunction
 
 DIM = 17
+FOUR_TERMS = {  # active: the first term; the first two; the third; the first and the third; none
+    "a": [1.0, 0.0, 0.0, 0.0],
+    "b": [2.0, 1.0, 0.0, 0.0],
+    "c": [0.0, 0.0, 3.0, 0.0],
+    "d": [1.0, 0.0, 1.0, 0.0],
+    "e": [0.0, 0.0, 0.0, 0.0],
+}
+"""Term weights of short texts."""
 
 
 class GivenModel:
@@ -36,6 +44,13 @@ class GivenModel:
         self.calls.append({"kind": kind, "texts": texts, **options})
         rows = torch.stack([self.rows[text] for text in texts])
         return SparseEmbeddings.from_dense(rows, max_active_dims=options["max_active_dims"])
+
+
+class GivenTextModel(GivenModel):
+    """Also encodes texts that are neither queries nor documents."""
+
+    def encode(self, inputs: list[str], **options: object) -> SparseEmbeddings:
+        return self._encode("text", inputs, options)
 
 
 def random_model(texts: list[str], seed: int = 0, density: float = 0.3, similarity_fn_name: str = "dot") -> GivenModel:

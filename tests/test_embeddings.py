@@ -1,3 +1,5 @@
+"""Rows of sparse embeddings: how they are made, changed, picked and kept."""
+
 from __future__ import annotations
 
 import copy
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from embedding_helpers import N, V, matrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -18,7 +21,6 @@ from sparse_encoder.checkpoint import LoadError
 from sparse_encoder.embeddings import SparseEmbeddings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CS. tensor support")  # torch's own, once in a process
-N, V = 5, 17
 
 dense_matrices = hnp.arrays(
     np.float32,
@@ -33,14 +35,6 @@ row_indices = st.one_of(
     st.lists(indices, max_size=7),
     st.lists(st.booleans(), max_size=6),
 )
-
-
-def matrix(seed: int = 0, rows: int = N, columns: int = V, density: float = 0.3) -> Tensor:
-    """Return a sparse matrix in dense form, (N, V), whose row 2 is empty."""
-    draw = torch.Generator().manual_seed(seed)
-    dense = torch.randn(rows, columns, generator=draw) * (torch.rand(rows, columns, generator=draw) < density)
-    dense[2:3] = 0
-    return dense
 
 
 @pytest.fixture

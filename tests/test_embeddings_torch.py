@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from embedding_helpers import N, V, matrix
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -14,14 +15,6 @@ from torch import Tensor
 from sparse_encoder.embeddings import SparseEmbeddings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")  # torch's own, once in a process
-N, V = 5, 17
-
-
-def matrix(seed: int = 0, rows: int = N) -> Tensor:
-    draw = torch.Generator().manual_seed(seed)
-    dense = torch.randn(rows, V, generator=draw) * (torch.rand(rows, V, generator=draw) < 0.3)
-    dense[2:3] = 0
-    return dense
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import torch
 from checkpoint_helpers import BAD_SAFETENSORS, GOOD_SAFETENSORS
+from hostile_helpers import Run, saved
 
 AUDIT = """
 import sys, os, warnings
@@ -69,19 +69,6 @@ SHARDS = [
     ".",
     "none.safetensors",
 ]
-
-
-class Run:
-    """Unpickled carelessly, it runs a command."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch pwned",)
-
-
-def saved(value: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 def make_folders(root: Path) -> int:

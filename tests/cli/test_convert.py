@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from backbone_helpers import TINY_CONFIGS, V, batch, randomise
+from hostile_helpers import Run
 from safetensors.torch import load_file
 
 from sparse_encoder.backbone import LoraConfig, MaskedLanguageModel
@@ -76,13 +77,6 @@ def test_a_copy_has_everything_but_the_pickles(model: MaskedLanguageModel, tmp_p
     assert not (tmp_path / "old/model.safetensors").exists()
     loaded = MaskedLanguageModel.from_pretrained(tmp_path / "new")
     assert torch.equal(loaded.head.bias, model.head.bias) and loaded.head.bias.shape == (V,)
-
-
-class Run:
-    """Unpickled carelessly, it runs a command."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch pwned",)
 
 
 def test_what_cannot_be_converted_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

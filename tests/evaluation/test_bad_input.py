@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_helpers import GivenModel
+from evaluation_helpers import GivenTextModel
 from model_helpers import write_masked_language_model
 
 from sparse_encoder import SparseEncoder
@@ -33,14 +33,7 @@ from sparse_encoder.evaluation import (
 from sparse_encoder.evaluation.encoding_evaluator import embed_finite
 
 
-class Model(GivenModel):
-    """Also encodes texts that are neither queries nor documents."""
-
-    def encode(self, inputs: list[str], **options: object) -> object:
-        return self._encode("text", inputs, options)
-
-
-class Raw(Model):
+class Raw(GivenTextModel):
     """Returns rows that nobody has checked, as a model with other values on a device would."""
 
     def _encode(self, kind: str, texts: list[str], options: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -182,15 +175,15 @@ def test_bad_input_is_told_with_its_place(call: Callable[[], object], kind: type
         call()
 
 
-@pytest.mark.parametrize("model", [Model, Raw])
+@pytest.mark.parametrize("model", [GivenTextModel, Raw])
 @pytest.mark.parametrize("bad", ["nan", "inf"])
-def test_embeddings_that_are_not_finite_are_named_by_their_text_or_id(model: type[Model], bad: str) -> None:
+def test_embeddings_that_are_not_finite_are_named_by_their_text_or_id(model: type[GivenTextModel], bad: str) -> None:
     cases: list[tuple[Callable[[], Any], str]] = [
         (lambda: similarity(["a", bad], ["b", "b"], [1, 2]), f"row 1 of sentences1, '{bad}'"),
         (lambda: binary(["a", "b"], ["b", bad], [1, 0]), f"row 2 of all different sentences, '{bad}'"),
         (lambda: SparseTripletEvaluator(["a", "a"], ["b", "b"], ["b", bad]), f"row 1 of negatives, '{bad}'"),
         (lambda: SparseTranslationEvaluator(["a"], [bad]), f"row 0 of target_sentences, '{bad}'"),
-        (lambda: SparseMSEEvaluator(["a"], [bad], Model(ROWS)), f"row 0 of target_sentences, '{bad}'"),
+        (lambda: SparseMSEEvaluator(["a"], [bad], GivenTextModel(ROWS)), f"row 0 of target_sentences, '{bad}'"),
         (lambda: reranking([SAMPLE, SAMPLE | {"query": bad}]), f"row 1 of the queries, '{bad}'"),
         (lambda: retrieval({"p": "a", "q": bad}, CORPUS, ANSWERS), "query 'q'"),
         (lambda: retrieval(QUERIES, {"d": "a", "e": bad}, ANSWERS), "document 'e'"),
@@ -207,10 +200,10 @@ def test_a_corpus_that_is_encoded_already_is_named_by_its_ids() -> None:
     evaluator = retrieval(QUERIES, CORPUS, ANSWERS)
     for given in (torch.stack([ROWS["a"], ROWS["nan"]]), torch.stack([ROWS["a"], ROWS["inf"]]).to_sparse()):
         with pytest.raises(ValueError, match="corpus_embeddings must be finite, those of 'e' are not"):
-            evaluator(Model(ROWS), corpus_embeddings=given)
+            evaluator(GivenTextModel(ROWS), corpus_embeddings=given)
     unchecked = Raw(ROWS).encode_document(["a", "nan"])
     with pytest.raises(ValueError, match="embeddings must be finite, document 'e' has nan for term 1"):
-        evaluator(Model(ROWS), corpus_embeddings=unchecked)
+        evaluator(GivenTextModel(ROWS), corpus_embeddings=unchecked)
 
 
 def test_a_score_that_is_not_finite_is_named_by_its_ids() -> None:
@@ -219,7 +212,7 @@ def test_a_score_that_is_not_finite_is_named_by_its_ids() -> None:
 
     evaluator = retrieval(QUERIES, CORPUS, ANSWERS, score_functions={"odd": score}, corpus_chunk_size=1)
     with pytest.raises(ValueError, match="score function 'odd' gives query 'q' and document 'e' nan"):
-        evaluator(Model(ROWS))
+        evaluator(GivenTextModel(ROWS))
 
 
 def test_a_real_model_with_broken_weights(tmp_path: Path) -> None:
@@ -242,7 +235,7 @@ def test_a_place_among_other_texts_names_nothing() -> None:
 
 
 def test_another_number_of_rows_than_texts() -> None:
-    class Short(Model):
+    class Short(GivenTextModel):
         def _encode(self, kind: str, texts: list[str], options: dict[str, Any]) -> SparseEmbeddings:
             return super()._encode(kind, texts[:1], options)
 

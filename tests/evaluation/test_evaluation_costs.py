@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_helpers import GivenModel
+from evaluation_helpers import FOUR_TERMS, GivenTextModel
 
 from sparse_encoder.evaluation import (
     SparseBinaryClassificationEvaluator,
@@ -19,26 +19,16 @@ from sparse_encoder.evaluation import (
     SparseTripletEvaluator,
 )
 
-ROWS = {  # active: the first term; the first two; the third; the first and the third; none
-    "a": [1.0, 0.0, 0.0, 0.0],
-    "b": [2.0, 1.0, 0.0, 0.0],
-    "c": [0.0, 0.0, 3.0, 0.0],
-    "d": [1.0, 0.0, 1.0, 0.0],
-    "e": [0.0, 0.0, 0.0, 0.0],
-}
 COSTS = {"avg_flops", "postings_per_query", "milliseconds_per_query", "milliseconds_per_text"}
 
 
-class Model(GivenModel):
-    """Also encodes texts that are neither queries nor documents, and keeps what its card is told."""
+class Model(GivenTextModel):
+    """Keeps what its card is told."""
 
     def __init__(self) -> None:
-        super().__init__({text: torch.tensor(row) for text, row in ROWS.items()})
+        super().__init__({text: torch.tensor(row) for text, row in FOUR_TERMS.items()})
         self.model_card_data = self
         self.told: dict[str, float] = {}
-
-    def encode(self, inputs: list[str], **options: object) -> object:
-        return self._encode("text", inputs, options)
 
     def set_evaluation_metrics(self, evaluator: object, metrics: dict[str, float], epoch: float, step: int) -> None:
         self.told = metrics

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation_helpers import GivenModel
+from evaluation_helpers import FOUR_TERMS, GivenTextModel
 from torch import Tensor
 
 from sparse_encoder.evaluation import (
@@ -25,24 +25,9 @@ from sparse_encoder.evaluation import (
 )
 from sparse_encoder.evaluation.fusion import reciprocal_rank_fusion
 
-ROWS = {
-    "a": [1.0, 0.0, 0.0, 0.0],
-    "b": [2.0, 1.0, 0.0, 0.0],
-    "c": [0.0, 0.0, 3.0, 0.0],
-    "d": [1.0, 0.0, 1.0, 0.0],
-    "e": [0.0, 0.0, 0.0, 0.0],
-}
 
-
-class Model(GivenModel):
-    """Also encodes texts that are neither queries nor documents."""
-
-    def encode(self, inputs: list[str], **options: object) -> object:
-        return self._encode("text", inputs, options)
-
-
-def model(similarity: str = "dot") -> Model:
-    return Model({text: torch.tensor(row) for text, row in ROWS.items()}, similarity)
+def model(similarity: str = "dot") -> GivenTextModel:
+    return GivenTextModel({text: torch.tensor(row) for text, row in FOUR_TERMS.items()}, similarity)
 
 
 def test_similarities_by_hand(tmp_path: Path) -> None:
@@ -121,7 +106,7 @@ def test_distance_to_a_teacher_by_hand() -> None:
     found = SparseMSEEvaluator(["a", "b"], ["d", "b"], model(), name="x")(model())
     assert found["x_negative_mse"] == pytest.approx(-100 * 1 / 8)
     assert found["x_active_dims"] == 2.0
-    wide = Model({text: torch.tensor([*row, 1.0]) for text, row in ROWS.items()})
+    wide = GivenTextModel({text: torch.tensor([*row, 1.0]) for text, row in FOUR_TERMS.items()})
     with pytest.raises(ValueError, match=r"same terms and texts, got shapes \(1, 4\) and \(1, 5\)"):
         SparseMSEEvaluator(["a"], ["a"], model())(wide)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from pathlib import Path
 
 import pytest
+from example_helpers import example
 
 from sparse_encoder import SparseEncoder
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "train_decoder_splade.py"
 PAIRS = [
     ("what does an inverted index map?", "The inverted index maps every term to the documents that contain it."),
     ("what are hidden states?", "A transformer turns tokens into hidden states."),
@@ -25,12 +24,8 @@ def test_a_decoder_becomes_splade(merge: bool, tmp_path: Path, capsys: pytest.Ca
     pairs, output = tmp_path / "pairs.jsonl", tmp_path / "trained"
     rows = [{"query": query, "document": document} for query, document in PAIRS] * 4
     pairs.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("train_decoder_splade", EXAMPLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     command = [str(pairs), "--output", str(output), "--steps", "20", "--batch-size", "4", "--learning-rate", "1e-2"]
-    module.main(command + (["--merge"] if merge else []))
+    example("train_decoder_splade").main(command + (["--merge"] if merge else []))
     told = re.search(r"loss: ([\d.]+) -> ([\d.]+)", capsys.readouterr().out)
     assert told is not None and float(told[2]) < 0.7 * float(told[1])
     base = None if merge else {"base_model": str(output / "tiny")}

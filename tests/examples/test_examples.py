@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from example_helpers import example
 from tokenizers import BertWordPieceTokenizer
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import MaskedLanguageModel
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 DOCUMENTS = [
     "The inverted index maps every term to the documents that contain it.",
     "A transformer turns tokens into hidden states.",
@@ -50,14 +48,6 @@ def corpus(tmp_path: Path) -> Path:
     file = tmp_path / "corpus.txt"
     file.write_text("\n".join(DOCUMENTS), encoding="utf-8")
     return file
-
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_training_saves_a_model_that_loads(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -10,10 +9,10 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from example_helpers import EXAMPLES, example
 from tagged_sentences import tagged_sentences
 from token_classification_helpers import write_encoder
 from tokenizers import ByteLevelBPETokenizer
@@ -32,8 +31,6 @@ from sparse_encoder.token_classification import (
 from sparse_encoder.tokenizer import Tokenizer
 from sparse_encoder.training import Trainer, TrainingArguments
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -43,14 +40,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_conll(folder / "test.txt", *tagged_sentences(31, seed=2, part=0))  # uneven for two processes
     write_encoder(folder / "model", words, kind=MaskedLanguageModel, vocab_size=500)
     return folder
-
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def loop_options(folder: Path, output: str) -> list[str]:

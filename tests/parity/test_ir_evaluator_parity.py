@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from evaluation_helpers import GivenModel, random_model
+from peer_evaluator_helpers import Card
 from torch import Tensor
 
 from sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
@@ -26,18 +27,6 @@ pytestmark = pytest.mark.filterwarnings(  # the peer makes torch say these, once
 
 QUERIES = {f"q{number}": f"query {number}" for number in range(25)}
 CORPUS = {f"d{number * 11 % 130}": f"document {number}" for number in range(130)}
-
-
-class Card:
-    """Keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.metrics: dict[str, float] = {}
-
-    def set_evaluation_metrics(
-        self, evaluator: object, metrics: dict[str, float], epoch: int = 0, step: int = 0
-    ) -> None:
-        self.metrics = dict(metrics)
 
 
 class PeerModel:

@@ -6,26 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from data_helpers import Anything, Process, loader, read, texts
+from data_helpers import Anything, Numbered, Process, loader, read, texts
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from datasets.distributed import split_dataset_by_node
 
 from sparse_encoder.samplers import MultiDatasetBatchSamplers
 from sparse_encoder.training.data.datasets import TrainingData, as_training_data, fingerprint, num_rows
 from sparse_encoder.training.data.streams import stream_order
-
-
-class Numbered:
-    """Rows read by number, of a kind of the user's own."""
-
-    def __init__(self, rows: list[Any]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Anything:
-        return self.rows[index]
 
 
 def data(dataset: Anything) -> TrainingData:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from typing import Any
-
 import datasets
 import pytest
 import torch
+from data_helpers import Numbered
 from training_helpers import Anything, pairs
 
 from sparse_encoder.training.data.rows import Rows
@@ -12,20 +11,7 @@ from sparse_encoder.training.data.rows import Rows
 LISTED = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(6)]
 
 
-class Indexed:
-    """Rows that are read by number, and know nothing of columns."""
-
-    def __init__(self, rows: list[Any]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Anything:
-        return self.rows[index]
-
-
-@pytest.mark.parametrize("kind", [list, tuple, Indexed, datasets.Dataset.from_list])
+@pytest.mark.parametrize("kind", [list, tuple, Numbered, datasets.Dataset.from_list])
 def test_rows_of_every_kind_are_read_alike(kind: Anything) -> None:
     rows = Rows(kind(LISTED), seed=0, name="train_dataset")
     assert rows.column_names == ["question", "answer"]
@@ -42,7 +28,7 @@ REFUSED = [
     ("texts", "of the type str"),
     ([], "has no rows"),
     (pairs(3).select([]), "has no rows"),
-    (Indexed([("a", "b")]), "must be dicts from column to value, got tuple"),
+    (Numbered([("a", "b")]), "must be dicts from column to value, got tuple"),
     ([{"label": 1}], "no text column"),
     ([{"text": "a", "return_loss": 1}], r"reserved names, \['return_loss'\]"),
     ([{"text": "a", "dataset_name": 1}], r"reserved names, \['dataset_name'\]"),

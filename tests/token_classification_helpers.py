@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import BertWordPieceTokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import nn
 
 from sparse_encoder.backbone import EncoderModel, PretrainedModel
@@ -122,6 +123,18 @@ def splitting(kind: str, texts: list[str]) -> Tokenizer:
     return Tokenizer(backend, TokenizerConfig(special_tokens=names, model_max_length=16))
 
 
+def word_pieces(sentences: Iterable[Iterable[str]], *, vocab_size: int) -> list[str]:
+    """Return a vocabulary: every letter, and the words that are most frequent; the same in every process.
+
+    (Pieces that ``tokenizers`` learns differ from process to process, and with them how well a small model learns.)
+    """
+    counts = Counter(word for words in sentences for word in words)
+    letters = sorted({letter for word in counts for letter in word})
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    return [*pieces, *words[: max(vocab_size - len(pieces), 0)]]
+
+
 def write_encoder(
     folder: Path,
     sentences: Sequence[Sequence[str]],
@@ -131,13 +144,12 @@ def write_encoder(
     max_positions: int = 32,
 ) -> None:
     """Write an encoder that is small enough to learn in a test, always the same, and a tokenizer of some sentences."""
-    backend = BertWordPieceTokenizer(lowercase=False)
-    backend.train_from_iterator([" ".join(words) for words in sentences], vocab_size=vocab_size, show_progress=False)
+    pieces = word_pieces(sentences, vocab_size=vocab_size)
     torch.manual_seed(0)
     kind.from_config(
         {
             "model_type": "bert",
-            "vocab_size": backend.get_vocab_size(),
+            "vocab_size": len(pieces),
             "hidden_size": 32,
             "num_hidden_layers": 1,
             "num_attention_heads": 4,
@@ -147,5 +159,5 @@ def write_encoder(
             "attention_probs_dropout_prob": 0.0,
         }
     ).save_pretrained(folder)
-    backend.save_model(str(folder))
+    (folder / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')

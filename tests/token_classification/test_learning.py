@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from model_helpers import write_masked_language_model
 from tagged_sentences import tagged_sentences
+from token_classification_helpers import word_pieces
 
 from sparse_encoder import SparseEncoder, SparseEncoderTrainer, SparseEncoderTrainingArguments
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss, SpladeLoss
@@ -30,10 +31,7 @@ WORDS, TAGS = tagged_sentences(40, seed=3, part=0)
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("learning")
-    words = sorted({word for row in WORDS for word in row})
-    letters = sorted({letter for word in words for letter in word})
-    pieces = [*letters, *(f"##{letter}" for letter in letters), *(word for word in words[::2] if len(word) > 1)]
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]))
+    (folder / "vocab.txt").write_text("\n".join(word_pieces(WORDS, vocab_size=170)))
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 64}')
     return Tokenizer.from_pretrained(folder)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from example_helpers import example
-from tokenizers import BertWordPieceTokenizer
+from token_classification_helpers import word_pieces
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone import MaskedLanguageModel
@@ -25,12 +26,11 @@ QUERIES = ["what does an inverted index map?", "what are hidden states?", "how i
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
-    tokenizer = BertWordPieceTokenizer()
-    tokenizer.train_from_iterator(DOCUMENTS + QUERIES, vocab_size=150, show_progress=False)
+    pieces = word_pieces([re.findall(r"\w+|\?|\.", text.lower()) for text in DOCUMENTS + QUERIES], vocab_size=150)
     config = {
         "model_type": "bert",
         "architectures": ["BertForMaskedLM"],
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": len(pieces),
         "hidden_size": 32,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
@@ -39,7 +39,7 @@ def checkpoint(tmp_path: Path) -> Path:
     }
     torch.manual_seed(0)
     MaskedLanguageModel.from_config(config).save_pretrained(folder)
-    tokenizer.save_model(str(folder))
+    (folder / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
     return folder
 
 

@@ -52,10 +52,18 @@ def copied_folder(
         yield stage
 
 
+def place_graphs(model: OnnxSparseEncoder) -> None:
+    """Put graphs that were exported when a model was opened into its own folder, where they replace what is there."""
+    from sparse_encoder.export.placing import staged_graphs  # those who exported have what it needs
+
+    with staged_graphs(model.folder) as stage:
+        shutil.copytree(model.graph_root / GRAPH_FOLDER, stage / GRAPH_FOLDER)
+
+
 def copy_served(model: OnnxSparseEncoder, folder: Path) -> None:
     """Let a folder hold a served model with the graphs that it runs, as ``onnx/model.onnx`` or one for each route.
 
-    A model that was exported when it was opened is exported again, with torch.
+    A model that was exported when it was opened, in another process, is exported again, with torch.
 
     Args:
         model: The model.
@@ -73,6 +81,8 @@ def copy_served(model: OnnxSparseEncoder, folder: Path) -> None:
 
         SparseEncoder(str(model.folder), device="cpu", local_files_only=True).export_onnx(folder)
     elif is_folder_of(model, folder):
+        if model.graph_root != model.folder:
+            place_graphs(model)
         _check_graphs(folder, sessions)
     else:
         _copy(model.folder, folder, sessions)

@@ -6,8 +6,11 @@ Axes: N texts, V terms.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+from weakref import finalize
 
 from sparse_encoder.checkpoint import fetch_model_folder
 from sparse_encoder.comparing import ComparingModel
@@ -28,15 +31,12 @@ from sparse_encoder.serving.fingerprint import fingerprint_of
 from sparse_encoder.serving.folder import read_folder
 from sparse_encoder.serving.habits import ModelHabits
 from sparse_encoder.serving.looking import decode_rows, sparsity_of
-from sparse_encoder.serving.opening import open_sessions
+from sparse_encoder.serving.opening import open_graphs
 from sparse_encoder.serving.options import read_options
 from sparse_encoder.serving.routes import ServedRoute, serve_routes
 from sparse_encoder.serving.similarity import Matrix, Rows, compare_all, compare_pairs
 from sparse_encoder.settings import ModelSettings, read_settings
 from sparse_encoder.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
 
     Args:
         arguments: Those of ``SparseEncoder``.
+        graphs: A folder with graphs that were exported for another model of the same arguments, in ``onnx/``.
 
     Raises:
         ValueError: If an argument cannot hold for this backend; names it.
@@ -58,7 +59,7 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
         ImportError: If onnxruntime is not installed.
     """
 
-    def __init__(self, arguments: ModelArguments) -> None:
+    def __init__(self, arguments: ModelArguments, graphs: Path | None = None) -> None:
         options = read_options(arguments.model_kwargs)
         folder = fetch_model_folder(
             arguments.name,
@@ -72,8 +73,11 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
         settings = read_settings(folder) if has_settings else ModelSettings()
         self.folder, self.arguments = folder, arguments
         self._plan = read_folder(folder, arguments.processor_kwargs)
-        sessions = open_sessions(folder, self._plan, options, arguments.device)
-        self._routes = serve_routes(folder, self._plan, sessions)
+        opened = open_graphs(folder, self._plan, options, arguments.device, graphs)
+        self.graph_root = opened.root
+        if opened.is_made:
+            finalize(self, shutil.rmtree, opened.root, ignore_errors=True)
+        self._routes = serve_routes(folder, self._plan, opened.sessions)
         self.prompts = merge_prompts(arguments.prompts, settings.prompts)
         self.default_prompt_name = arguments.default_prompt_name or settings.default_prompt_name
         check_default_prompt_name(self.default_prompt_name, self.prompts)

@@ -29,7 +29,7 @@ _INSTEAD = {
 class ModelHabits:
     """Methods of a torch model that have a meaning without torch; others are refused with what to do instead.
 
-    What they need of the model is the model's: ``folder``, ``arguments``, ``device`` and its routes.
+    What they need of the model is the model's: ``folder``, ``graph_root``, ``arguments``, ``device`` and its routes.
     """
 
     def save_pretrained(self, path: str, *, create_model_card: bool = True) -> None:
@@ -42,7 +42,7 @@ class ModelHabits:
             create_model_card: Whether the README comes along.
 
         Raises:
-            ValueError: If the graph was made when the model was opened.
+            ValueError: If the file of a graph is gone.
         """
         from sparse_encoder.serving.saving import save_served
 
@@ -108,7 +108,8 @@ class ModelHabits:
         """Pickle how it was opened, and what can be set; the other process opens the same files."""
         state = {name: getattr(self, name) for name in ("prompts", "default_prompt_name", "max_active_dims")}
         lengths = {"similarity_fn_name": self.similarity_fn_name, "max_seq_length": self.max_seq_length}
-        return _open, (type(self), self.arguments, {**state, **lengths})
+        graphs = None if self.graph_root == self.folder else self.graph_root
+        return _open, (type(self), self.arguments, {**state, **lengths}, graphs)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - nothing: it raises
         """Say where what is missing may be found.
@@ -122,8 +123,8 @@ class ModelHabits:
         raise AttributeError(told)
 
 
-def _open(kind: type, arguments: ModelArguments, state: dict[str, object]) -> object:
-    model = kind(arguments)
+def _open(kind: type, arguments: ModelArguments, state: dict[str, object], graphs: Path | None = None) -> object:
+    model = kind(arguments, graphs if graphs is not None and graphs.is_dir() else None)
     for name, value in state.items():
         if getattr(model, name) != value:
             setattr(model, name, value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
-from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, SUFFIX
 
 FIRST_CHOICES = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """What runs a graph if the caller does not say: the first that there is."""
@@ -27,14 +27,14 @@ class BackendOptions:
     session_options: Any = None
     """An ``onnxruntime.SessionOptions``, whose package may be missing; for threads, profiles, optimisation."""
     file_name: str | None = None
-    """The graph, ``"onnx/model_qint8_avx2.onnx"`` or only the name of the file."""
+    """The graph, ``"onnx/model_qint8_avx2.onnx"`` or only the name of the file; one that is exported is called so."""
     subfolder: str = GRAPH_FOLDER
     """Where graphs are that are named by the file only."""
     export: bool | None = None
     """``None`` exports a folder that has no graph, true exports always, false never."""
 
     def __post_init__(self) -> None:
-        """Check the types."""
+        """Check the types; a name without its ending gets it."""
         for name in ("provider", "file_name"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -51,8 +51,8 @@ class BackendOptions:
             raise TypeError(f"export in model_kwargs must be True, False or None, got {self.export!r:.80}")
         if not isinstance(self.subfolder, str):
             raise TypeError(f"subfolder in model_kwargs must be a string, got {self.subfolder!r:.80}")
-        if self.export and self.file_name is not None:
-            raise ValueError("export=True in model_kwargs makes a new graph, and file_name names one that is there")
+        if self.file_name is not None and not self.file_name.endswith(SUFFIX):
+            object.__setattr__(self, "file_name", f"{self.file_name}{SUFFIX}")
 
 
 def read_options(model_kwargs: Mapping[str, Any] | None) -> BackendOptions:

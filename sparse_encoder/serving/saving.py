@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_encoder.serving.copying import copied_folder, is_folder_of, sessions_of
+from sparse_encoder.serving.copying import copied_folder, is_folder_of, place_graphs, sessions_of
 from sparse_encoder.settings import SETTINGS_FILE, rewrite_settings
 
 if TYPE_CHECKING:
@@ -18,22 +18,23 @@ def save_served(model: OnnxSparseEncoder, folder: Path, *, with_card: bool = Tru
 
     Args:
         model: The model.
-        folder: The folder; its own stays as it is but for the settings.
+        folder: The folder; its own stays as it is but for the settings, and graphs that were made for this model.
         with_card: Whether the README comes along.
 
     Raises:
-        ValueError: If the graph was made when the model was opened, so that there is no file of it.
+        ValueError: If the file of a graph is gone.
     """
     sessions = sessions_of(model).values()
     if gone := [session.path for session in sessions if not session.path.exists()]:
         raise ValueError(
-            f"{gone[0]} was made when the model was opened and is gone; SparseEncoder({str(model.folder)!r})"
-            ".export_onnx(folder) writes model and graph"
+            f"{gone[0]} is gone; SparseEncoder({str(model.folder)!r}).export_onnx(folder) writes model and graph"
         )
     if is_folder_of(model, folder):
+        if model.graph_root != model.folder:
+            place_graphs(model)
         _write_settings(model, folder)
         return
-    graphs = {os.path.relpath(file, model.folder): file for session in sessions for file in session.files}
+    graphs = {os.path.relpath(file, model.graph_root): file for session in sessions for file in session.files}
     with copied_folder(model.folder, folder, graphs, left_out=() if with_card else ("README.md",)) as stage:
         _write_settings(model, stage)
 

@@ -106,6 +106,7 @@ def similarity_names(names: Iterable[str | SimilarityFunction] | None, main: str
         main: The one that the primary metric is about; alone it is also the one that is measured.
 
     Raises:
+        TypeError: If they are one text.
         ValueError: If a name is unknown or there twice, or the main one is not among them.
     """
     if isinstance(names, str):

@@ -82,7 +82,8 @@ class DFFlopsLoss(Regularizer):
             wanted, got = tuple(self.document_frequencies.shape), tuple(shares.shape)
             raise ValueError(f"document frequencies must be of shape {wanted}, got {got}")
         if not ((shares >= 0) & (shares <= 1)).all():
-            raise ValueError("document frequencies are shares of documents, between 0 and 1")
+            low, high = (f"{float(bound):g}" for bound in shares.aminmax())
+            raise ValueError(f"document frequencies are shares of documents, between 0 and 1, got {low} to {high}")
         self.document_frequencies.copy_(shares)
         self.updates.fill_(1)
 

@@ -39,12 +39,12 @@ class SparseGISTEmbedLoss(EmbeddingLoss):
         model: The encoder that is trained.
         guide: Another encoder, as :class:`sparse_encoder.losses.Guide` takes it.
         scale: Multiplies the similarities.
-        similarity_fct: Maps (A, V) and (B, V) to similarities (A, B); the guide's are cosines.
         margin_strategy: ``absolute``: the margin is a similarity. ``relative``: a part of the positive's magnitude.
         margin: How much less similar than the positive a negative must be to count.
         contrast_anchors: Contrast queries with queries.
         contrast_positives: Contrast positives with positives.
         gather_across_devices: Compare with the documents of all processes, which need batches of one size.
+        similarity_fct: Maps (A, V) and (B, V) to similarities (A, B); the guide's are cosines.
 
     Raises:
         TypeError: If the guide is no encoder, or a setting is not a number.

@@ -86,8 +86,9 @@ def _check_starts(csr: Csr) -> None:
     first, last = csr.crow[[0, -1]].tolist()
     if first != 0 or last != csr.col.numel():
         raise ValueError(f"row starts must go from 0 to {csr.col.numel()}, got {first} to {last}")
-    if bool((csr.crow.diff() < 0).any()):
-        raise ValueError("row starts must not fall")
+    row = _first(csr.crow.diff() < 0)
+    if row is not None:
+        raise ValueError(f"row starts must not fall, row {row} goes from {csr.crow[row]} to {csr.crow[row + 1]}")
 
 
 def _rising(csr: Csr) -> Tensor:

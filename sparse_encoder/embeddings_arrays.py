@@ -90,8 +90,10 @@ class ArrayEmbeddings:
         if columns.size and not 0 <= columns[:, 0].min() <= columns[:, -1].max() < dim:
             low, high = columns[:, 0].min(), columns[:, -1].max()
             raise ValueError(f"columns must be between 0 and {dim - 1}, got {low} to {high}")
-        if (columns[:, 1:] == columns[:, :-1]).any():
-            raise ValueError("columns must be different ones within a row, one comes twice")
+        is_double = columns[:, 1:] == columns[:, :-1]
+        if is_double.any():
+            row, place = np.argwhere(is_double)[0]
+            raise ValueError(f"columns must be different ones within a row, row {row} has {columns[row, place]} twice")
         keep = weights != 0
         starts = np.zeros(len(columns) + 1, dtype=np.int64)
         np.cumsum(keep.sum(axis=1), out=starts[1:])

@@ -69,7 +69,7 @@ def check_padding(padding: bool | str, max_length: int | None) -> None:
     if padding not in (True, "longest", "max_length"):
         raise ValueError(f"padding must be True, 'longest' or 'max_length', got {padding!r}")
     if padding == "max_length" and max_length is None:
-        raise ValueError("padding='max_length' needs max_length")
+        raise ValueError("padding='max_length' needs max_length, the positions of every row")
 
 
 def stack_rows(rows: Sequence[Row]) -> dict[str, Any]:

@@ -122,7 +122,7 @@ class TestConstruction:
 
 
 WRONG_ARRAYS = {
-    "falling starts": ([0, 3, 2, 4], [1, 0, 2, 3], [1.0] * 4, (3, 5), "must not fall"),
+    "falling starts": ([0, 3, 2, 4], [1, 0, 2, 3], [1.0] * 4, (3, 5), "must not fall, row 1 goes from 3 to 2"),
     "starts that begin late": ([1, 1, 2, 4], [1, 0, 2, 3], [1.0] * 4, (3, 5), "from 0 to 4, got 1 to 4"),
     "starts that end early": ([0, 1, 2, 3], [1, 0, 2, 3], [1.0] * 4, (3, 5), "from 0 to 4, got 0 to 3"),
     "starts past the end": ([0, 1, 2, 9], [1, 0, 2, 3], [1.0] * 4, (3, 5), "from 0 to 4, got 0 to 9"),

@@ -257,8 +257,10 @@ def _check(prompt_name: str | None, batch_size: int) -> None:
 def _check_loaded(words: list[str], idf: NDArray[Any], mean_length: object) -> None:
     """Refuse statistics that :meth:`BM25.fit` could not have made."""
     if idf.dtype != np.float64 or idf.shape != (len(words),) or not (np.isfinite(idf) & (idf > 0)).all():
-        raise ValueError("idf must be one positive float64 number for each word")
+        got = f"{idf.dtype} of shape {idf.shape} for {len(words)} words"
+        raise ValueError(f"idf must be one positive float64 number for each word, got {got}")
     if len(set(words)) < len(words):
-        raise ValueError("a word is there twice")
+        twice = next(word for word, count in Counter(words).items() if count > 1)
+        raise ValueError(f"a word is there twice, {twice!r:.60}; each has one number")
     if not isinstance(mean_length, float) or not 0 < mean_length < float("inf"):
         raise ValueError(f"mean_length must be a positive number, got {mean_length!r}")

@@ -52,8 +52,9 @@ class Segment(NamedTuple):
             shapes = (self.starts.shape, self.documents.shape, self.weights.shape)
             raise ValueError(f"{dim} terms need {dim + 1} starts and as many documents as weights, got shapes {shapes}")
         check_compressed(self.starts, self.documents, self.num_documents, names=("term", "document"))
-        if not (np.isfinite(self.weights) & (self.weights > 0)).all():
-            raise ValueError("weights must be positive and finite")
+        is_right = np.isfinite(self.weights) & (self.weights > 0)
+        if not is_right.all():
+            raise ValueError(f"weights must be positive and finite, got {self.weights[is_right.argmin()]}")
 
 
 def build_segments(rows: Rows) -> Iterator[Segment]:

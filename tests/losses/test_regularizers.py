@@ -104,7 +104,7 @@ def test_document_frequencies_of_a_collection() -> None:
     assert torch.equal(loss.document_frequencies, shares)
     with pytest.raises(ValueError, match=r"must be of shape \(7,\), got \(3,\)"):
         loss.set_document_frequencies(torch.ones(3))
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="between 0 and 1, got 0 to 2"):
         loss.set_document_frequencies(shares * 2)
 
 

@@ -165,11 +165,11 @@ def test_the_fingerprint_is_that_of_the_weights() -> None:
         ({"k1": "x"}, {}, "cannot be used"),
         ({"stop_words": [1]}, {}, "stop words must be texts"),
         ({"mean_length": 0.0}, {}, "mean_length must be a positive number"),
-        ({}, {"idf": np.ones(5)}, "one positive float64 number for each word"),
+        ({}, {"idf": np.ones(5)}, "one positive float64 number for each word, got float64 .* for 6 words"),
         ({}, {"idf": np.full(6, np.nan)}, "one positive float64 number for each word"),
         ({}, {"ends": np.array([5, 8, 11, 14, 17, 99])}, "must rise from 0 to 21"),
         ({}, {"bytes": np.full(21, 0xFF, dtype=np.uint8)}, "cannot be used"),
-        ({}, {"bytes": np.full(21, 0x61, dtype=np.uint8)}, "a word is there twice"),
+        ({}, {"bytes": np.full(21, 0x61, dtype=np.uint8)}, "a word is there twice, 'aaa"),
     ],
 )
 def test_damaged_files_are_refused(

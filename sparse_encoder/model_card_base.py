@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from sparse_encoder.checkpoint.hub_card import LIBRARY
 from sparse_encoder.model_card_datasets import DatasetFacts, find_examples, origin
 from sparse_encoder.model_card_losses import citations_of, losses_of
 from sparse_encoder.model_card_markdown import one_line
@@ -19,8 +20,6 @@ from sparse_encoder.model_card_results import EvaluationResult, metric_names, mo
 
 EPOCH, STEP, TRAINING_LOSS, VALIDATION_LOSS = "Epoch", "Step", "Training Loss", "Validation Loss"
 """Keys of a row of the training log."""
-
-LIBRARY = "sparse-encoder"
 
 _IDENTITY = ("name", "id", "revision", "config", "split")
 """What an author may know better than what a dataset carries."""

@@ -19,6 +19,7 @@ from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.dtypes import DTYPE_KEYS
 from sparse_encoder.backbone.families.family import HEAD_BIAS, WORD_EMBEDDINGS, Family, Rows
 from sparse_encoder.backbone.families.reader import DANGEROUS
+from sparse_encoder.backbone.loading.origin import CONFIG_NAME
 from sparse_encoder.backbone.loading.unchanged import is_as_stored
 from sparse_encoder.backbone.weights import names_of
 from sparse_encoder.checkpoint import (
@@ -34,7 +35,6 @@ from sparse_encoder.checkpoint.key_table import WRAPPER_PREFIXES
 from sparse_encoder.checkpoint.overlaps import refuse_overlaps
 from sparse_encoder.checkpoint.weight_names import WeightNames
 
-CONFIG_NAME = "config.json"
 SaveFunction = Callable[[object, str], object]
 _WRAPPERS = tuple(prefix.removesuffix(".") for prefix in WRAPPER_PREFIXES)
 

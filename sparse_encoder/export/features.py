@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from sparse_encoder.backbone import PretrainedModel
-from sparse_encoder.backbone.families import DECODER_FAMILIES, FAMILIES, SEQ2SEQ_FAMILIES
+from sparse_encoder.backbone.families import ALL_FAMILIES
 from sparse_encoder.backbone.families.family import Family
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.export.family_configs import DecoderOnnxConfig, EncoderDecoderOnnxConfig, EncoderOnnxConfig
@@ -23,7 +23,6 @@ from sparse_encoder.export.onnx_config import OnnxConfig, check_framework
 WITH_PAST = "-with-past"
 TORCH_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 OTHER_WEIGHTS = ("tf_model*.h5",)
-_FAMILIES = {**FAMILIES, **DECODER_FAMILIES, **SEQ2SEQ_FAMILIES}
 
 Constructor = Callable[[Any], OnnxConfig]  # Any: a configuration of a model, of any kind
 
@@ -94,7 +93,7 @@ class FeaturesManager:
     """Look up families, features, and the classes of models and configurations that belong to them."""
 
     _SUPPORTED_MODEL_TYPE: ClassVar[Mapping[str, Mapping[str, Constructor]]] = {
-        spelled(name): _constructors(family) for name, family in _FAMILIES.items()
+        spelled(name): _constructors(family) for name, family in ALL_FAMILIES.items()
     }
     AVAILABLE_FEATURES: ClassVar[list[str]] = sorted(
         {feature for features in _SUPPORTED_MODEL_TYPE.values() for feature in features}

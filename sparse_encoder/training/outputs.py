@@ -13,6 +13,9 @@ from torch import Tensor, nn
 IGNORED = -100
 """The label of what does not count."""
 
+TIMINGS = ("_runtime", "_per_second", "_model_preparation_time")
+"""Ends of the names of metrics that depend on the clock."""
+
 LossFunction = Callable[..., Tensor]  # of outputs and labels, with num_items_in_batch by name
 
 

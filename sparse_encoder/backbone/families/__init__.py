@@ -55,8 +55,10 @@ DECODER_FAMILIES: dict[str, Family] = {
 SEQ2SEQ_FAMILIES: dict[str, Family] = {family.model_type: family for family in (BART, MT5, T5)}
 """An encoder, and a decoder that looks at it."""
 
-_ALL = {**FAMILIES, **DECODER_FAMILIES, **SEQ2SEQ_FAMILIES}
-ENCODING_FAMILIES: dict[str, Family] = {name: family for name, family in _ALL.items() if family.has_encoder_class}
+ALL_FAMILIES: dict[str, Family] = {**FAMILIES, **DECODER_FAMILIES, **SEQ2SEQ_FAMILIES}
+ENCODING_FAMILIES: dict[str, Family] = {
+    name: family for name, family in ALL_FAMILIES.items() if family.has_encoder_class
+}
 """Those whose encoder, or only stack, can be saved by itself."""
 
 
@@ -72,10 +74,10 @@ def family_of(hf_config: Mapping[str, Any], path: Path | None = None) -> Family:
     """
     reader = ConfigReader(hf_config, path)
     model_type = reader.text("model_type", "")
-    if model_type not in _ALL:
-        raise reader.error("model_type", f"unknown model type {model_type!r}; choose from {sorted(_ALL)}")
-    _ALL[model_type].check_architectures(reader)
-    return _ALL[model_type].spelled_as(reader)
+    if model_type not in ALL_FAMILIES:
+        raise reader.error("model_type", f"unknown model type {model_type!r}; choose from {sorted(ALL_FAMILIES)}")
+    ALL_FAMILIES[model_type].check_architectures(reader)
+    return ALL_FAMILIES[model_type].spelled_as(reader)
 
 
 def read_config(hf_config: Mapping[str, Any], path: Path | None = None) -> TransformerConfig:
@@ -132,6 +134,7 @@ def architecture_is_masked_language(hf_config: Mapping[str, Any], path: Path | N
 
 
 __all__ = [
+    "ALL_FAMILIES",
     "DECODER_FAMILIES",
     "ENCODING_FAMILIES",
     "FAMILIES",

@@ -12,9 +12,9 @@ from dataclasses import replace
 from sparse_encoder.backbone.config import LayerType, TransformerConfig
 from sparse_encoder.backbone.families.family import Family, always, weights_and_biases
 from sparse_encoder.backbone.families.reader import ConfigReader
+from sparse_encoder.backbone.families.windows import named_layer_types
 
 _LAYER, _OURS = "model.layers.{}.", "backbone.layers.{}."
-_LAYER_TYPES: dict[str, LayerType] = {"full_attention": "global", "sliding_attention": "local"}
 _GLOBAL_THETA, _LOCAL_THETA = 160_000.0, 10_000.0
 _LARGEST_WINDOW = 1 << 25
 
@@ -37,10 +37,7 @@ def _layer_types(reader: ConfigReader, num_layers: int) -> tuple[LayerType, ...]
     if names is None:
         period = reader.count("global_attn_every_n_layers", 3, 1 << 20)
         return tuple("local" if layer % period else "global" for layer in range(num_layers))
-    unknown = sorted(set(names) - set(_LAYER_TYPES))
-    if unknown:
-        raise reader.error("layer_types", f"unknown layer types {unknown}; choose from {sorted(_LAYER_TYPES)}")
-    return tuple(_LAYER_TYPES[name] for name in names)
+    return named_layer_types(reader, names)
 
 
 def _old_local_theta(reader: ConfigReader, global_theta: float) -> float:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from sparse_encoder.model_card_base import EPOCH, STEP, TRAINING_LOSS, VALIDATION_LOSS
 from sparse_encoder.model_card_results import numbers
+from sparse_encoder.training.outputs import TIMINGS
 
 PREFIX = "eval_"
-_TIMINGS = ("_runtime", "_per_second", "_model_preparation_time")
 
 
 def training_values(logs: Mapping[str, object]) -> dict[str, float]:
@@ -32,7 +32,7 @@ def metric_values(metrics: Mapping[str, object]) -> dict[str, float]:
     return {
         key.removeprefix(PREFIX): value
         for key, value in numbers(metrics).items()
-        if key.startswith(PREFIX) and not key.endswith((*_TIMINGS, "loss"))
+        if key.startswith(PREFIX) and not key.endswith((*TIMINGS, "loss"))
     }
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from sparse_encoder.training.processes import world_size
 
 QUERIES, DOCUMENTS, TEXTS = KINDS = ("queries", "documents", "texts")
+ONE_OF = {QUERIES: "query", DOCUMENTS: "document"}
+"""What one of them is called, in names of settings and figures."""
 _BUCKETS = 20  # of the histogram: 0 terms, 1, 2-3, 4-7, ... up to half a million
 # Places in a tally, before the histogram.
 _ROWS, _NOT_FINITE, _ACTIVE, _EMPTY, _DENSE, _STOP_MASS, _MASS = range(7)

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sparse_encoder.modules import SparseAutoEncoder
 from sparse_encoder.search.words import stop_words_of
-from sparse_encoder.training.events.active_terms import DOCUMENTS, QUERIES, ActiveTerms, ColumnTracker, Tallies
+from sparse_encoder.training.events.active_terms import ONE_OF, QUERIES, ActiveTerms, ColumnTracker, Tallies
 from sparse_encoder.training.events.protocol import Arguments, Context, ExportableState, TrainerCallback
 from sparse_encoder.training.events.sparsity_advice import advice_for, targets_of
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 JUDGE_EVERY = 500
 """Updates after which texts are judged although no log row was written."""
-_NAMES = {QUERIES: "query", DOCUMENTS: "document"}
 
 
 class SparsityMonitorCallback(TrainerCallback, ExportableState):
@@ -164,7 +163,7 @@ class SparsityMonitorCallback(TrainerCallback, ExportableState):
             return
         for found in self._judge_all(state, control):
             if self.log and found.rows:
-                figure = {f"{_NAMES.get(found.texts, 'text')}_active_terms": found.active}
+                figure = {f"{ONE_OF.get(found.texts, 'text')}_active_terms": found.active}
                 logs.update(figure)
                 state.log_history[-1].update(figure)  # the kept row is another dict
 

@@ -7,9 +7,8 @@ from typing import NamedTuple
 from torch import nn
 
 from sparse_encoder.losses import SpladeLoss
-from sparse_encoder.training.events.active_terms import DOCUMENTS, QUERIES
+from sparse_encoder.training.events.active_terms import DOCUMENTS, ONE_OF, QUERIES
 
-_NAMES = {QUERIES: "query", DOCUMENTS: "document"}
 _REVIVE = "add AntiZeroLoss, and look for texts that are empty or of unknown words only"
 
 
@@ -33,8 +32,8 @@ def advice_for(texts: str, targets: dict[str, float]) -> Advice:
         texts: ``queries``, ``documents`` or ``texts``.
         targets: As of :func:`targets_of`.
     """
-    kinds = [texts] if texts in _NAMES else list(_NAMES)
-    given = [f"target_{_NAMES[kind]}_dims, which is {targets[kind]:g}" for kind in kinds if kind in targets]
+    kinds = [texts] if texts in ONE_OF else list(ONE_OF)
+    given = [f"target_{ONE_OF[kind]}_dims, which is {targets[kind]:g}" for kind in kinds if kind in targets]
     if given:
         target = " and ".join(given)
         return Advice(
@@ -44,7 +43,7 @@ def advice_for(texts: str, targets: dict[str, float]) -> Advice:
             f"Lower {target}",
             f"Raise {target}, or {_REVIVE}",
         )
-    weight = f"{_NAMES[texts]}_regularizer_weight" if texts in _NAMES else "the regularizers' weights"
+    weight = f"{ONE_OF[texts]}_regularizer_weight" if texts in ONE_OF else "the regularizers' weights"
     return Advice(
         f"The regularizer is too strong or rises too early, or the learning rate is too high: lower {weight}, raise "
         "the warmup_ratio of its schedule, or lower learning_rate",

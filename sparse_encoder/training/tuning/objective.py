@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sparse_encoder.training.outputs import TIMINGS
 from sparse_encoder.training.tuning.protocol import Objective
 
 LOSS = "eval_loss"
-_CLOCK = ("_runtime", "_per_second", "_model_preparation_time")
 
 
 def default_compute_objective(metrics: Mapping[str, float]) -> float:
@@ -20,7 +20,7 @@ def default_compute_objective(metrics: Mapping[str, float]) -> float:
     Raises:
         ValueError: If nothing is left that could count.
     """
-    clean = {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith(_CLOCK)}
+    clean = {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith(TIMINGS)}
     loss = clean.pop(LOSS, None)
     if clean:
         return sum(clean.values())

@@ -40,7 +40,7 @@ class LoadedModel(NamedTuple):
     """The commit, if it came from the hub."""
 
 
-class HubOptions(NamedTuple):
+class Download(NamedTuple):
     """How a model is downloaded."""
 
     cache_folder: str | None
@@ -53,8 +53,8 @@ class HubOptions(NamedTuple):
     """Whether to download nothing."""
 
 
-class LoadOptions(NamedTuple):
-    """How the backbone is opened."""
+class ModuleOptions(NamedTuple):
+    """How the modules are opened."""
 
     model_kwargs: Mapping[str, Any]
     """``dtype`` or ``torch_dtype``, ``attn_implementation``, ``base_model``; of decoders ``bidirectional``."""
@@ -65,7 +65,7 @@ class LoadOptions(NamedTuple):
 
 
 def open_model(
-    name_or_path: str | None, modules: Sequence[nn.Module] | None, hub: HubOptions, options: LoadOptions
+    name_or_path: str | None, modules: Sequence[nn.Module] | None, hub: Download, options: ModuleOptions
 ) -> LoadedModel:
     """Open a model by its name or path, or take modules that are there.
 
@@ -111,7 +111,7 @@ def open_model(
     return loaded if Path(name_or_path).expanduser().is_dir() else loaded._replace(commit=root.name)
 
 
-def load_model(folder: Path, options: LoadOptions) -> LoadedModel:
+def load_model(folder: Path, options: ModuleOptions) -> LoadedModel:
     """Open a model's folder.
 
     A folder without ``modules.json``, or of another kind of model, becomes SPLADE if it holds a masked language model,
@@ -144,7 +144,7 @@ def load_model(folder: Path, options: LoadOptions) -> LoadedModel:
     return LoadedModel([*modules, _auto_encoder_for(modules)], settings)
 
 
-def _default_modules(folder: Path, options: LoadOptions) -> list[nn.Module]:
+def _default_modules(folder: Path, options: ModuleOptions) -> list[nn.Module]:
     """Make the modules of a plain checkpoint, or of an adapter for one."""
     base = _base_of(folder, options.model_kwargs)
     tokenizer = folder if (folder / "tokenizer_config.json").exists() else base

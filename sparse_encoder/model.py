@@ -29,7 +29,7 @@ from sparse_encoder.encoding.prompts import (
 from sparse_encoder.encoding.sequence import ModuleSequence
 from sparse_encoder.encoding.workers import WorkerPool, default_devices
 from sparse_encoder.front import Filling
-from sparse_encoder.loading import HubOptions, LoadOptions, auto_encoder_k, open_model, place_modules
+from sparse_encoder.loading import Download, ModuleOptions, auto_encoder_k, open_model, place_modules
 from sparse_encoder.model_card import SparseEncoderModelCardData, card_text
 from sparse_encoder.modules import Router
 from sparse_encoder.modules.pipeline import save_modules
@@ -84,8 +84,8 @@ class SparseEncoder(OnnxMethods, ModuleSequence, ComparingModel, metaclass=Filli
         loaded = open_model(
             None if model_name_or_path is None else str(model_name_or_path),
             modules,
-            HubOptions(cache_folder, revision, token, local_files_only),
-            LoadOptions(model_kwargs or {}, processor_kwargs or {}, config_kwargs or {}),
+            Download(cache_folder, revision, token, local_files_only),
+            ModuleOptions(model_kwargs or {}, processor_kwargs or {}, config_kwargs or {}),
         )
         super().__init__(loaded.modules)
         self.prompts = merge_prompts(prompts, loaded.settings.prompts)

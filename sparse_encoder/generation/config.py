@@ -11,6 +11,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.loading.options import HubOptions
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.config_fields import (
@@ -24,7 +25,6 @@ from sparse_encoder.generation.config_fields import (
 )
 from sparse_encoder.generation.config_files import (
     GENERATION_CONFIG_NAME,
-    FileOptions,
     fetch_folder,
     json_text,
     read_file,
@@ -301,10 +301,17 @@ class GenerationConfig:
             FileNotFoundError: If there is no such folder, repository or file.
             ConfigError: If the file is no JSON, a field cannot hold its value, or one that is not offered would do
                 something.
-            TypeError: If there is no field of a name in ``changes``.
+            TypeError: If there is no field of a name in ``changes``, or an option of the hub is of another type.
         """
         name = GENERATION_CONFIG_NAME if config_file_name is None else os.fspath(config_file_name)
-        hub = FileOptions(cache_dir, force_download, local_files_only, token, revision, subfolder)
+        hub = HubOptions(
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            revision=revision,
+            subfolder=subfolder,
+        )
         folder = fetch_folder(pretrained_model_name, name, hub)
         try:
             config = _remembered(cls.from_dict(read_file(folder, name)))

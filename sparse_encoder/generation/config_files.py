@@ -13,6 +13,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparse_encoder.backbone.loading.options import HubOptions
 from sparse_encoder.checkpoint import fetch_model_folder, read_json_object, resolve_inside, write_json
 from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.config_fields import (
@@ -107,18 +108,7 @@ def read_file(folder: Path, name: str) -> dict[str, Any]:  # Any: JSON
     return read_json_object(resolve_inside(folder, name))
 
 
-class FileOptions(NamedTuple):
-    """Where a file on the hub is looked for."""
-
-    cache_dir: str | os.PathLike[str] | None
-    force_download: bool
-    local_files_only: bool
-    token: str | bool | None
-    revision: str | None
-    subfolder: str
-
-
-def fetch_folder(name_or_path: str | os.PathLike[str], name: str, hub: FileOptions) -> Path:
+def fetch_folder(name_or_path: str | os.PathLike[str], name: str, hub: HubOptions) -> Path:
     """Return the folder that a file is in; of a repository on the hub nothing but this file is fetched."""
     root = fetch_model_folder(
         name_or_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ WITHOUT_EFFECT = (
 class HubOptions:
     """Where files come from."""
 
-    cache_dir: str | Path | None = None
+    cache_dir: str | os.PathLike[str] | None = None
     force_download: bool = False
     local_files_only: bool = False
     token: bool | str | None = None

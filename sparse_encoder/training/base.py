@@ -82,7 +82,7 @@ class TrainerBase(TrainerFacts, TrainerFiles, TrainerSteps, TrainerTuning):
         self.optimizer, self.lr_scheduler = optimizers
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         check_given_optimizers(self, optimizers)
-        self._owns_optimizer, self._owns_scheduler = (each is None for each in optimizers)
+        self.owns_optimizer, self.owns_scheduler = (each is None for each in optimizers)
         self.accelerator = build_accelerator(args)
         self.model: Any = first_model(self, model)  # subclasses say of which class
         self.model_wrapped: nn.Module = self.model

@@ -143,7 +143,7 @@ class _Run:
     def once(self) -> TrainOutput:
         """Run with the batch size of the settings."""
         trainer = self.trainer
-        if trainer._owns_scheduler:
+        if trainer.owns_scheduler:
             trainer.lr_scheduler = None
         return TrainingRun(trainer, self.checkpoint, ignore_keys=self.ignore_keys, stop=self.stop).run()
 
@@ -166,7 +166,7 @@ class _Run:
             trainer.unwrap()
             trainer.objective.load_state_dict(before)
             trainer.objective.zero_grad(set_to_none=True)
-            if trainer._owns_optimizer:
+            if trainer.owns_optimizer:
                 trainer.optimizer = None
             if trainer.accelerator.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sparse_encoder.training.arguments import TrainingArguments
+if TYPE_CHECKING:
+    from sparse_encoder.training.arguments import TrainingArguments
 
 
 class StepPlan(NamedTuple):

@@ -22,6 +22,7 @@ from sparse_encoder.training.optimization.metric_schedules import (
     without_parameters,
 )
 from sparse_encoder.training.optimization.settings import ScheduleSettings
+from sparse_encoder.training.steps import steps_of
 
 Factor = Callable[[int], float]
 AnySchedule = LambdaLR | PlateauSchedule | GreedySchedule
@@ -279,8 +280,6 @@ def build_scheduler(optimizer: Optimizer, args: ScheduleSettings, max_steps: int
         ValueError: If the warm-up is longer than the run, or does not go with the schedule, or the value of an option
             is out of range.
     """
-    from sparse_encoder.training.steps import steps_of  # it needs the arguments, whose checks need this file
-
     name, options = args.lr_scheduler_type, args.mapping("lr_scheduler_kwargs")
     if name in METRIC_SCHEDULES and args.greater_is_better:
         options = {"mode": "max", **options}

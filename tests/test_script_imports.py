@@ -118,6 +118,7 @@ HOMES = {
         "pairwise_dot_score": "similarity",
         "pairwise_euclidean_sim": "similarity",
         "pairwise_manhattan_sim": "similarity",
+        "pytorch_cos_sim": "util",
     },
 }
 """By module, and by name in it: where that name is defined."""
@@ -135,6 +136,27 @@ def test_a_name_is_the_one_that_the_library_uses_itself(module: str, name: str, 
 def test_a_module_of_aliases_has_no_other_names(module: str) -> None:
     names = import_module(f"sparse_encoder.{module}").__all__
     assert names == sorted(HOMES[module])
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("dataset", "resolve_ids"),
+        ("environment", "is_datasets_available"),
+        ("environment", "is_training_available"),
+        ("logging", "LoggingHandler"),
+        ("retrieval", "semantic_search"),
+        ("tensor", "batch_to_device"),
+        ("tensor", "compute_count_vector"),
+        ("tensor", "normalize_embeddings"),
+        ("tensor", "select_max_active_dims"),
+        ("tensor", "to_scipy_coo"),
+    ],
+)
+def test_utilities_are_defined_where_scripts_import_them_from(module: str, name: str) -> None:
+    found = getattr(import_module(f"sparse_encoder.util.{module}"), name)
+    assert found.__module__ == f"sparse_encoder.util.{module}"
+    assert found is getattr(import_module("sparse_encoder.util"), name)
 
 
 @pytest.mark.parametrize("name", ["evaluation", "losses", "models", "modules", "samplers", "util"])

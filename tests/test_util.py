@@ -26,6 +26,17 @@ def test_the_largest_by_absolute_value_are_kept(form) -> None:  # noqa: ANN001
         util.select_max_active_dims(given, 0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_entries_of_an_array_are_a_tensor(dtype: type[np.floating]) -> None:
+    given = MATRIX.numpy().astype(dtype)
+    kept = util.select_max_active_dims(given, 1)
+    assert isinstance(kept, torch.Tensor)
+    assert kept.numpy().dtype == dtype
+    assert kept.tolist() == [[0, 0, 0, -4, 0], [0] * 5, [0, 0, 0, 4, 0]]
+    assert np.array_equal(given, MATRIX.numpy())
+    assert util.select_max_active_dims(given, None) is given
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_that_use_a_dimension_are_counted(form) -> None:  # noqa: ANN001
     assert util.compute_count_vector(form(MATRIX)).tolist() == [1, 2, 0, 2, 1]
@@ -42,6 +53,14 @@ def test_search_by_hand(form, chunks: tuple[int, int]) -> None:  # noqa: ANN001
     (best,) = util.semantic_search(form(MATRIX[0]), form(MATRIX), *chunks, top_k=9)
     assert [hit["corpus_id"] for hit in best] == [0, 1, 2]
     assert best[0]["score"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "corpus", [torch.empty(0), torch.empty(0, 5), np.array([]), SparseEmbeddings.from_dense(torch.empty(0, 5))]
+)
+def test_search_among_no_documents(corpus: object) -> None:
+    assert util.semantic_search(MATRIX, corpus) == [[], [], []]
+    assert util.semantic_search(MATRIX[0], corpus) == [[]]
 
 
 def test_only_tensors_are_moved() -> None:

@@ -6,7 +6,6 @@ They are loaded on first use (PEP 562): some of them need no torch.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,26 +23,29 @@ if TYPE_CHECKING:
     from sparse_encoder.similarity import cos_sim as pytorch_cos_sim
     from sparse_encoder.similarity_names import SimilarityFunction
     from sparse_encoder.util.dataset import resolve_ids
-    from sparse_encoder.util.log_handler import LoggingHandler
-    from sparse_encoder.util.tensors import (
+    from sparse_encoder.util.environment import is_datasets_available, is_training_available
+    from sparse_encoder.util.logging import LoggingHandler
+    from sparse_encoder.util.retrieval import semantic_search
+    from sparse_encoder.util.tensor import (
         batch_to_device,
         compute_count_vector,
         normalize_embeddings,
         select_max_active_dims,
-        semantic_search,
         to_scipy_coo,
     )
 
 _HOMES = {
-    "LoggingHandler": "sparse_encoder.util.log_handler",
+    "LoggingHandler": "sparse_encoder.util.logging",
     "SimilarityFunction": "sparse_encoder.similarity_names",
-    "batch_to_device": "sparse_encoder.util.tensors",
-    "compute_count_vector": "sparse_encoder.util.tensors",
+    "batch_to_device": "sparse_encoder.util.tensor",
+    "compute_count_vector": "sparse_encoder.util.tensor",
     "cos_sim": "sparse_encoder.similarity",
     "dot_score": "sparse_encoder.similarity",
     "euclidean_sim": "sparse_encoder.similarity",
+    "is_datasets_available": "sparse_encoder.util.environment",
+    "is_training_available": "sparse_encoder.util.environment",
     "manhattan_sim": "sparse_encoder.similarity",
-    "normalize_embeddings": "sparse_encoder.util.tensors",
+    "normalize_embeddings": "sparse_encoder.util.tensor",
     "pairwise_angle_sim": "sparse_encoder.similarity",
     "pairwise_cos_sim": "sparse_encoder.similarity",
     "pairwise_dot_score": "sparse_encoder.similarity",
@@ -51,9 +53,9 @@ _HOMES = {
     "pairwise_manhattan_sim": "sparse_encoder.similarity",
     "pytorch_cos_sim": "sparse_encoder.similarity",
     "resolve_ids": "sparse_encoder.util.dataset",
-    "select_max_active_dims": "sparse_encoder.util.tensors",
-    "semantic_search": "sparse_encoder.util.tensors",
-    "to_scipy_coo": "sparse_encoder.util.tensors",
+    "select_max_active_dims": "sparse_encoder.util.tensor",
+    "semantic_search": "sparse_encoder.util.retrieval",
+    "to_scipy_coo": "sparse_encoder.util.tensor",
 }
 
 __all__ = [
@@ -94,13 +96,3 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """List the names, loaded or not."""
     return sorted({*globals(), *_HOMES})
-
-
-def is_datasets_available() -> bool:
-    """Say whether the package ``datasets`` is installed, which this library requires."""
-    return find_spec("datasets") is not None
-
-
-def is_training_available() -> bool:
-    """Say whether what training needs is installed: ``accelerate`` and ``datasets``, which this library requires."""
-    return find_spec("accelerate") is not None and is_datasets_available()

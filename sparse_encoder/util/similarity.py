@@ -14,6 +14,7 @@ from sparse_encoder.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
+from sparse_encoder.similarity import cos_sim as pytorch_cos_sim
 
 __all__ = [
     "SimilarityFunction",
@@ -26,4 +27,5 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "pytorch_cos_sim",
 ]

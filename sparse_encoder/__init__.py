@@ -45,7 +45,7 @@ _HOMES = {
     "DefaultFlowCallback": "sparse_encoder.training",
     "EarlyStoppingCallback": "sparse_encoder.training",
     "EvalPrediction": "sparse_encoder.training",
-    "LoggingHandler": "sparse_encoder.util.log_handler",
+    "LoggingHandler": "sparse_encoder.util.logging",
     "LoraConfig": "sparse_encoder.backbone",
     "MultiDatasetDefaultBatchSampler": "sparse_encoder.samplers",
     "PrinterCallback": "sparse_encoder.training",

@@ -64,18 +64,24 @@ class Tokenizer(GrowingVocabulary, TokenizerDecoding, TokenizerEnds, TokenizerPu
         """Whether the model takes token types."""
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, *, max_length: int | None = None) -> Tokenizer:
+    def from_pretrained(
+        cls, folder: Path | str, *, max_length: int | None = None, padding_side: str | None = None
+    ) -> Tokenizer:
         """Read the tokenizer of a model folder.
 
         Args:
             folder: Holds ``tokenizer.json``, or ``vocab.txt``, or ``vocab.json`` and ``merges.txt``.
             max_length: Most tokens of a text; the folder may say fewer.
+            padding_side: ``"left"``, as for prompts of a decoder, or ``"right"``; None: as the folder says.
 
         Raises:
             FileNotFoundError: If the folder has no tokenizer.
             TokenizerError: If its files are damaged or contradict each other.
+            ValueError: If the side is unknown.
         """
         tokenizer = cls(*read_tokenizer(Path(folder)))
+        if padding_side is not None:
+            tokenizer.padding_side = padding_side
         if max_length is not None:
             tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
         return tokenizer

@@ -30,12 +30,18 @@ _SIDES = ("right", "left")
 _WITHOUT_TYPES = (
     "Bart",
     "Camembert",
+    "CodeLlama",
     "DistilBert",
     "GPT2",
+    "Gemma",
     "LED",
+    "Llama",
     "Longformer",
     "MPNet",
+    "MT5",
+    "Qwen",
     "Roberta",
+    "T5",
     "XLMRoberta",
 )
 
@@ -127,14 +133,19 @@ def write_tokenizer(folder: Path, backend: Backend, config: TokenizerConfig) -> 
 
 
 def gives_token_types(backend: Backend) -> tuple[bool, bool]:
-    """Tell whether the post-processor gives a token another type than 0: of one text, and of two."""
+    """Tell whether the post-processor gives a token another type than 0: of one text, and of two.
+
+    A template that puts two texts together and adds no token is what transformers gives to every tokenizer, and says
+    nothing about the model.
+    """
     state = {} if backend.post_processor is None else json.loads(backend.post_processor.__getstate__())
     steps = state.get("processors", [state])
     if any(step.get("type") == "BertProcessing" for step in steps):
         return False, True
     pieces = [[piece for step in steps for piece in step.get(form) or []] for form in ("single", "pair")]
     single, pair = ([part["type_id"] for piece in form for part in piece.values()] for form in pieces)
-    return any(single), any(pair)
+    adds_tokens = any("SpecialToken" in piece for piece in pieces[1])
+    return any(single), any(pair) and adds_tokens
 
 
 def _read_optional(folder: Path, name: str) -> dict[str, Any]:  # Any: JSON

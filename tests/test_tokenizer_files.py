@@ -246,6 +246,9 @@ class TestSpecialTokens:
         ({}, True),
         ({"tokenizer_class": "BertTokenizerFast"}, True),
         ({"tokenizer_class": "DistilBertTokenizer"}, False),
+        ({"tokenizer_class": "LlamaTokenizer"}, False),
+        ({"tokenizer_class": "Qwen2Tokenizer"}, False),
+        ({"tokenizer_class": "T5TokenizerFast"}, False),
         ({"tokenizer_class": "DistilBertTokenizer", "model_input_names": ["input_ids", "token_type_ids"]}, True),
         ({"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}, False),
     ],
@@ -254,6 +257,28 @@ def test_who_says_whether_there_are_token_types(config: dict[str, object], expec
     tokenizer = Tokenizer.from_pretrained(write_folder(tmp_path, bert_content(), config=config))
     assert tokenizer.has_token_type_ids is expected
     assert ("token_type_ids" in tokenizer("a")) is expected
+
+
+def test_a_template_that_adds_no_token_gives_no_types(tmp_path: Path) -> None:
+    """As transformers writes it into the file of a decoder's tokenizer."""
+    of_texts = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
+    content = bert_content()
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": of_texts[:1],
+        "pair": of_texts,
+        "special_tokens": {},
+    }
+    tokenizer = Tokenizer.from_pretrained(write_folder(tmp_path, content))
+    assert list(tokenizer("a")) == ["input_ids", "attention_mask"]
+
+
+def test_the_side_of_padding_can_be_said_when_it_is_read(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, bert_content())
+    batch = Tokenizer.from_pretrained(folder, padding_side="left")(["a", "a b"], padding=True)
+    assert batch["attention_mask"] == [[0, 1, 1, 1], [1, 1, 1, 1]]
+    with pytest.raises(ValueError, match="unknown side 'up'"):
+        Tokenizer.from_pretrained(folder, padding_side="up")
 
 
 def test_a_single_text_can_have_token_types(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sparse_encoder.backbone.token_caches import DynamicCache, StaticCache
 class KeyValueCache(Protocol):
     """What a decoder needs of a cache."""
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> KeysAndValues:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> KeysAndValues:
         """Add what new tokens gave in a layer, (B, H, T, K) each, and return all there is, (B, H, columns, K)."""
 
     def get_seq_length(self) -> int:
@@ -67,9 +67,9 @@ class EncoderDecoderCache:
         """Return the number of layers."""
         return len(self.self_attention_cache)
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> KeysAndValues:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> KeysAndValues:
         """Add new tokens, as the cache of the tokens does."""
-        return self.self_attention_cache.update(key, value, layer)
+        return self.self_attention_cache.update(key_states, value_states, layer_idx)
 
     def memory(self, layer: int) -> KeysAndValues | None:
         """Return a layer's keys and values of the memory, (B, H, S, K) each; None before they are computed."""
@@ -80,9 +80,9 @@ class EncoderDecoderCache:
         self.is_updated[layer] = True
         return self.cross_attention_cache.update(key, value, layer)
 
-    def get_seq_length(self) -> int:
-        """Return how many tokens are kept, P; those of the memory do not count."""
-        return self.self_attention_cache.get_seq_length()
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens a layer keeps, P; those of the memory do not count."""
+        return self.self_attention_cache.get_seq_length(layer_idx)
 
     @property
     def num_rows(self) -> int | None:

@@ -39,9 +39,14 @@ class TokenCache(Generic[Layer]):
         """How many texts there are, B, of a static cache also when they are forgotten; None before the first."""
         return self._kept[0].keys.shape[0] if self._kept else None
 
-    def get_seq_length(self) -> int:
-        """Return how many tokens are kept, P."""
-        return self._kept[0].length if self._kept else 0
+    @property
+    def layers(self) -> tuple[KeysAndValues, ...]:
+        """Keys and values of every layer, of a static cache all its columns: ``cache.layers[0].keys``."""
+        return tuple(layer.kept() for layer in self._kept)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Return how many tokens a layer keeps, P; 0 for one that has none yet."""
+        return self._kept[layer_idx].length if layer_idx < len(self._kept) else 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let each row become the row of this number, (B,)."""
@@ -73,14 +78,18 @@ class DynamicCache(TokenCache[Growing]):
     a graph is traced, tensors are joined instead.
 
     Args:
+        pairs: Keys and values of every layer that it begins with, (B, H, P, K) each; None: of none.
         config: That of the model, ``model.config``; keys of another one are refused then.
 
     Raises:
         TypeError: If the config is none of this library.
     """
 
-    def __init__(self, *, config: TransformerConfig | None = None) -> None:
+    def __init__(
+        self, pairs: Iterable[tuple[Tensor, Tensor]] | None = None, config: TransformerConfig | None = None
+    ) -> None:
         super().__init__(config)
+        self._kept = [Growing(key, value) for key, value in pairs or ()]
 
     @classmethod
     def from_tensors(cls, pairs: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:
@@ -89,13 +98,11 @@ class DynamicCache(TokenCache[Growing]):
         Args:
             pairs: Keys and values of every layer, (B, H, P, K) each; P may be 0.
         """
-        cache = cls()
-        cache._kept = [Growing(key, value) for key, value in pairs]
-        return cache
+        return cls(pairs)
 
     def to_tensors(self) -> tuple[KeysAndValues, ...]:
         """Return keys and values of every layer, (B, H, P, K) each; they may share memory with the cache."""
-        return tuple(layer.kept() for layer in self._kept)
+        return self.layers
 
     def __getitem__(self, layer: int) -> KeysAndValues:
         """Return keys and values of a layer, (B, H, P, K) each."""
@@ -105,21 +112,21 @@ class DynamicCache(TokenCache[Growing]):
         """Go through the layers."""
         return iter(self.to_tensors())
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> KeysAndValues:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> KeysAndValues:
         """Add new tokens of a layer; layers come in their order the first time.
 
         Args:
-            key: Keys of the new tokens, (B, H, T, K).
-            value: Their values, (B, H, T, K).
-            layer: Number of the step through a layer.
+            key_states: Keys of the new tokens, (B, H, T, K).
+            value_states: Their values, (B, H, T, K).
+            layer_idx: Number of the step through a layer.
 
         Returns:
             Keys and values of old and new tokens, (B, H, P + T, K) each.
         """
-        if self._is_new(key, layer):
-            self._kept.append(Growing(key, value))
-            return KeysAndValues(key, value)
-        return self._kept[layer].add(key, value)
+        if self._is_new(key_states, layer_idx):
+            self._kept.append(Growing(key_states, value_states))
+            return KeysAndValues(key_states, value_states)
+        return self._kept[layer_idx].add(key_states, value_states)
 
     def num_columns(self, num_tokens: int) -> int:
         """Return how many keys an update gives: as many as there are tokens."""
@@ -165,13 +172,13 @@ class StaticCache(TokenCache[Fixed]):
         """Return keys and values of a layer, as long as the cache, (B, H, max_cache_len, K) each."""
         return self._kept[layer].kept()
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> KeysAndValues:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> KeysAndValues:
         """Write new tokens of a layer behind those that are there; layers come in their order the first time.
 
         Args:
-            key: Keys of the new tokens, (B, H, T, K).
-            value: Their values, (B, H, T, K).
-            layer: Number of the step through a layer.
+            key_states: Keys of the new tokens, (B, H, T, K).
+            value_states: Their values, (B, H, T, K).
+            layer_idx: Number of the step through a layer.
 
         Returns:
             Keys and values, (B, H, max_cache_len, K) each.
@@ -179,13 +186,13 @@ class StaticCache(TokenCache[Fixed]):
         Raises:
             ValueError: If there is no room for them.
         """
-        if self._is_new(key, layer):
-            self._kept.append(Fixed(key, value, self.max_cache_len))
-        kept = self._kept[layer]
-        end = kept.length + key.shape[2]
+        if self._is_new(key_states, layer_idx):
+            self._kept.append(Fixed(key_states, value_states, self.max_cache_len))
+        kept = self._kept[layer_idx]
+        end = kept.length + key_states.shape[2]
         if end > self.max_cache_len:
             raise ValueError(f"max_cache_len must be at least {end} for so many tokens, got {self.max_cache_len}")
-        return kept.add(key, value)
+        return kept.add(key_states, value_states)
 
     def num_columns(self, num_tokens: int) -> int:
         """Return how many keys an update gives: always all."""

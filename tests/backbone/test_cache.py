@@ -222,3 +222,17 @@ def test_the_memory_is_kept_once_for_each_layer() -> None:
     assert again.is_updated == {0: True, 1: True}
     cache.reset()
     assert cache.memory(0) is None
+
+
+def test_names_of_arguments_and_layers_are_those_of_transformers() -> None:
+    keys, values = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
+    cache = DynamicCache([(keys, values)])
+    assert (cache.get_seq_length(0), cache.get_seq_length(layer_idx=1)) == (5, 0)
+    torch.testing.assert_close(cache.layers[0].keys, keys)
+    torch.testing.assert_close(cache.layers[0].values, values)
+    cache.update(key_states=keys[:, :, :1], value_states=values[:, :, :1], layer_idx=0)
+    assert cache.layers[0].keys.shape == (2, 3, 6, 4)
+    fixed = StaticCache(max_cache_len=7)
+    fixed.update(key_states=keys, value_states=values, layer_idx=0)
+    assert (fixed.layers[0].values.shape, fixed.get_seq_length(0)) == ((2, 3, 7, 4), 5)
+    assert EncoderDecoderCache(fixed, DynamicCache()).get_seq_length(0) == 5

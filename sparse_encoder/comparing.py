@@ -16,6 +16,16 @@ class ComparingModel:
 
     _similarity_fn_name: str | None
 
+    if TYPE_CHECKING:
+
+        def get_backend(self) -> str:
+            """Return what runs the model."""
+
+    @property
+    def backend(self) -> str:
+        """What runs the model, as :meth:`get_backend` says."""
+        return self.get_backend()
+
     @property
     def similarity_fn_name(self) -> str:
         """How embeddings are compared: ``"dot"`` unless it was set; asking does not set it, as it does in the peer."""

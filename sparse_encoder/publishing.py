@@ -22,6 +22,8 @@ class Upload(HubTarget):
     """Whether a README.md that is there is replaced."""
     architecture: str = ""
     """What the model consists of, for the body of a pull request."""
+    backend: str = "torch"
+    """What is to run the model, for the same."""
 
 
 def upload(target: Upload, *, save: Callable[[Path, str, bool], None], folder: Path | None = None) -> str:
@@ -42,7 +44,7 @@ def upload(target: Upload, *, save: Callable[[Path, str, bool], None], folder: P
         commit = FolderCommit(
             folder=source,
             message=target.commit_message or "Add new SparseEncoder model",
-            description=_pull_request_text(target.architecture, repository) if target.create_pr else None,
+            description=_pull_request_text(target, repository) if target.create_pr else None,
         )
         done = commit_folder(api, repository, target, commit)
         return str(done.pr_url if target.create_pr else done.commit_url)
@@ -56,13 +58,14 @@ def upload(target: Upload, *, save: Callable[[Path, str, bool], None], folder: P
         return send(staged)
 
 
-def _pull_request_text(architecture: str, repo_id: str) -> str:
+def _pull_request_text(target: Upload, repo_id: str) -> str:
     """Write the body of a pull request: what is in it and how to try it."""
+    backend = "" if target.backend == "torch" else f', backend="{target.backend}"'
     return f"""This pull request adds a model that sparse-encoder wrote.
 
 ## Architecture
 ```
-{architecture}
+{target.architecture}
 ```
 
 ## Try it before merging
@@ -70,7 +73,7 @@ def _pull_request_text(architecture: str, repo_id: str) -> str:
 from sparse_encoder import SparseEncoder
 
 pr_number = 2  # the number of this pull request
-model = SparseEncoder("{repo_id}", revision=f"refs/pr/{{pr_number}}")
+model = SparseEncoder("{repo_id}", revision=f"refs/pr/{{pr_number}}"{backend})
 embeddings = model.encode(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
 print(embeddings.shape)
 print(model.similarity(embeddings, embeddings))

@@ -26,13 +26,13 @@ from sparse_encoder.encoding.prompts import (
 from sparse_encoder.front import SparseEncoder
 from sparse_encoder.renamed import renamed_argument
 from sparse_encoder.serving.arguments import ModelArguments, ServedCall
-from sparse_encoder.serving.batches import encode_texts
 from sparse_encoder.serving.fingerprint import fingerprint_of
 from sparse_encoder.serving.folder import read_folder
 from sparse_encoder.serving.habits import ModelHabits
 from sparse_encoder.serving.looking import decode_rows, sparsity_of
 from sparse_encoder.serving.opening import open_graphs
 from sparse_encoder.serving.options import read_options
+from sparse_encoder.serving.places import EncodePlace, encode_at
 from sparse_encoder.serving.routes import ServedRoute, serve_routes
 from sparse_encoder.serving.similarity import Matrix, Rows, compare_all, compare_pairs
 from sparse_encoder.settings import ModelSettings, read_settings
@@ -128,10 +128,9 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
             as_tensor=convert_to_tensor,
             as_sparse=convert_to_sparse_tensor,
         )
-        self._refuse(device, pool, chunk_size)
-        route = self._route(checked.task)
+        place = EncodePlace.of(self.device, device=device, pool=pool, chunk_size=chunk_size)
         with progress(len(checked.texts), show_progress_bar) as on_done:
-            rows = encode_texts(route, checked.texts, call, on_done=on_done)
+            rows = encode_at(self, place, checked.texts, call, on_done)
         return call.present(rows, single=checked.single)
 
     @renamed_argument("sentences", "inputs")
@@ -212,23 +211,17 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
             processing_kwargs=processing_kwargs,
         )
 
-    def _refuse(self, device: object, pool: object, chunk_size: int | None) -> None:
-        """Refuse what needs the modules of a torch model."""
-        for name, value in (("pool", pool), ("chunk_size", chunk_size)):
-            if value is not None:
-                raise ValueError(f"{name} is for worker processes of backend='torch'; onnxruntime has its own threads")
-        if device is not None and str(device).partition(":")[0] != self.device:
-            raise ValueError(
-                f"device must be {self.device!r}, where this model was opened, got {device!r}; "
-                "give device to SparseEncoder, or providers in model_kwargs"
-            )
-
     @property
     def routes(self) -> Mapping[str | None, ServedRoute]:
         """The ways from texts to weights, by name; a model without routes has one, ``None``."""
         return self._routes
 
-    def _route(self, task: str | None) -> ServedRoute:
+    def route(self, task: str | None) -> ServedRoute:
+        """Return the way that a task takes.
+
+        Raises:
+            ValueError: If there is none.
+        """
         return self._routes[self._plan.route(task).name]
 
     def is_singular_input(self, inputs: object) -> bool:

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
+from sparse_encoder.serving.arguments import ModelArguments
 from sparse_encoder.serving.looking import as_rows, intersection_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from sparse_encoder.serving.arguments import ModelArguments
+    from sparse_encoder.serving.workers import ServedPool
 
 _WITH_TORCH = "what works on the modules of a model is there with backend='torch'"
 _INSTEAD = {
     "half": "SparseEncoder(folder).export_onnx(folder, dtype='float16') writes a graph in 16 bits",
-    "push_to_hub": "write a folder with save_pretrained(folder); a model of backend='torch' uploads it with "
-    "push_to_hub(repo_id, local_model_path=folder)",
-    "start_multi_process_pool": "onnxruntime has its own threads, which session_options in model_kwargs count",
 }
 """What to do instead of what a torch model is asked for."""
+
+
+class Recipe(NamedTuple):
+    """How a model is opened again."""
+
+    kind: type
+    arguments: ModelArguments
+    state: dict[str, object]
+    """What can be set."""
+    graphs: Path | None = None
+    """Where the graphs are that were made for it, as long as they are there."""
+
+    def open(self) -> Any:  # noqa: ANN401 - a model of the kind
+        """Open it."""
+        model = self.kind(self.arguments, self.graphs if self.graphs is not None and self.graphs.is_dir() else None)
+        for name, value in self.state.items():
+            if getattr(model, name) != value:
+                setattr(model, name, value)
+        return model
 
 
 class ModelHabits:
@@ -49,6 +66,74 @@ class ModelHabits:
         save_served(self, Path(path).expanduser(), with_card=create_model_card)  # type: ignore[arg-type]  # the model
 
     save = save_pretrained  # its older name
+
+    def push_to_hub(  # house: peer signature
+        self,
+        repo_id: str,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = None,
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        train_datasets: Sequence[str] | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes, and return the address of the commit, or of the pull request.
+
+        Args are those of :class:`Upload`; ``local_model_path`` is a saved model to upload instead of this one. A README
+        that is in the repository stays unless ``replace_model_card``.
+
+        Raises:
+            ValueError: If ``safe_serialization`` is false, or ``train_datasets`` are given: the README is that of the
+                model's folder. Or if the file of a graph is gone.
+        """
+        if not safe_serialization or train_datasets:
+            wrong = "train_datasets" if train_datasets else "safe_serialization=False"
+            raise ValueError(f"{wrong} is for backend='torch'; a served model is uploaded as it is in its folder")
+        from sparse_encoder.publishing import Upload
+        from sparse_encoder.serving.publishing import MESSAGE, push_served
+
+        target = Upload(
+            repo_id=repo_id,
+            token=token,
+            private=private,
+            commit_message=commit_message or MESSAGE,
+            exist_ok=exist_ok,
+            replace_model_card=replace_model_card,
+            revision=revision,
+            create_pr=create_pr,
+            architecture=f"{type(self).__name__}({', '.join(map(str, self.providers))})",
+            backend="onnx",
+        )
+        return push_served(self, target, local_model_path)  # type: ignore[arg-type]  # the model
+
+    save_to_hub = push_to_hub  # its older name
+
+    def start_multi_process_pool(self, target_devices: Sequence[object] | None = None) -> ServedPool:
+        """Start worker processes, each with a session of this model as it is now.
+
+        Args:
+            target_devices: One device per worker, ``"cpu"`` or ``"cuda:1"``; by default that of the model if it is a
+                GPU, else four times the CPU, whose cores they share.
+
+        Returns:
+            The workers, for ``pool=`` of the encode methods.
+
+        Raises:
+            ValueError: If there are no devices, onnxruntime has not one of them, or the model has ``session_options``.
+        """
+        from sparse_encoder.serving.workers import ServedPool, default_devices
+
+        model: Any = self
+        return ServedPool(model, default_devices(model) if target_devices is None else list(map(str, target_devices)))
+
+    @staticmethod
+    def stop_multi_process_pool(pool: ServedPool) -> None:
+        """End the worker processes."""
+        pool.stop()
 
     def eval(self) -> Self:
         """Return the model, which computes for evaluation only."""
@@ -81,7 +166,7 @@ class ModelHabits:
             task: The route.
         """
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        tokens = self._route(task).tokenize(texts, prompt=prompt or "", task=task, max_length=None)
+        tokens = self.route(task).tokenize(texts, prompt=prompt or "", task=task, max_length=None)
         return dict(tokens.pad_arrays(range(len(texts)), int(max(tokens.lengths, default=0))))
 
     def tokenize(self, texts: Sequence[str], task: str | None = None) -> dict[str, NDArray[Any]]:
@@ -104,12 +189,16 @@ class ModelHabits:
         """
         return intersection_of(as_rows(embeddings_1), as_rows(embeddings_2))
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle how it was opened, and what can be set; the other process opens the same files."""
+    def recipe(self) -> Recipe:
+        """Return how the model was opened, and what was set since, for other processes, which open the same files."""
         state = {name: getattr(self, name) for name in ("prompts", "default_prompt_name", "max_active_dims")}
         lengths = {"similarity_fn_name": self.similarity_fn_name, "max_seq_length": self.max_seq_length}
         graphs = None if self.graph_root == self.folder else self.graph_root
-        return _open, (type(self), self.arguments, {**state, **lengths}, graphs)
+        return Recipe(type(self), self.arguments, {**state, **lengths}, graphs)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the recipe."""
+        return Recipe.open, (self.recipe(),)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - nothing: it raises
         """Say where what is missing may be found.
@@ -121,11 +210,3 @@ class ModelHabits:
         if not name.startswith("_"):
             told += f"; {_INSTEAD.get(name, _WITH_TORCH)}"
         raise AttributeError(told)
-
-
-def _open(kind: type, arguments: ModelArguments, state: dict[str, object], graphs: Path | None = None) -> object:
-    model = kind(arguments, graphs if graphs is not None and graphs.is_dir() else None)
-    for name, value in state.items():
-        if getattr(model, name) != value:
-            setattr(model, name, value)
-    return model

@@ -131,8 +131,7 @@ def test_similarities_are_those_of_torch(name: str) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ({"pool": object()}, "pool is for worker processes"),
-        ({"chunk_size": 3}, "chunk_size is for worker processes"),
+        ({"chunk_size": 0}, "chunk_size must be a positive integer"),
         ({"device": "cuda"}, "device must be 'cpu'"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
         ({"prompt_name": "nobody"}, "unknown prompt_name 'nobody'"),

@@ -119,8 +119,9 @@ def test_habits_of_torch_models(served: OnnxSparseEncoder, model: SparseEncoder)
     ):
         assert {*found} == {"input_ids", "attention_mask", "token_type_ids"}
         assert all(np.array_equal(found[name], expected[name].numpy()) for name in found)
-    assert not hasattr(served, "start_multi_process_pool") and not hasattr(served, "__something__")
-    for name, told in (("parameters", "backend='torch'"), ("half", "float16"), ("push_to_hub", "local_model_path")):
+    assert served.backend == served.get_backend() == "onnx" and model.backend == model.get_backend() == "torch"
+    assert not hasattr(served, "compile") and not hasattr(served, "__something__")
+    for name, told in (("parameters", "backend='torch'"), ("half", "float16")):
         with pytest.raises(AttributeError, match=f"no attribute {name!r}; .*{told}"):
             getattr(served, name)
 

@@ -79,7 +79,7 @@ class Cutoffs:
         precision_recall: Sequence[int],
         mrr: Sequence[int],
         ndcg: Sequence[int],
-        map: Sequence[int],  # noqa: A002  (what it is called)
+        map: Sequence[int],
     ) -> Cutoffs:
         """Take ranks as users list them.
 

@@ -36,7 +36,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
         number = 0
         try:
-            for number, raw in enumerate(file, start=1):  # noqa: B007  (named in the errors below)
+            for number, raw in enumerate(file, start=1):  # the number is named in the errors below
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if line.strip():
                     yield number, line

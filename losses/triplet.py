@@ -18,17 +18,17 @@ class TripletDistanceMetric:
     """Distances, row by row: (B, V) and (B, V) to (B,)."""
 
     @staticmethod
-    def COSINE(x: Tensor, y: Tensor) -> Tensor:  # noqa: N802  (names of the peer)
+    def COSINE(x: Tensor, y: Tensor) -> Tensor:  # names of the peer
         """Return ``1 - cos``."""
         return 1 - pairwise_cos_sim(x, y)
 
     @staticmethod
-    def EUCLIDEAN(x: Tensor, y: Tensor) -> Tensor:  # noqa: N802
+    def EUCLIDEAN(x: Tensor, y: Tensor) -> Tensor:
         """Return the length of the difference."""
         return -pairwise_euclidean_sim(x, y)
 
     @staticmethod
-    def MANHATTAN(x: Tensor, y: Tensor) -> Tensor:  # noqa: N802
+    def MANHATTAN(x: Tensor, y: Tensor) -> Tensor:
         """Return the sum of absolute differences."""
         return -pairwise_manhattan_sim(x, y)
 

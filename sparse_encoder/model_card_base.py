@@ -102,7 +102,7 @@ class ModelCardData:
         """Set the language codes."""
         self.language = [language] if isinstance(language, str) else list(language)
 
-    def set_license(self, license: str) -> None:  # noqa: A002  (the peer's name)
+    def set_license(self, license: str) -> None:
         """Set the licence identifier."""
         self.license = license
 

@@ -23,15 +23,19 @@ Change = Callable[[dict[str, Tensor]], object]
 
 def made(name: str = "bert", seed: int = 0, **config: Any) -> MaskedLanguageModel:  # noqa: ANN401
     """Make a model whose weights make a difference."""
-    model = MaskedLanguageModel.from_config({**CONFIGS[name], **config}).eval()
-    randomise(model, seed)
-    return model
+    return _randomised({**CONFIGS[name], **config}, seed)
 
 
 def saved(folder: Path, name: str = "bert", **config: Any) -> MaskedLanguageModel:  # noqa: ANN401
     """Save a model whose weights make a difference; returns it."""
-    model = made(name, **config)
+    model = _randomised({**CONFIGS[name], **config})
     model.save_pretrained(folder)
+    return model
+
+
+def _randomised(config: dict[str, Any], seed: int = 0) -> MaskedLanguageModel:
+    model = MaskedLanguageModel.from_config(config).eval()
+    randomise(model, seed)
     return model
 
 

@@ -74,7 +74,7 @@ class FakeTune(ModuleType):
     def loguniform(self, low: float, high: float) -> Range:
         return Range("loguniform", low, high)
 
-    def CLIReporter(self, metric_columns: list[str]) -> SimpleNamespace:  # noqa: N802
+    def CLIReporter(self, metric_columns: list[str]) -> SimpleNamespace:
         return SimpleNamespace(metric_columns=metric_columns)
 
     def with_parameters(self, function: Callable[..., None], **parameters: Any) -> tuple[Any, bytes]:  # noqa: ANN401

@@ -62,7 +62,7 @@ class ModuleSequence(AdapterMethods, nn.Sequential):
         """Return the last module, likewise."""
         return self[-1]
 
-    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: A002, ANN401 - peer's name
+    def forward(self, input: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - peer's name
         """Run the modules.
 
         Args:
@@ -74,7 +74,7 @@ class ModuleSequence(AdapterMethods, nn.Sequential):
         """
         for module in self:
             accepted = kwargs if isinstance(module, Router) else _accepted(module, kwargs)
-            input = module(input, **accepted)  # noqa: A001
+            input = module(input, **accepted)
         return input
 
     def preprocess(

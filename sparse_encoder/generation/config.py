@@ -245,7 +245,7 @@ class GenerationConfig:
 
         @overload
         @classmethod
-        def from_pretrained(  # house: peer signature
+        def from_pretrained(
             cls,
             pretrained_model_name: str | os.PathLike[str],
             config_file_name: str | None = None,
@@ -256,7 +256,7 @@ class GenerationConfig:
 
         @overload
         @classmethod
-        def from_pretrained(  # house: peer signature
+        def from_pretrained(
             cls,
             pretrained_model_name: str | os.PathLike[str],
             config_file_name: str | None = None,
@@ -278,7 +278,7 @@ class GenerationConfig:
         revision: str | None = None,
         subfolder: str = "",
         return_unused_kwargs: bool = False,
-        **changes: Any,  # noqa: ANN401 - fields
+        **changes: Any,  # fields
     ) -> GenerationConfig | tuple[GenerationConfig, dict[str, object]]:
         """Read a config that was saved beside a model.
 

@@ -55,7 +55,7 @@ class ModelOutput:
     @overload
     def __getitem__(self, key: slice) -> tuple[Any, ...]: ...
 
-    def __getitem__(self, key: str | int | slice) -> Any:  # noqa: ANN401
+    def __getitem__(self, key: str | int | slice) -> Any:  # of any field
         """Return a field by its name, or one or several by their places among those that are given.
 
         Raises:

@@ -65,7 +65,7 @@ class _SumProjection(torch.autograd.Function):
     """The sum with a backward that computes the logits again."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,  # noqa: ANN401
         hidden: Tensor,
         weight: Tensor,
@@ -87,7 +87,7 @@ class _SumProjection(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # noqa: D102
+    def backward(
         ctx: Any,  # noqa: ANN401
         gradient: Tensor,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:

@@ -16,7 +16,7 @@ IGNORED = -100
 """Label of tokens that teach nothing."""
 
 
-def align_labels_with_tokens(  # house: peer signature
+def align_labels_with_tokens(
     labels: Sequence[int] | Sequence[str],
     word_ids: Sequence[int | None],
     *,

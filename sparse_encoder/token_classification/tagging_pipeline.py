@@ -275,7 +275,7 @@ class TokenClassificationPipeline:
                 done += len(rows)
                 yield from self._tag(rows, [None] * len(rows), options, bar)
 
-    def _call_options(  # house: peer signature
+    def _call_options(
         self,
         *,
         strategy: str | None = None,

@@ -64,7 +64,7 @@ class TrainerBase(TrainerFacts, TrainerFiles, TrainerSteps, TrainerTuning):
     trained_in: set[Path]
     """Folders in which it has trained; the checkpoints there are its own."""
 
-    def __init__(  # house: peer signature
+    def __init__(
         self,
         model: nn.Module | None,
         args: TrainingArguments,

@@ -142,7 +142,7 @@ class TrainerFiles:
     def create_model_card(  # house: peer signature
         self,
         language: str | list[str] | None = None,
-        license: str | None = None,  # noqa: A002  (the peer's name)
+        license: str | None = None,
         tags: str | list[str] | None = None,
         model_name: str | None = None,
         finetuned_from: str | None = None,

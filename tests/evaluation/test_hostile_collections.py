@@ -69,5 +69,5 @@ def test_a_reader_reads_or_names_the_file(name: str, content: bytes) -> None:
         try:
             read(path)
         except LoadError as error:
-            assert error.path is not None  # noqa: PT017
-            assert error.path.startswith(str(path))  # noqa: PT017
+            assert error.path is not None
+            assert error.path.startswith(str(path))

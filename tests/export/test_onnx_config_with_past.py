@@ -129,7 +129,7 @@ def test_two_stacks_of_our_own() -> None:
     assert config.num_attention_heads == (model.num_heads, model.decoder.num_heads)
 
 
-@pytest.mark.parametrize("encoder, decoder", [(3, 1), (1, 3), (2, 2)])  # noqa: PT006
+@pytest.mark.parametrize("encoder, decoder", [(3, 1), (1, 3), (2, 2)])
 def test_every_layer_of_the_decoder_has_a_past_whatever_the_encoder_has(encoder: int, decoder: int) -> None:
     values = {**vars(UNEQUAL), "encoder_layers": encoder, "decoder_layers": decoder}
     config = EncoderDecoderOnnxConfig.with_past(SimpleNamespace(**values), "seq2seq-lm")

@@ -14,7 +14,7 @@ from sparse_encoder.generation.config_fields import ARGUMENTS_OF_GENERATE, CACHE
 from sparse_encoder.generation.config_rules import minor_issues
 
 pytest.importorskip("transformers")
-from transformers import GenerationConfig as PeerConfig  # noqa: E402
+from transformers import GenerationConfig as PeerConfig
 
 Values = dict[str, Any]  # fields of a config
 

@@ -17,7 +17,7 @@ from sparse_encoder.generation.config_fields import DEFAULTS
 from sparse_encoder.generation.processors_building import ProcessorFacts, build_logits_processors
 
 pytest.importorskip("transformers")
-from transformers import generation as peer  # noqa: E402
+from transformers import generation as peer
 
 B, V, T = 6, 23, 5
 ENDS = [2, 21]

@@ -315,9 +315,9 @@ class Noisy(nn.Module):
 
 def test_modes_gradients_and_random_numbers_are_as_before() -> None:
     model = Noisy()
-    torch.manual_seed(3), random.seed(3), np.random.seed(3)  # noqa: B018
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
     expected = [torch.rand(()).item(), random.random(), np.random.rand()]
-    torch.manual_seed(3), random.seed(3), np.random.seed(3)  # noqa: B018
+    torch.manual_seed(3), random.seed(3), np.random.seed(3)
     callback = MetricCallback(lambda p, y: {"sum": float(p.sum())}, (X, Y), batch_size=3)
     first = callback.compute(model, seed=1)
     assert [torch.rand(()).item(), random.random(), np.random.rand()] == expected

@@ -65,7 +65,7 @@ class ConfigReader:
             raise self.error(name, f"must be at most {largest}, got {value}")
         return value
 
-    def flag(self, name: str, default: bool) -> bool:  # noqa: FBT001
+    def flag(self, name: str, default: bool) -> bool:
         """Return true or false."""
         value = self.like(name, default)
         assert isinstance(value, bool)

@@ -77,7 +77,7 @@ class ModelLoading(nn.Module):
 
     @overload
     @classmethod
-    def from_pretrained(  # house: peer signature
+    def from_pretrained(
         cls,
         name_or_path: NameOrPath,
         *model_args: Any,  # noqa: ANN401
@@ -87,7 +87,7 @@ class ModelLoading(nn.Module):
 
     @overload
     @classmethod
-    def from_pretrained(  # house: peer signature
+    def from_pretrained(
         cls,
         name_or_path: NameOrPath,
         *model_args: Any,  # noqa: ANN401
@@ -99,7 +99,7 @@ class ModelLoading(nn.Module):
     def from_pretrained(  # house: peer signature
         cls,
         name_or_path: NameOrPath,
-        *model_args: Any,  # noqa: ANN401 - of a subclass's constructor
+        *model_args: Any,  # of a subclass's constructor
         config: Mapping[str, Any] | str | Path | None = None,  # Any: parsed JSON
         state_dict: Mapping[str, Tensor] | None = None,
         cache_dir: str | Path | None = None,
@@ -111,7 +111,7 @@ class ModelLoading(nn.Module):
         use_safetensors: bool | None = None,
         weights_only: bool = True,
         output_loading_info: bool = False,
-        **kwargs: Any,  # noqa: ANN401 - options, values of the config, arguments of the constructor
+        **kwargs: Any,  # options, values of the config, arguments of the constructor
     ) -> Self | tuple[Self, LoadingInfo]:
         """Load a model from a folder or the hub; it comes in evaluation mode.
 

@@ -16,10 +16,12 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 from checkpoints_helpers import Anything, small_run, weights_digest
+from tqdm import tqdm
 
 from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.training.checkpoints.folders import list_checkpoints
@@ -118,6 +120,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args()
+    tqdm.set_lock(threading.RLock())  # its own is shared with forks, and stays locked when one is killed that has it
     with tempfile.TemporaryDirectory() as folder:
         outcome = Soak(Path(folder), chosen.seed).run(chosen.kills)
     sys.stdout.write(json.dumps(outcome) + "\n")

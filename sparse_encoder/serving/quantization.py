@@ -12,17 +12,20 @@ import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sparse_encoder.checkpoint import CheckpointError, staged_folder
 from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER, LARGEST_BYTES, QUANTIZED, SUFFIX
+from sparse_encoder.checkpoint.hub_push import HubTarget
 from sparse_encoder.checkpoint.onnx_packages import first_line, open_graph, quiet_options, require, runtime_errors
 from sparse_encoder.serving.copying import copy_served
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.folder import read_folder
 from sparse_encoder.serving.onnx_file import check_onnx_file
+from sparse_encoder.serving.publishing import push_graphs
 from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
 from sparse_encoder.serving.session import onnxruntime
 from sparse_encoder.serving.tables import quantize_tables
@@ -137,26 +140,38 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
         model: A torch model, which is saved and exported into the folder; or one of ``backend="onnx"``, which is
             copied there with its graphs, unless it is the model of that folder. What was there is replaced.
         quantization_config: One of :data:`CONFIGS`, as for :func:`quantize_onnx`.
-        model_name_or_path: The folder.
-        push_to_hub: Must be false: write a folder, and upload it with ``push_to_hub(local_model_path=...)``.
-        create_pr: Likewise.
+        model_name_or_path: The folder; with ``push_to_hub`` the repository, which gets the new graph alone.
+        push_to_hub: Whether to upload the graph; nothing stays here then.
+        create_pr: Open a pull request instead of pushing.
         file_suffix: What follows ``model_`` in the file's name; ``qint8_<config>`` if it is not said.
 
     Returns:
-        What has changed; sentence-transformers returns nothing.
+        What has changed; sentence-transformers returns nothing. Of an uploaded graph there are no ``paths``.
 
     Raises:
         TypeError: If the model is none of these.
-        ValueError: If something is to be uploaded, or the model's graph is in 8 bits already; otherwise as
-            :func:`quantize_onnx`.
+        ValueError: If there is ``create_pr`` without ``push_to_hub``, or the model's graph is in 8 bits already;
+            otherwise as :func:`quantize_onnx`.
     """
-    if push_to_hub or create_pr:
-        raise ValueError(
-            "push_to_hub and create_pr must be False: write the graph to a folder, "
-            "then call model.push_to_hub(repo_id, local_model_path=folder)"
-        )
     _check_name(quantization_config)
-    folder = Path(model_name_or_path).expanduser()
+    if create_pr and not push_to_hub:
+        raise ValueError("create_pr=True proposes an upload, and needs push_to_hub=True")
+    if not push_to_hub:
+        return _export_quantized(model, quantization_config, Path(model_name_or_path).expanduser(), file_suffix)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        report = _export_quantized(model, quantization_config, folder, file_suffix)
+        push_graphs(folder, report.paths, HubTarget(repo_id=model_name_or_path, create_pr=create_pr))
+    return replace(report, paths=())
+
+
+def _export_quantized(
+    model: Any,  # noqa: ANN401 - as export_dynamic_quantized_onnx_model
+    quantization_config: str,
+    folder: Path,
+    file_suffix: str | None,
+) -> QuantizationReport:
+    """Write model and graphs into a folder, and the graphs in 8 bits beside them."""
     if isinstance(model, OnnxSparseEncoder):
         copy_served(model, folder)
     elif hasattr(model, "export_onnx"):

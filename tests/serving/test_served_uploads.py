@@ -11,7 +11,7 @@ import pytest
 from model_helpers import write_masked_language_model
 from serving_helpers import copy_of, exported_folder, traced_before
 
-from sparse_encoder import SparseEncoder
+from sparse_encoder import SparseEncoder, export_dynamic_quantized_onnx_model
 from sparse_encoder.serving import OnnxSparseEncoder
 
 pytest.importorskip("onnxruntime")
@@ -89,3 +89,15 @@ def test_a_folder_is_uploaded_in_its_place_and_what_is_torchs_is_refused(hub: Hu
     for wrong, told in (({"train_datasets": ["a"]}, "train_datasets"), ({"safe_serialization": False}, "safe_serial")):
         with pytest.raises(ValueError, match=f"{told}.* is for backend='torch'"):
             model.push_to_hub("name", **wrong)
+
+
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_a_graph_in_8_bits_is_uploaded_alone(hub: Hub, create_pr: bool) -> None:
+    report = export_dynamic_quantized_onnx_model(
+        opened(exported_folder()), "avx2", "name", push_to_hub=True, create_pr=create_pr, file_suffix="small"
+    )
+    assert set(hub.files) == {"onnx/model_small.onnx"} == {report.file_name}
+    assert report.paths == () and len(hub.files[report.file_name]) == report.bytes_after
+    assert hub.commit["commit_message"] == "Add exported onnx model 'model_small.onnx'"
+    told = hub.commit["commit_description"]
+    assert 'model_kwargs={"file_name": "onnx/model_small.onnx"}' in told if create_pr else told is None

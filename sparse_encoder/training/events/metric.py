@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from sparse_encoder.backbone.devices import device_of
 from sparse_encoder.training.arrays import Array, Columns, as_array, concatenate, unwrapped
+from sparse_encoder.training.batch_outputs import generate, moved, pad_token_id, predict, undisturbed
 from sparse_encoder.training.events.metric_data import MetricBatch, MetricData
 from sparse_encoder.training.events.protocol import Arguments, Context, TrainerCallback
 from sparse_encoder.training.outputs import IGNORED, EvalPrediction
-from sparse_encoder.training.predicting import generate, moved, pad_token_id, predict, undisturbed
 from sparse_encoder.training.processes import said_by_first, together, world_size
 from sparse_encoder.training.randomness import METRIC_STREAM, seed_of
 from sparse_encoder.training.state import TrainerControl, TrainerState

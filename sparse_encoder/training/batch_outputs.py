@@ -1,4 +1,4 @@
-"""Run any model on a batch, or let it generate, and take what it returns apart; leaves no trace in the run."""
+"""What any model returns for a batch, or generates from it, taken apart by name; leaves no trace in the run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.devices import device_of
+from sparse_encoder.backbone.modes import evaluating
 
 GENERATED = "sequences"
 
@@ -100,20 +101,20 @@ def undisturbed(model: nn.Module, seed: int) -> Iterator[None]:
         model: Each of its modules gets the mode back that it had.
         seed: Of the numbers that are drawn meanwhile on the CPU.
     """
-    modes = [(module, module.training) for module in model.modules()]
     python, numpy = random.getstate(), np.random.get_state()
     device = device_of(model)
     forked = [device] if device.type in ("cuda", "xpu") else []
-    with torch.random.fork_rng(forked, device_type=device.type if forked else "cuda"), torch.no_grad():
+    with (
+        torch.random.fork_rng(forked, device_type=device.type if forked else "cuda"),
+        torch.no_grad(),
+        evaluating(model),
+    ):
         torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
-        model.eval()
         try:
             yield
         finally:
-            for module, training in modes:
-                module.training = training
             random.setstate(python)
             np.random.set_state(numpy)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sparse_encoder.backbone.cache import DynamicCache, EncoderDecoderCache, StaticCache
 from sparse_encoder.generation.causal_language_model import CausalLanguageModel
 from sparse_encoder.generation.config import GenerationConfig
+from sparse_encoder.generation.mixin import GenerationMixin
+from sparse_encoder.generation.modes import GenerationMode
 from sparse_encoder.generation.outputs import (
     CausalLanguageModelOutput,
     GenerateBeamDecoderOnlyOutput,
@@ -43,8 +45,14 @@ from sparse_encoder.generation.stopping import (
     StoppingCriteria,
     StoppingCriteriaList,
     StopStringCriteria,
+    validate_stopping_criteria,
 )
-from sparse_encoder.generation.streamers import TextIteratorStreamer, TextStreamer
+from sparse_encoder.generation.streamers import (
+    AsyncTextIteratorStreamer,
+    BaseStreamer,
+    TextIteratorStreamer,
+    TextStreamer,
+)
 from sparse_encoder.generation.transition_scores import compute_transition_scores
 from sparse_encoder.generation.warpers import (
     EpsilonLogitsWarper,
@@ -58,6 +66,8 @@ from sparse_encoder.generation.warpers import (
 )
 
 __all__ = [
+    "AsyncTextIteratorStreamer",
+    "BaseStreamer",
     "CausalLanguageModel",
     "CausalLanguageModelOutput",
     "DynamicCache",
@@ -75,6 +85,8 @@ __all__ = [
     "GenerateDecoderOnlyOutput",
     "GenerateEncoderDecoderOutput",
     "GenerationConfig",
+    "GenerationMixin",
+    "GenerationMode",
     "InfNanRemoveLogitsProcessor",
     "LogitNormalization",
     "LogitsProcessor",
@@ -105,4 +117,5 @@ __all__ = [
     "TopPLogitsWarper",
     "TypicalLogitsWarper",
     "compute_transition_scores",
+    "validate_stopping_criteria",
 ]

@@ -34,6 +34,7 @@ from sparse_encoder.generation.config_files import (
     write_file,
 )
 from sparse_encoder.generation.config_rules import EXTRA_OUTPUTS, check_together, minor_issues
+from sparse_encoder.generation.modes import GenerationMode
 
 
 class GenerationConfig:
@@ -115,6 +116,7 @@ class GenerationConfig:
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
+    """Ends of texts; -1 for none, also where the model's config names some."""
     decoder_start_token_id: int | list[int] | None = None
     """One for all rows or one for each."""
 
@@ -193,6 +195,10 @@ class GenerationConfig:
         for name in used:
             setattr(self, name, getattr(changed, name, None))
         return {name: value for name, value in values.items() if name not in used}
+
+    def get_generation_mode(self) -> GenerationMode:
+        """Return how tokens are chosen, as far as this config says it."""
+        return GenerationMode.of(num_beams=self.num_beams or 1, do_sample=self.do_sample is True)
 
     def to_dict(self) -> dict[str, Any]:  # Any: FIELDS has the type of each
         """Return all fields, and what a file had besides; the values are copies."""

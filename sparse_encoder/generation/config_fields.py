@@ -14,6 +14,9 @@ from typing import NoReturn
 _LARGEST_INTEGER = (1 << 63) - 1  # what a tensor of token ids holds
 _MOST_ENTRIES = 1_000_000  # beyond any vocabulary
 
+NO_TOKEN = -1
+"""An end token that no text has: where a model names others, it takes them away, which None does not."""
+
 CACHES = ("dynamic", "static")
 """What ``cache_implementation`` may name."""
 
@@ -114,6 +117,11 @@ def _ends(field: str, value: object) -> int | list[int]:
     if ids == [] or min(ids if isinstance(ids, list) else [ids]) < 0:
         _wrong(field, "a token id of at least 0, or a list of such that is not empty; None for no end token", value)
     return ids
+
+
+def _ends_or_none(field: str, value: object) -> int | list[int]:
+    listed = value.tolist() if hasattr(value, "tolist") else value  # a tensor or an array
+    return NO_TOKEN if listed in (NO_TOKEN, [NO_TOKEN]) else _ends(field, listed)
 
 
 def _suppressed(field: str, value: object) -> list[int]:
@@ -223,7 +231,7 @@ FIELDS: Mapping[str, Callable[[str, object], object]] = {
     "return_dict_in_generate": _boolean,
     "pad_token_id": _integer,
     "bos_token_id": _integer,
-    "eos_token_id": _ends,
+    "eos_token_id": _ends_or_none,
     "decoder_start_token_id": _token_or_tokens,
 }
 """Every field, with what checks a value that is not None and gives it the one type that the field has."""

@@ -21,6 +21,7 @@ from sparse_encoder.generation.config_fields import (
     FIELDS,
     IDLE_CACHES,
     IDLE_IN_FILES,
+    NO_TOKEN,
     NOT_OFFERED,
     FieldError,
     check_name,
@@ -31,7 +32,6 @@ from sparse_encoder.generation.config_fields import (
 GENERATION_CONFIG_NAME = "generation_config.json"
 VERSION_KEY = "sparse_encoder_version"
 _ABOUT_THE_FILE = (VERSION_KEY, "transformers_version", "_commit_hash", "_from_model_config")
-NO_TOKEN = -1
 _MAY_BE_NONE = ("eos_token_id", "pad_token_id")
 _DECODERS = ("decoder", "generator", "text_config")
 """Parts of a model's configuration that are about its decoder."""

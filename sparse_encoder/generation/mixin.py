@@ -14,6 +14,7 @@ from sparse_encoder.generation.protocol import GenerativeModel
 from sparse_encoder.generation.records import GenerateOutput, Records
 from sparse_encoder.generation.request import GenerationRequest, refuse
 from sparse_encoder.generation.sampling import write_rows
+from sparse_encoder.generation.special_tokens import ends_of
 from sparse_encoder.generation.transition_scores import compute_transition_scores
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class GenerationMixin:
             beam_indices,
             normalize_logits,
             mask_finished=mask_finished,
-            eos_token_id=self.generation_config.eos_token_id,
+            eos_token_id=ends_of(self.generation_config),
         )
 
 

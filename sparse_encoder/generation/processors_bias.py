@@ -115,7 +115,7 @@ class NoBadWordsLogitsProcessor(LogitsProcessor):
         FIELDS["bad_words_ids"]("bad_words_ids", bad_words_ids)
         ends = [] if eos_token_id is None else token_ids("eos_token_id", eos_token_id).tolist()
         banned = {tuple(word): -torch.inf for word in bad_words_ids if len(word) > 1 or word[0] not in ends}
-        self.bad_words_ids = bad_words_ids
+        self.bad_word_ids = bad_words_ids
         self._biases = _Biases("bad_words_ids", banned) if banned else None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:

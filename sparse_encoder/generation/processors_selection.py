@@ -91,6 +91,14 @@ class SuppressTokensAtBeginLogitsProcessor(LogitsProcessor):
         self.begin_suppress_tokens = token_ids("begin_suppress_tokens", begin_suppress_tokens, device)
         self.begin_index = begin_index
 
+    def set_begin_index(self, begin_index: int) -> None:
+        """Ban the tokens in another place.
+
+        Args:
+            begin_index: The place, as a number of tokens before it.
+        """
+        self.begin_index = begin_index
+
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the new scores, (R, V)."""
         if input_ids.shape[1] != self.begin_index:

@@ -25,6 +25,7 @@ from sparse_encoder.backbone.token_caches import new_token_cache
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config import GenerationConfig
+from sparse_encoder.generation.encoder_stack import EncoderStack
 from sparse_encoder.generation.generation_files import GenerationFiles
 from sparse_encoder.generation.mixin import GenerationMixin
 from sparse_encoder.generation.outputs import EncoderOutput, Seq2SeqOutput, encoder_output
@@ -171,6 +172,10 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
             hidden_states=tuple(record.hidden_states) if output_hidden_states else None,
             attentions=tuple(record.attentions) if output_attentions else None,
         )
+
+    def get_encoder(self) -> EncoderStack:
+        """Return the encoder, which gives what :meth:`encode` does."""
+        return EncoderStack(self.backbone, self.encode)
 
     def _encoder_mask(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         if input_ids is not None:

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.generation.callers import warn
+from sparse_encoder.generation.config_fields import NO_TOKEN
 
 if TYPE_CHECKING:
     from sparse_encoder.generation.config import GenerationConfig
-
-NO_TOKEN = -1
-"""Behind the end of a beam that ended without an end token, when there is nothing to pad with."""
 
 
 class SpecialTokens(NamedTuple):
@@ -39,8 +37,13 @@ class SpecialTokens(NamedTuple):
 
     @property
     def fill(self) -> int:
-        """What stands behind the end of a beam."""
+        """What stands behind the end of a beam; -1 where it ended without an end token and nothing pads."""
         return NO_TOKEN if self.pad is None else int(self.pad)
+
+
+def ends_of(config: GenerationConfig) -> int | list[int] | None:
+    """Return the tokens that end a text; None if none does."""
+    return None if config.eos_token_id == NO_TOKEN else config.eos_token_id
 
 
 def special_tokens(
@@ -57,7 +60,8 @@ def special_tokens(
     Raises:
         ValueError: If the decoder behind an encoder has nothing to begin with.
     """
-    eos = None if config.eos_token_id is None else torch.as_tensor(config.eos_token_id, device=device).view(-1)
+    ends = ends_of(config)
+    eos = None if ends is None else torch.as_tensor(ends, device=device).view(-1)
     pad = None if config.pad_token_id is None else torch.as_tensor(config.pad_token_id, device=device)
     start = config.decoder_start_token_id
     if start is None and is_encoder_decoder:

@@ -28,10 +28,6 @@ class StackPair(ModelEditing, CountedModel):
     decoder: Transformer
     head: LinearHead
 
-    def get_encoder(self) -> Transformer:
-        """Return the encoder; :meth:`encode` runs it with what it needs."""
-        return self.backbone
-
     def get_decoder(self) -> Transformer:
         """Return the decoder, which takes embeddings and no ids."""
         return self.decoder

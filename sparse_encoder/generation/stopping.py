@@ -182,3 +182,20 @@ class StoppingCriteriaList(list[Criterion]):
     def max_length(self) -> int | None:
         """Tokens at which a criterion about length ends the rows, if there is one."""
         return next((each.max_length for each in self if isinstance(each, MaxLengthCriteria)), None)
+
+
+def validate_stopping_criteria(stopping_criteria: StoppingCriteriaList, max_length: int) -> StoppingCriteriaList:
+    """Return criteria among which there is one about length; those that come in are left as they are.
+
+    A warning tells where there is one already, of another length; it then stays.
+
+    Args:
+        stopping_criteria: Where one about length is added if there is none.
+        max_length: Tokens at which that one ends the rows.
+    """
+    length = stopping_criteria.max_length
+    if length is None:
+        return StoppingCriteriaList([*stopping_criteria, MaxLengthCriteria(max_length)])
+    if length != max_length:
+        warn(f"max_length is {max_length}, and the stopping criteria say {length}, which holds; leave one of them out")
+    return StoppingCriteriaList(stopping_criteria)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from abc import abstractmethod
 from queue import Queue
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -25,6 +27,19 @@ _MANY_TOKENS = 64
 """Tokens that are decoded together before the first of them are forgotten."""
 _KEPT_TOKENS = 16
 """Tokens kept then, so that those to come are decoded as behind all; a few more where they begin within a character."""
+
+
+@runtime_checkable
+class BaseStreamer(Protocol):
+    """Get the tokens of one row as they are generated; a base for streamers of one's own."""
+
+    @abstractmethod
+    def put(self, value: Tensor) -> None:
+        """Take the next tokens, the prompt's first, (1, T), then one after the other, (1,)."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Learn that there are no more."""
 
 
 class TextStreamer:
@@ -153,6 +168,55 @@ class TextIteratorStreamer(TextStreamer):
         part = self.text_queue.get(timeout=self.timeout)
         if part is None:
             raise StopIteration
+        return part
+
+
+class AsyncTextIteratorStreamer(TextStreamer):
+    """Hand a text to a coroutine that iterates, part by part, while another thread generates it.
+
+    Args:
+        tokenizer: Anything with ``decode``.
+        skip_prompt: Leave out the prompt.
+        timeout: Seconds that the iterator waits for a part before it raises ``TimeoutError`` (``asyncio.TimeoutError``
+            before Python 3.11); None waits for ever, also if the other thread has failed.
+        decode_kwargs: Arguments of ``decode``.
+
+    Raises:
+        RuntimeError: If it is not made inside a coroutine, whose loop it hands the parts to.
+    """
+
+    def __init__(  # house: peer signature
+        self,
+        tokenizer: Any,  # noqa: ANN401 - anything with decode
+        skip_prompt: bool = False,
+        timeout: float | None = None,
+        **decode_kwargs: object,
+    ) -> None:
+        super().__init__(tokenizer, skip_prompt, **decode_kwargs)
+        self.timeout = timeout
+        self.text_queue: asyncio.Queue[str | None] = asyncio.Queue()  # None ends it
+        self.loop = asyncio.get_running_loop()
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Hand over a part of the text, from any thread.
+
+        Args:
+            text: The part, which may be empty.
+            stream_end: Whether it is the last.
+        """
+        self.loop.call_soon_threadsafe(self.text_queue.put_nowait, text)
+        if stream_end:
+            self.loop.call_soon_threadsafe(self.text_queue.put_nowait, None)
+
+    def __aiter__(self) -> AsyncTextIteratorStreamer:
+        """Return itself; the parts are there once."""
+        return self
+
+    async def __anext__(self) -> str:
+        """Wait for the next part and return it."""
+        part = await asyncio.wait_for(self.text_queue.get(), self.timeout)
+        if part is None:
+            raise StopAsyncIteration
         return part
 
 

@@ -6,7 +6,7 @@ vocabulary.
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import inf
 
 import torch
 from torch import Tensor
@@ -240,19 +240,28 @@ class EtaLogitsWarper(LogitsProcessor):
         epsilon: The largest bound.
         filter_value: Score of what is left out.
         min_tokens_to_keep: Tokens left at least.
+        device: Where epsilon is kept; None: where the first scores are.
 
     Raises:
         ValueError: If epsilon is not above 0 and below 1, or the other number below 1.
     """
 
-    def __init__(self, epsilon: float, filter_value: float = -inf, min_tokens_to_keep: int = 1) -> None:
-        self.epsilon = _within("eta_cutoff", epsilon, zero=False, one=False)
+    def __init__(
+        self,
+        epsilon: float,
+        filter_value: float = -inf,
+        min_tokens_to_keep: int = 1,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.epsilon = torch.tensor(_within("eta_cutoff", epsilon, zero=False, one=False), device=device)
         self.filter_value = filter_value
         self.min_tokens_to_keep = at_least("min_tokens_to_keep", min_tokens_to_keep, 1)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return the new scores, (R, V)."""
         entropy = _entropy(scores.log_softmax(dim=-1))
-        bound = (sqrt(self.epsilon) * (-entropy).exp()).clamp(max=self.epsilon)  # (R, 1)
+        if self.epsilon.device != scores.device:
+            self.epsilon = self.epsilon.to(scores.device)
+        bound = torch.minimum(self.epsilon, self.epsilon.sqrt() * (-entropy).exp())  # (R, 1)
         is_out = (scores.softmax(dim=-1) < bound) & _below_kept(scores, self.min_tokens_to_keep)
         return scores.masked_fill(is_out, self.filter_value)

@@ -16,6 +16,7 @@ from sparse_encoder.generation import (
     StoppingCriteria,
     StoppingCriteriaList,
     StopStringCriteria,
+    validate_stopping_criteria,
 )
 from sparse_encoder.generation.stopping_building import build_stopping_criteria
 
@@ -148,3 +149,12 @@ def test_one_of_the_same_type_takes_the_place() -> None:
     assert found[0] is mine
     assert found[2] is other
     assert len(found) == 3
+
+
+def test_a_length_is_added_to_criteria_that_lack_one() -> None:
+    given = StoppingCriteriaList([MaxTimeCriteria(9.0)])
+    assert (validate_stopping_criteria(given, 11).max_length, given.max_length) == (11, None)
+    limited = StoppingCriteriaList([MaxLengthCriteria(10)])
+    assert validate_stopping_criteria(limited, 10) == limited
+    with pytest.warns(UserWarning, match="max_length is 11, and the stopping criteria say 10"):
+        assert validate_stopping_criteria(limited, 11).max_length == 10

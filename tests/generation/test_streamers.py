@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from queue import Empty
 
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_encoder.generation import TextIteratorStreamer, TextStreamer
+from sparse_encoder.generation import AsyncTextIteratorStreamer, BaseStreamer, TextIteratorStreamer, TextStreamer
 
 
 class Bytes:
@@ -139,3 +140,43 @@ def test_long_lines_are_not_decoded_again_and_again(words: str) -> None:
 def test_a_word_of_many_tokens_is_kept_whole() -> None:
     for text in ("a" * 300, "b c" + "é" * 200 + " d", "x" * 70 + " " + "y" * 70):
         assert "".join(parts_of(text)) == text
+
+
+def test_a_coroutine_gets_the_parts_that_another_thread_makes() -> None:
+    async def read() -> list[str]:
+        streamer = AsyncTextIteratorStreamer(Bytes(), skip_prompt=True, skip_special_tokens=True)
+
+        def write() -> None:
+            streamer.put(torch.tensor([list(b"no ")]))
+            for byte in [*b"one two", 256]:
+                streamer.put(torch.tensor([byte]))
+            streamer.end()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        parts = [part async for part in streamer]
+        thread.join()
+        return [part for part in parts if part]
+
+    assert asyncio.run(read()) == ["one ", "two"]
+
+
+def test_a_coroutine_does_not_wait_for_ever() -> None:
+    async def read() -> None:
+        async for _ in AsyncTextIteratorStreamer(Bytes(), timeout=0.001):
+            pass
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(read())
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        AsyncTextIteratorStreamer(Bytes())
+
+
+def test_a_streamer_of_ones_own_has_both_methods() -> None:
+    class Half(BaseStreamer):
+        def put(self, value: torch.Tensor) -> None:
+            pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half()  # type: ignore[abstract]
+    assert isinstance(TextStreamer(Bytes()), BaseStreamer)

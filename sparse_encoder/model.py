@@ -18,7 +18,7 @@ from sparse_encoder.checkpoint import staged_folder, write_text
 from sparse_encoder.comparing import ComparingModel
 from sparse_encoder.encoding.call import EncodeCall, Encoded, run_call
 from sparse_encoder.encoding.encode import EncodeSettings
-from sparse_encoder.encoding.inputs import check_positive, max_length_of_call, read_inputs
+from sparse_encoder.encoding.inputs import check_positive, lengths_of_call, read_inputs
 from sparse_encoder.encoding.prompts import (
     check_default_prompt_name,
     document_prompt_name,
@@ -142,7 +142,8 @@ class SparseEncoder(OnnxMethods, ModuleSequence, ComparingModel, metaclass=Filli
             pool: Workers from :meth:`start_multi_process_pool`; results are on the CPU.
             chunk_size: Texts per job of a worker; by default a tenth of its share, at most 5000.
             task: Route of a ``Router``, and whose maximum length: ``"query"`` or ``"document"``.
-            processing_kwargs: ``{"text": {"max_length": 64}}`` cuts the texts of this call.
+            processing_kwargs: ``{"text": {"max_length": 64}}`` cuts the texts of this call, and ``"padding":
+                "max_length"`` beside it pads them all to that length, for models that are compiled for one shape.
             kwargs: Options of modules, as :meth:`get_model_kwargs` lists them.
 
         Returns:
@@ -155,13 +156,15 @@ class SparseEncoder(OnnxMethods, ModuleSequence, ComparingModel, metaclass=Filli
         if unknown := set(kwargs) - set(self.get_model_kwargs()):
             raise ValueError(f"unknown keywords {sorted(unknown)}; get_model_kwargs() lists {self.get_model_kwargs()}")
         checked = read_inputs(inputs, task=task, with_tasks=isinstance(self.input_module, Router))
+        lengths = lengths_of_call(processing_kwargs or {})
         settings = EncodeSettings(
             batch_size=batch_size,
             prompt=resolve_prompt(
                 self.prompts, prompt=prompt, prompt_name=prompt_name, default_prompt_name=self.default_prompt_name
             ),
             task=checked.task,
-            max_length=max_length_of_call(processing_kwargs or {}),
+            max_length=lengths.max_length,
+            padded_to_max_length=lengths.padded_to_max_length,
             max_active_dims=self.max_active_dims if max_active_dims is None else max_active_dims,
             save_to_cpu=save_to_cpu,
             forward_kwargs=kwargs,

@@ -33,6 +33,8 @@ class EncodeSettings:
     """Which route of a ``Router``, and whose maximum length."""
     max_length: int | None = None
     """Most tokens of a text in this call; ``None`` for what the model says."""
+    padded_to_max_length: bool = False
+    """Whether every text is padded to the length at which it would be cut: one shape for compiled models."""
     max_active_dims: int | None = None
     """How many entries of a row are kept, by absolute value; ``None`` for all."""
     save_to_cpu: bool = False
@@ -94,8 +96,11 @@ class _Chunk:
 
     def encode(self, on_done: Callable[[int], object]) -> SparseEmbeddings:
         """Run all batches, (N, V)."""
-        limit = num_positions(self.model, self.settings.task)
-        batches = plan_batches(self.tokens.lengths, max_length=limit, batch_size=self.settings.batch_size)[::-1]
+        limit, lengths = num_positions(self.model, self.settings.task), self.tokens.lengths
+        if self.settings.padded_to_max_length:
+            limit = longest_text(self.model, self.settings)
+            lengths = [limit] * len(lengths)
+        batches = plan_batches(lengths, max_length=limit, batch_size=self.settings.batch_size)[::-1]
         parts: list[SparseEmbeddings] = []
         order: list[int] = []
         while batches:
@@ -163,6 +168,20 @@ def num_positions(model: ModuleSequence, task: str | None) -> int | None:
     if isinstance(first, Router):
         first = first.route(task)[0]  # type: ignore[assignment]  # a route begins with an input module
     return first.model.config.max_tokens if isinstance(first, Transformer) else None
+
+
+def longest_text(model: ModuleSequence, settings: EncodeSettings) -> int:
+    """Return the number of tokens at which the texts of a call are cut.
+
+    Raises:
+        ValueError: If there is no such number.
+    """
+    if settings.max_length is not None:
+        return min(settings.max_length, num_positions(model, settings.task) or settings.max_length)
+    limit = model.input_module.longest_text(settings.task)
+    if limit is None:
+        raise ValueError('padding="max_length" in processing_kwargs needs max_length: the model cuts texts nowhere')
+    return limit
 
 
 def first_module_not_finite(model: nn.Module, run: Callable[[], object]) -> str:

@@ -82,6 +82,29 @@ def max_length_of_call(processing_kwargs: Mapping[str, Mapping[str, object]]) ->
     return options.max_length
 
 
+class CallLengths(NamedTuple):
+    """The lengths of the texts of one call."""
+
+    max_length: int | None
+    """Most tokens of a text; ``None`` for what the model says."""
+    padded_to_max_length: bool
+    """Whether every text is padded to the length at which it would be cut."""
+
+
+def lengths_of_call(processing_kwargs: Mapping[str, Mapping[str, object]]) -> CallLengths:
+    """Read the length at which one call cuts its texts, and whether it pads to it.
+
+    Args:
+        processing_kwargs: As :func:`max_length_of_call` takes them; ``padding`` may also be ``"max_length"``.
+
+    Raises:
+        ValueError: If an option is unknown, or cannot be set for one call.
+    """
+    parts = {name: dict(options) for name, options in processing_kwargs.items()}
+    paddings = [options.pop("padding") for options in parts.values() if options.get("padding") == "max_length"]
+    return CallLengths(max_length_of_call(parts), bool(paddings))
+
+
 def check_positive(name: str, value: int) -> int:
     """Return a positive integer; numpy's become Python's.
 

@@ -159,6 +159,11 @@ class InputModule(Module, ABC):
         """The kinds of input: texts."""
         return ["text"]
 
+    def longest_text(self, task: str | None = None) -> int | None:
+        """Return the number of tokens at which texts of a task are cut; ``None`` if nowhere."""
+        limit: int | None = self.max_seq_length
+        return limit
+
     @abstractmethod
     def tokenize_batch(
         self,

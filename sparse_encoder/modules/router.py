@@ -169,6 +169,12 @@ class Router(InputModule):
         batch: TokenBatch = first.tokenize_batch(texts, prompt=prompt, task=task, max_length=max_length)
         return batch
 
+    def longest_text(self, task: str | None = None) -> int | None:
+        """Return the number of tokens at which the route of a task cuts texts; ``None`` if nowhere."""
+        first: Any = self.route(task)[0]
+        limit: int | None = first.longest_text(task)
+        return limit
+
     def preprocess(
         self,
         inputs: str | Sequence[Any] | Mapping[str, str],

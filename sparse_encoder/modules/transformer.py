@@ -258,21 +258,16 @@ class Transformer(InputModule):
         """
         check_vocabulary(self.tokenizer, self.model)
 
-    def _tokenize(
-        self, inputs: str | Sequence[Any], prompt: str | None, task: str | None, max_length: int | None
-    ) -> TokenBatch:
+    def longest_text(self, task: str | None = None, max_length: int | None = None) -> int:
+        """Return where texts of a task are cut: ``max_length`` or the task's, if no option of this module says it."""
+        of_task = {"query": self.query_length, "document": self.document_length}.get(task or "")
+        asked = (self._text_options.max_length, max_length, of_task, self.max_seq_length)
+        return min(next(length for length in asked if length is not None), self.max_seq_length)
+
+    def _tokenize(self, inputs: str | Sequence[Any], prompt: str | None, max_length: int) -> TokenBatch:
         self.check_vocabulary()
-        lengths = {"query": self.query_length, "document": self.document_length}
-        length = lengths.get(task or "") if max_length is None else max_length
-        if self._text_options.max_length is not None:
-            length = self._text_options.max_length
-        return tokenize(
-            self.tokenizer,
-            inputs,
-            prompt=prompt,
-            max_length=length,
-            add_special_tokens=self._text_options.add_special_tokens,
-        )
+        special = self._text_options.add_special_tokens
+        return tokenize(self.tokenizer, inputs, prompt=prompt, max_length=max_length, add_special_tokens=special)
 
     def tokenize_batch(
         self,
@@ -288,9 +283,9 @@ class Transformer(InputModule):
             texts: The texts.
             prompt: Put before each.
             task: ``"query"`` or ``"document"`` cut to ``query_length`` or ``document_length``.
-            max_length: Most tokens of a text, whatever the task.
+            max_length: Most tokens of a text, whatever the task and the options of this module.
         """
-        return self._tokenize(texts, prompt, task, max_length)
+        return self._tokenize(texts, prompt, self.longest_text(task) if max_length is None else max_length)
 
     def preprocess(
         self,
@@ -305,13 +300,13 @@ class Transformer(InputModule):
             inputs: B texts, or pairs of texts; or a single text.
             prompt: Put before each.
             task: ``"query"`` or ``"document"`` cut to ``query_length`` or ``document_length``.
-            max_length: Most tokens of a text, whatever the task.
+            max_length: Most tokens of a text, whatever the task, if no option of this module says it.
 
         Returns:
             ``input_ids``, ``attention_mask`` and, if the tokenizer has them, ``token_type_ids``, (B, T) int64 each;
             and ``prompt_length``, (B,), if there is a prompt.
         """
-        return self._tokenize(inputs, prompt, task, max_length).pad()
+        return self._tokenize(inputs, prompt, self.longest_text(task, max_length)).pad()
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         """Run the backbone.

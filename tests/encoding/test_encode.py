@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from model_helpers import VOCABULARY, mixed_texts, write_masked_language_model
+from model_helpers import VOCABULARY, mixed_texts, write_masked_language_model, write_tokenizer
 from torch import nn
 
 from sparse_encoder import SparseEncoder
 from sparse_encoder.backbone.modes import evaluating
 from sparse_encoder.encoding import encode
 from sparse_encoder.encoding.encode import EncodeSettings, encode_texts, is_out_of_memory
+from sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling, Transformer
 from sparse_encoder.token_batches import TOKEN_BUDGET
+from sparse_encoder.tokenizer import Tokenizer
 
 TEXTS = mixed_texts(41, longest=60)
 
@@ -57,6 +59,56 @@ def test_each_text_is_run_once_in_batches_of_one_length(model: SparseEncoder, ba
     assert max(counts) <= batch_size
     assert {length for _, length in spy.shapes} <= {16, 32, 48, 64}
     assert [length for _, length in spy.shapes] == sorted((length for _, length in spy.shapes), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "length"),
+    [
+        ({"max_length": 21}, 21),
+        ({"max_length": 500}, 64),
+        ({"task": "query"}, 9),
+        ({"task": "query", "max_length": 30}, 30),
+        ({}, 64),
+    ],
+)
+def test_all_texts_are_padded_to_one_length(folder: Path, options: dict[str, Any], length: int) -> None:
+    transformer = Transformer(str(folder), transformer_task="fill-mask", query_length=9)
+    model = SparseEncoder(modules=[transformer, SpladePooling()], device="cpu")
+    expected = encode_texts(model, TEXTS, EncodeSettings(**options)).to_dense()
+    shapes: list[tuple[int, int]] = []
+    transformer.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0]["input_ids"].shape)))
+    rows = encode_texts(model, TEXTS, EncodeSettings(**options, padded_to_max_length=True))
+    assert shapes == [(32, length), (9, length)]
+    torch.testing.assert_close(rows.to_dense(), expected)
+
+
+def test_a_call_cuts_and_pads_by_its_own_options(folder: Path) -> None:
+    options = {"text": {"max_length": 7}}
+    transformer = Transformer(str(folder), transformer_task="fill-mask", processing_kwargs=options)
+    text = "rain sun cloud river stone bread flour"
+    words = [text.split()[:count] for count in (2, 5, 7)]
+    plain = SparseEncoder(str(folder), device="cpu")
+    for modules in ([transformer, SpladePooling()], [Router({"query": [transformer, SpladePooling()]})]):
+        model = SparseEncoder(modules=modules, device="cpu")
+        found = [model.encode(text, processing_kwargs={"text": {"max_length": limit}}) for limit in (4, 7, 9)]
+        for row, each in zip(found, words, strict=True):
+            assert torch.equal(row.to_dense(), plain.encode(" ".join(each)).to_dense())
+        shapes: list[tuple[int, int]] = []
+        hook = transformer.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0]["input_ids"].shape)))  # noqa: B023
+        model.encode([text, "rain"], processing_kwargs={"text": {"padding": "max_length"}})
+        hook.remove()
+        assert shapes == [(2, 7)]
+
+
+def test_texts_that_are_cut_nowhere_cannot_be_padded_to_there(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    static = SparseStaticEmbedding(Tokenizer.from_pretrained(tmp_path))
+    static.max_seq_length = None
+    model = SparseEncoder(modules=[static], device="cpu")
+    assert static.max_seq_length is None
+    with pytest.raises(ValueError, match="needs max_length"):
+        model.encode("rain", processing_kwargs={"text": {"padding": "max_length"}})
+    assert model.encode("rain", processing_kwargs={"text": {"padding": "max_length", "max_length": 5}}).nnz == 1
 
 
 def test_a_batch_never_has_more_tokens_than_the_budget(model: SparseEncoder) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparse_encoder.encoding.inputs import check_positive, is_singular_input, read_inputs
+from sparse_encoder.encoding.inputs import check_positive, is_singular_input, lengths_of_call, read_inputs
 
 
 class Column:
@@ -51,3 +51,13 @@ def test_what_is_no_positive_integer_is_refused(value: object) -> None:
 def test_a_positive_integer_passes() -> None:
     assert check_positive("batch_size", 10**9) == 10**9
     assert type(check_positive("batch_size", np.int64(3))) is int  # type: ignore[arg-type]
+
+
+def test_lengths_of_a_call() -> None:
+    assert lengths_of_call({}) == (None, False)
+    assert lengths_of_call({"text": {"max_length": 9, "padding": "longest"}}) == (9, False)
+    given = {"common": {"padding": "max_length"}, "text": {"max_length": 9}}
+    assert lengths_of_call(given) == (9, True)
+    assert given["common"] == {"padding": "max_length"}
+    with pytest.raises(ValueError, match="padding in processing_kwargs must be one of"):
+        lengths_of_call({"text": {"padding": "to 9"}})

@@ -102,6 +102,8 @@ def test_lengths_by_call_task_and_model() -> None:
 def test_processing_options_hold_for_every_call(folder: Path) -> None:
     module = Transformer(folder, transformer_task="fill-mask", processing_kwargs={"text": {"max_length": 3}})
     assert module.preprocess(["a b a b"], max_length=4)["input_ids"].shape == (1, 3)
+    assert module.longest_text() == module.longest_text("query", 4) == 3
+    assert module.tokenize_batch(["a b a b"], max_length=4).lengths == [4]  # what one call asks for goes before
     bare = Transformer(folder, processing_kwargs={"common": {"add_special_tokens": False, "padding": True}})
     assert bare.preprocess(["a"])["input_ids"].tolist() == [[A]]
     for wrong in ({"audio": {}}, {"text": {"padding": "max_length"}}, {"text": {"stride": 1}}):

@@ -14,10 +14,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 Work = Callable[[int, str], Any]  # (rank, folder) to anything that torch.load takes as weights
+IMPORTED = ("pytest", "torch", "datasets", "accelerate", "sparse_encoder.evaluation", "sparse_encoder.training")
+"""What all ranks need and one process imports for all; seconds for each rank of each test otherwise."""
 
 
-def run_rank(rank: int, work: Work, ranks: int, folder: str) -> None:
+def run_rank(rank: int, work: Work, ranks: int, folder: str, environment: dict[str, str]) -> None:
     torch.set_num_threads(1)
+    os.environ.clear()
+    os.environ |= environment
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # not listened on
     dist.init_process_group(
@@ -31,8 +35,22 @@ def run_rank(rank: int, work: Work, ranks: int, folder: str) -> None:
     os._exit(0)  # gloo's threads sometimes abort a process whose interpreter is taken down around them
 
 
-def in_processes(work: Work, *, ranks: int, folder: Path) -> list[Any]:
-    """Run ``work(rank, folder)`` in every rank; returns the results by rank."""
+def in_processes(work: Work, *, ranks: int, folder: Path, fresh: bool = False) -> list[Any]:
+    """Run ``work(rank, folder)`` in every rank.
+
+    Args:
+        work: A function of a module.
+        ranks: How many processes.
+        folder: Where they meet; it is made.
+        fresh: Start an interpreter for each rank, so that sets of strings have another order in each, as they have
+            under a launcher; else the ranks are forks of one process that has everything imported.
+
+    Returns:
+        The results by rank.
+    """
     folder.mkdir(exist_ok=True, parents=True)
-    mp.start_processes(run_rank, args=(work, ranks, str(folder)), nprocs=ranks, start_method="spawn")
+    mp.get_context("forkserver").set_forkserver_preload(list(IMPORTED))
+    start_method = "spawn" if fresh else "forkserver"
+    args = (work, ranks, str(folder), dict(os.environ))
+    mp.start_processes(run_rank, args=args, nprocs=ranks, start_method=start_method)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]

@@ -156,7 +156,7 @@ def failing(*given: object, **options: object) -> float:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Anything]]:
-    return in_processes(work, ranks=RANKS, folder=tmp_path_factory.mktemp("processes"))
+    return in_processes(work, ranks=RANKS, folder=tmp_path_factory.mktemp("processes"), fresh=True)
 
 
 def assert_close(weights: Weights, expected: Weights) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from sparse_encoder.checkpoint.hub_card import PLACEHOLDER_ID, named_card
 from sparse_encoder.model_card_base import ModelCardData
 from sparse_encoder.model_card_markdown import code, fence, one_line, sentence_list, with_article
 from sparse_encoder.model_card_sections import base_model_fact, dataset_names, training_parts
-from sparse_encoder.model_card_usage import PLACEHOLDER_ID, usage_code
+from sparse_encoder.model_card_usage import usage_code
 from sparse_encoder.modules import Router, SparseAutoEncoder, SparseStaticEmbedding, SpladePooling, Transformer
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ def card_text(model: SparseEncoder, card: SparseEncoderModelCardData, readme: st
     """
     if readme is None or TRAINED_TAG in card.tags:
         return write_card(model, card)
-    placeholder, own = (f'SparseEncoder("{name}"' for name in (PLACEHOLDER_ID, card.model_id))
-    return readme.replace(placeholder, own) if card.model_id else readme
+    return named_card(readme, card.model_id) if card.model_id else readme
 
 
 def write_card(model: SparseEncoder, card: SparseEncoderModelCardData) -> str:

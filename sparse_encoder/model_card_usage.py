@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PLACEHOLDER_ID = "sparse_encoder_model_id"
-"""Stands in the usage code of a card until the model has a name; sentence-transformers writes the same."""
-
 EXAMPLES = ("what causes rain?", "Clouds form drops.", "Bread is baked from flour and water.")
 """A query and documents for models that nothing better is known for."""
 

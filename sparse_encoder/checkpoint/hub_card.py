@@ -6,6 +6,14 @@ from collections.abc import Iterable
 
 README = "README.md"
 LIBRARY = "sparse-encoder"
+PLACEHOLDER_ID = "sparse_encoder_model_id"
+"""Stands in the usage code of a card until the model has a name; sentence-transformers writes the same."""
+
+
+def named_card(text: str, model_id: str) -> str:
+    """Return a README whose usage code names the model, if it named none."""
+    placeholder, own = (f'SparseEncoder("{name}"' for name in (PLACEHOLDER_ID, model_id))
+    return text.replace(placeholder, own)
 
 
 def tagged_card(text: str | None, tags: Iterable[str], *, body: str) -> str:

@@ -49,21 +49,35 @@ class ModelHabits:
     What they need of the model is the model's: ``folder``, ``graph_root``, ``arguments``, ``device`` and its routes.
     """
 
-    def save_pretrained(self, path: str, *, create_model_card: bool = True) -> None:
+    def save_pretrained(
+        self,
+        path: str,
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: Sequence[str] | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
         """Write the model to a folder, whole or not at all: its files, the graphs that it runs, and its settings.
 
         Lengths set after the model was opened, and ``processor_kwargs``, are not written.
 
         Args:
             path: The folder; ``~`` at its beginning is the home folder.
+            model_name: Hub id for the README, if that names none.
             create_model_card: Whether the README comes along.
+            train_datasets: Must be empty: the README is that of the model's folder.
+            safe_serialization: Must stay true: weights are copied as they are.
 
         Raises:
-            ValueError: If the file of a graph is gone.
+            ValueError: If the last two are anything else, or the file of a graph is gone.
         """
+        if train_datasets or not safe_serialization:
+            wrong = "train_datasets" if train_datasets else "safe_serialization=False"
+            raise ValueError(f"{wrong} is for backend='torch'; a served model is saved as it is in its folder")
         from sparse_encoder.serving.saving import save_served
 
-        save_served(self, Path(path).expanduser(), with_card=create_model_card)  # type: ignore[arg-type]  # the model
+        model: Any = self
+        save_served(model, Path(path).expanduser(), with_card=create_model_card, model_name=model_name)
 
     save = save_pretrained  # its older name
 
@@ -83,18 +97,14 @@ class ModelHabits:
     ) -> str:
         """Upload what :meth:`save_pretrained` writes, and return the address of the commit, or of the pull request.
 
-        Args are those of :class:`Upload`; ``local_model_path`` is a saved model to upload instead of this one. A README
-        that is in the repository stays unless ``replace_model_card``.
+        Args are those of :class:`Upload` and :meth:`save_pretrained`; ``local_model_path`` is a saved model to upload
+        instead of this one. A README that is in the repository stays unless ``replace_model_card``.
 
         Raises:
-            ValueError: If ``safe_serialization`` is false, or ``train_datasets`` are given: the README is that of the
-                model's folder. Or if the file of a graph is gone.
+            ValueError: As :meth:`save_pretrained`.
         """
-        if not safe_serialization or train_datasets:
-            wrong = "train_datasets" if train_datasets else "safe_serialization=False"
-            raise ValueError(f"{wrong} is for backend='torch'; a served model is uploaded as it is in its folder")
-        from sparse_encoder.publishing import Upload
-        from sparse_encoder.serving.publishing import MESSAGE, push_served
+        from sparse_encoder.publishing import Upload, upload
+        from sparse_encoder.serving.publishing import MESSAGE
 
         target = Upload(
             repo_id=repo_id,
@@ -108,7 +118,11 @@ class ModelHabits:
             architecture=f"{type(self).__name__}({', '.join(map(str, self.providers))})",
             backend="onnx",
         )
-        return push_served(self, target, local_model_path)  # type: ignore[arg-type]  # the model
+
+        def save(folder: Path, repository: str, with_card: bool) -> None:
+            self.save_pretrained(str(folder), repository, with_card, train_datasets, safe_serialization)
+
+        return upload(target, save=save, folder=None if local_model_path is None else Path(local_model_path))
 
     save_to_hub = push_to_hub  # its older name
 

@@ -1,43 +1,16 @@
-"""What goes to the hub of served models: whole folders, or a graph alone. How uploads go is checkpoint.hub_push."""
+"""Graphs that go to the hub alone. How uploads go is checkpoint.hub_push."""
 
 from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sparse_encoder.checkpoint.hub_push import FolderCommit, HubTarget, commit_folder, open_repository
-from sparse_encoder.publishing import Upload, upload
 from sparse_encoder.serving.onnx_file import check_onnx_file
-from sparse_encoder.serving.saving import save_served
-
-if TYPE_CHECKING:
-    from sparse_encoder.serving.encoder import OnnxSparseEncoder
 
 MESSAGE = "Add new SparseEncoder model with an onnx backend"
-"""First line of a commit, as in sentence-transformers."""
-
-
-def push_served(model: OnnxSparseEncoder, target: Upload, folder: str | None = None) -> str:
-    """Upload a served model.
-
-    Args:
-        model: The model.
-        target: Where to, and how.
-        folder: A saved model to upload instead, as it is.
-
-    Returns:
-        The address of the commit, or of the pull request.
-
-    Raises:
-        ValueError: If the file of a graph is gone.
-    """
-
-    def save(place: Path, repository: str, with_card: bool) -> None:
-        save_served(model, place, with_card=with_card)
-
-    return upload(target, save=save, folder=None if folder is None else Path(folder).expanduser())
+"""First line of the commit of a whole model, as in sentence-transformers."""
 
 
 def push_graphs(folder: Path, graphs: Sequence[Path], target: HubTarget) -> str:

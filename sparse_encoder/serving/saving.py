@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_encoder.checkpoint import write_text
+from sparse_encoder.checkpoint.hub_card import README, named_card
 from sparse_encoder.serving.copying import copied_folder, is_folder_of, place_graphs, sessions_of
 from sparse_encoder.settings import SETTINGS_FILE, rewrite_settings
 
@@ -13,13 +15,16 @@ if TYPE_CHECKING:
     from sparse_encoder.serving.encoder import OnnxSparseEncoder
 
 
-def save_served(model: OnnxSparseEncoder, folder: Path, *, with_card: bool = True) -> None:
+def save_served(
+    model: OnnxSparseEncoder, folder: Path, *, with_card: bool = True, model_name: str | None = None
+) -> None:
     """Write a model's folder with the graphs that it runs, under their names, and the settings that it has now.
 
     Args:
         model: The model.
         folder: The folder; its own stays as it is but for the settings, and graphs that were made for this model.
         with_card: Whether the README comes along.
+        model_name: What it is to call the model if it has no name for it; of the model's own folder it stays.
 
     Raises:
         ValueError: If the file of a graph is gone.
@@ -35,8 +40,10 @@ def save_served(model: OnnxSparseEncoder, folder: Path, *, with_card: bool = Tru
         _write_settings(model, folder)
         return
     graphs = {os.path.relpath(file, model.graph_root): file for session in sessions for file in session.files}
-    with copied_folder(model.folder, folder, graphs, left_out=() if with_card else ("README.md",)) as stage:
+    with copied_folder(model.folder, folder, graphs, left_out=() if with_card else (README,)) as stage:
         _write_settings(model, stage)
+        if model_name is not None and (stage / README).exists():
+            write_text(stage / README, named_card((stage / README).read_text(encoding="utf-8"), model_name))
 
 
 def _write_settings(model: OnnxSparseEncoder, folder: Path) -> None:

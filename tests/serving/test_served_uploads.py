@@ -60,6 +60,7 @@ def test_a_served_model_is_uploaded_with_its_graph_and_settings(hub: Hub, tmp_pa
     assert model.push_to_hub("name", private=True) == "commit"
     assert {"onnx/model.onnx", "modules.json", "tokenizer.json", "model.safetensors", "README.md"} <= set(hub.files)
     assert hub.files["onnx/model.onnx"] == (model.folder / "onnx" / "model.onnx").read_bytes()
+    assert b'SparseEncoder("me/name"' in hub.files["README.md"]
     assert b'"title": "stone "' in hub.files["config_sentence_transformers.json"]
     assert hub.commit["commit_message"] == "Add new SparseEncoder model with an onnx backend"
     assert hub.made == {"private": True, "exist_ok": False}

@@ -1,4 +1,4 @@
-"""The hostile folders by row of the table of bad inputs: 1 to 29 here, tokenizers and the hub elsewhere."""
+"""The hostile folders by the numbers of bad_inputs.py: 1 to 29 here, tokenizers and the hub elsewhere."""
 
 from __future__ import annotations
 

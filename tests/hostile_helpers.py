@@ -1,4 +1,4 @@
-"""Good folders, ways to spoil them, and a table of who meets what: the rows 1 to 40 of the bad inputs.
+"""Good folders, ways to spoil them, and a table of who meets what: rows 1 to 40 of bad_inputs.py.
 
 A harm changes a copy of a good folder. ``hostile_process.py`` opens the copies and writes down what happened.
 """
@@ -42,6 +42,7 @@ class Case(NamedTuple):
 
     name: str
     rows: tuple[int, ...]
+    """Numbers of ``BAD_INPUTS``."""
     entries: tuple[str, ...]
     """Names in ``hostile_process.ENTRIES``."""
     harm: Harm

@@ -1,4 +1,4 @@
-"""The hostile tokenizers: rows 30 to 35 of the bad inputs, and the one of row 10."""
+"""The hostile tokenizers: rows 30 to 35 of bad_inputs.py, and the one of row 10."""
 
 from __future__ import annotations
 

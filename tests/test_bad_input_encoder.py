@@ -1,4 +1,4 @@
-"""Rows 41 to 50 of the table of bad input: a clear error that names the offender, or the documented result."""
+"""Rows 41 to 50 of bad_inputs.py: a clear error that names the offender, or the documented result."""
 
 from __future__ import annotations
 

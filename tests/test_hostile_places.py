@@ -1,4 +1,4 @@
-"""Rows 18 and 36 to 40 of the bad inputs: files that change under a model, hubs and caches that fail."""
+"""Rows 18 and 36 to 40 of bad_inputs.py: files that change under a model, hubs and caches that fail."""
 
 from __future__ import annotations
 

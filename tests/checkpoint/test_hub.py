@@ -1,4 +1,4 @@
-"""Downloads with the real client from a hub on this machine (rows 36-40 of the bad inputs)."""
+"""Downloads with the real client from a hub on this machine (rows 36 to 40 of bad_inputs.py)."""
 
 from __future__ import annotations
 

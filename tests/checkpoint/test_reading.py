@@ -1,4 +1,4 @@
-"""Which files of a folder are read, and that an index and its shards agree (rows 1-9 of the bad inputs)."""
+"""Which files of a folder are read, and that an index and its shards agree (rows 1 to 9 of bad_inputs.py)."""
 
 from __future__ import annotations
 

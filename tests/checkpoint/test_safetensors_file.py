@@ -1,4 +1,4 @@
-"""One file that lies about itself (rows 11-20 of the bad inputs)."""
+"""One file that lies about itself (rows 11 to 20 of bad_inputs.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pickles: read without running them, refused when they need more (row 1 of the bad inputs)."""
+"""Pickles: read without running them, refused when they need more (row 1 of bad_inputs.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Row 70 of the bad-input table: a failing engine is tried again, each document's error told, a re-run is by id."""
+"""Row 70 of bad_inputs.py: a failing engine is tried again, each document's error told, a re-run is by id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows 63 to 69 of the bad-input table: a clear error naming the offender, or the documented valid result."""
+"""Rows 63 to 69 of bad_inputs.py: a clear error naming the offender, or the documented valid result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows 57 to 62 of the bad-input table: what a run does with folders, checkpoints and disks."""
+"""Rows 57 to 62 of bad_inputs.py: what a run does with folders, checkpoints and disks."""
 
 from __future__ import annotations
 

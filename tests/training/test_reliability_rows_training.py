@@ -1,4 +1,4 @@
-"""What a trainer refuses and survives: bad data, bad numbers, bad settings, collapse."""
+"""Rows 51 to 56 of bad_inputs.py: what a trainer refuses and survives: data, numbers, settings, collapse."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from sparse_encoder.serving.opening import open_graphs
 from sparse_encoder.serving.options import read_options
 from sparse_encoder.serving.places import EncodePlace, encode_at
 from sparse_encoder.serving.routes import ServedRoute, serve_routes
-from sparse_encoder.serving.similarity import Matrix, Rows, compare_all, compare_pairs
+from sparse_encoder.serving.similarity import Rows, compare_all, compare_pairs, in_kind
 from sparse_encoder.settings import ModelSettings, read_settings
 from sparse_encoder.tokenizer import Tokenizer
 
@@ -228,13 +228,16 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
         """Say whether an input is one text, not a collection of them."""
         return is_singular_input(inputs)
 
-    def similarity(self, embeddings1: Rows, embeddings2: Rows) -> Matrix:
-        """Compare all embeddings of one collection with all of another, by :attr:`similarity_fn_name`, (N, M)."""
-        return compare_all(self.similarity_fn_name, embeddings1, embeddings2)
+    def similarity(self, embeddings1: Rows, embeddings2: Rows) -> Any:  # noqa: ANN401 - an array, or a tensor
+        """Compare all embeddings of one collection with all of another, by :attr:`similarity_fn_name`, (N, M).
 
-    def similarity_pairwise(self, embeddings1: Rows, embeddings2: Rows) -> Matrix:
+        Tensors of torch give a tensor, anything else an array.
+        """
+        return in_kind(compare_all(self.similarity_fn_name, embeddings1, embeddings2), embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Rows, embeddings2: Rows) -> Any:  # noqa: ANN401 - as similarity
         """Compare each embedding of a collection with the same of another, by :attr:`similarity_fn_name`, (N,)."""
-        return compare_pairs(self.similarity_fn_name, embeddings1, embeddings2)
+        return in_kind(compare_pairs(self.similarity_fn_name, embeddings1, embeddings2), embeddings1, embeddings2)
 
     def decode(self, embeddings: Any, top_k: int | None = None) -> Any:  # noqa: ANN401 - as SparseEncoder.decode
         """Name the active terms of embeddings and their weights, the heaviest first; as :meth:`SparseEncoder.decode`.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from sparse_encoder.serving.workers import ServedPool
+    from sparse_encoder.tokenizer import Tokenizer
 
 _WITH_TORCH = "what works on the modules of a model is there with backend='torch'"
 _INSTEAD = {
@@ -168,6 +169,25 @@ class ModelHabits:
     def cpu(self) -> Self:
         """Do what :meth:`to` does with the CPU."""
         return self.to("cpu")
+
+    @property
+    def processor(self) -> Tokenizer:
+        """The tokenizer of the first route; texts are the only input."""
+        own: Tokenizer = self.tokenizer
+        return own
+
+    @property
+    def modalities(self) -> list[str]:
+        """The kinds of input: texts."""
+        return ["text"]
+
+    def supports(self, modality: str) -> bool:
+        """Say whether inputs of a kind can be encoded."""
+        return modality in self.modalities
+
+    def __repr__(self) -> str:
+        """Tell the folder, and what runs the graphs."""
+        return f"{type(self).__name__}({str(self.folder)!r}, providers={self.providers})"
 
     def preprocess(
         self, inputs: str | Sequence[str], prompt: str | None = None, task: str | None = None

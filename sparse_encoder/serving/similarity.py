@@ -6,6 +6,7 @@ Axes: N and M rows, V columns. A distance is returned negative.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,14 @@ def compare_pairs(name: str, a: Rows, b: Rows) -> Matrix:
     compare = _FUNCTIONS[SimilarityFunction(name)]
     pairs = [compare(rows[[row]], columns[[row]])[0, 0] for row in range(rows.shape[0])]
     return np.array(pairs, dtype=np.float32)
+
+
+def in_kind(found: Matrix, *given: Rows) -> Any:  # noqa: ANN401 - an array, or a tensor of torch
+    """Return what was found as a tensor, if tensors of torch were compared."""
+    first = [each[0] if isinstance(each, (list, tuple)) and each else each for each in given]
+    if not any(not isinstance(each, ArrayEmbeddings) and hasattr(each, "detach") for each in first):
+        return found
+    return import_module("torch").from_numpy(found)
 
 
 def _check_widths(a: sparse.csr_array, b: sparse.csr_array) -> None:

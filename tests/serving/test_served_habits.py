@@ -126,6 +126,20 @@ def test_habits_of_torch_models(served: OnnxSparseEncoder, model: SparseEncoder)
             getattr(served, name)
 
 
+def test_facts_and_comparisons_of_tensors(served: OnnxSparseEncoder, model: SparseEncoder) -> None:
+    assert served.processor is served.tokenizer and served.modalities == model.modalities
+    assert served.supports("text") and not served.supports("image")
+    assert repr(served) == f"OnnxSparseEncoder({str(served.folder)!r}, providers=['CPUExecutionProvider'])"
+    tensor, rows = served.encode(TEXTS, convert_to_tensor=True), served.encode(TEXTS)
+    for compare, expected in (
+        (served.similarity, model.similarity),
+        (served.similarity_pairwise, model.similarity_pairwise),
+    ):
+        assert isinstance(compare(rows, rows), np.ndarray)
+        for one, other in ((tensor, tensor), (list(tensor), rows), (rows, rows.to_embeddings())):
+            torch.testing.assert_close(compare(one, other), expected(tensor, tensor))
+
+
 @pytest.mark.parametrize("value", [2.5, True, "a"])
 def test_a_length_is_an_integer(served: OnnxSparseEncoder, value: object) -> None:
     with pytest.raises(TypeError, match="max_seq_length must be an integer or None"):

@@ -56,7 +56,7 @@ model = MaskedLanguageModel.from_pretrained(folder, **options)
 print(json.dumps({
     "peak": in_use("VmHWM") - before,
     "bytes": sum(each.numel() * each.element_size() for each in model.parameters()),
-    "sum": sum(each.double().sum().item() for each in model.parameters()),
+    "sum": sum(each.sum(dtype=torch.float64).item() for each in model.parameters()),
     "meta": any(each.is_meta for each in model.parameters()),
 }))
 """
@@ -130,7 +130,7 @@ def test_two_gigabytes_under_a_limit_that_holds_them_once(tmp_path: Path) -> Non
     model = MaskedLanguageModel.from_config({**CONFIG, **size, "num_attention_heads": 20})
     num_bytes = sum(each.numel() * each.element_size() for each in model.parameters())
     assert num_bytes > 2_000_000_000
-    total = sum(each.double().sum().item() for each in model.parameters())
+    total = sum(each.sum(dtype=torch.float64).item() for each in model.parameters())
     model.save_pretrained(tmp_path, max_shard_size="100MB")
     del model
     limit = int(1.15 * num_bytes) + 100_000_000

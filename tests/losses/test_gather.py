@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from distributed_helpers import in_processes
 from torch import Tensor, nn
 
 from sparse_encoder.losses import SparseMultipleNegativesRankingLoss
@@ -20,10 +19,8 @@ def columns() -> list[Tensor]:
     return [torch.rand(RANKS * ROWS, VOCABULARY, generator=generator, dtype=torch.float64) for _ in range(3)]
 
 
-def run_rank(rank: int, folder: str) -> None:
-    """Compute the loss of one rank's rows and save it with its gradients."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=RANKS)
+def work(rank: int, folder: str) -> tuple[Tensor, list[Tensor | None], Tensor]:
+    """Compute the loss of one rank's rows; returns it with its gradients."""
     own = [column[rank * ROWS : (rank + 1) * ROWS].clone().requires_grad_() for column in columns()]
     loss = SparseMultipleNegativesRankingLoss(
         nn.Identity(),
@@ -38,14 +35,12 @@ def run_rank(rank: int, folder: str) -> None:
         uneven = [column[: 2 * ROWS] for column in columns()]
         parts = [column[: ROWS + 1] if rank == 0 else column[ROWS + 1 : 2 * ROWS] for column in uneven]
         evaluated = loss.compute_loss_from_embeddings(parts) * len(parts[0])
-    torch.save((value.detach(), [column.grad for column in own], evaluated), Path(folder) / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    return value.detach(), [column.grad for column in own], evaluated
 
 
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    mp.start_processes(run_rank, args=(str(tmp_path),), nprocs=RANKS, start_method="spawn")
-    results = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS)]
+    results = in_processes(work, ranks=RANKS, folder=tmp_path)
     whole = [column.requires_grad_() for column in columns()]
     loss = SparseMultipleNegativesRankingLoss(
         nn.Identity(), directions=DIRECTIONS, hardness_mode="all_negatives", hardness_strength=0.5

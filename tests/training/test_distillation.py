@@ -34,11 +34,11 @@ from sparse_encoder.training import SparseEncoderTrainer, SparseEncoderTrainingA
 
 DOCUMENTS, LABELLED, HELD_OUT = 1000, 150, 300
 SEEDS = (11,)
-"""Splits; with more of them, as 12 and 14, their means are compared, at 80 s each."""
-SHORT_UPDATES, UPDATES = 100, 250
+"""Splits; with more of them, as 12 and 14, their means are compared, at half a minute each."""
+SHORT_UPDATES, UPDATES = 50, 100
 BATCH = 32
-CANDIDATES, UNLABELLED = 200, 2
-"""Documents that the teacher finds for a question, of which each row gets some that no label speaks of."""
+CANDIDATES, UNLABELLED = 200, 1
+"""Documents that the teacher finds for a question, and of which each row gets some that no label speaks of."""
 CONTRASTIVE_SCALE, TAUGHT_SCALE = 8.0, 2.0
 """Multiply scores in a softmax."""
 TEACHER_TOKENS = 96

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from distributed_helpers import in_processes
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from training_helpers import Anything
@@ -46,10 +45,8 @@ def data(shift: int = 0) -> TensorDataset:
     )
 
 
-def run_rank(rank: int, folder: str) -> None:
-    """Compute metrics in one process, and save them with the batches it has run."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=RANKS)
+def work(rank: int, folder: str) -> list[object]:
+    """Compute metrics in one process; returns them with the batches it has run."""
     torch.manual_seed(rank)
     model = Model()
     results: list[object] = [MetricCallback(metric, data(), batch_size=3).compute(model), model.batches]
@@ -65,14 +62,12 @@ def run_rank(rank: int, folder: str) -> None:
         MetricCallback(metric, data(), batch_size=3).compute(model)
     except RuntimeError as reason:
         results.append(str(reason))
-    torch.save(results, Path(folder) / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.mark.slow
 def test_two_processes_share_the_batches_and_know_the_metric_of_one(tmp_path: Path) -> None:
-    mp.start_processes(run_rank, args=(str(tmp_path),), nprocs=RANKS, start_method="spawn")
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(RANKS))
+    first, second = in_processes(work, ranks=RANKS, folder=tmp_path)
     alone = MetricCallback(metric, data(), batch_size=3).compute(Model())
     shuffled = MetricCallback(metric, DataLoader(data(), batch_size=3, shuffle=True)).compute(Model(), seed=4)
     assert alone["eval_rows"] == ROWS and alone["eval_order"] == sum(row**2 for row in range(ROWS))

@@ -91,8 +91,10 @@ def check_compressed(
     if len(starts) == 0 or starts[0] != 0 or starts[-1] != len(indices):
         ends = (int(starts[0]), int(starts[-1])) if len(starts) else ()
         raise ValueError(f"{row} starts must go from 0 to {len(indices)}, got {ends}")
-    if (starts[1:] < starts[:-1]).any():
-        raise ValueError(f"{row} starts must not fall")
+    falls = starts[1:] < starts[:-1]
+    if falls.any():
+        place = int(falls.argmax())
+        raise ValueError(f"{row} starts must not fall, {row} {place} goes from {starts[place]} to {starts[place + 1]}")
     if len(indices) == 0:
         return
     lowest, highest = int(indices.min()), int(indices.max())

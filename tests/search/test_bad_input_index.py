@@ -228,7 +228,7 @@ def int32(*values: int) -> NDArray[np.int32]:
 @pytest.mark.parametrize(
     ("postings", "message"),
     [
-        ({"starts": int32(0, 2, 1, 3, 3, 4)}, "term starts must not fall"),
+        ({"starts": int32(0, 2, 1, 3, 3, 4)}, "term starts must not fall, term 1 goes from 2 to 1"),
         ({"starts": int32(0, 1, 2, 3, 3, 5)}, r"must go from 0 to 4, got \(0, 5\)"),
         ({"starts": int32(1, 1, 2, 3, 3, 4)}, r"must go from 0 to 4, got \(1, 4\)"),
         ({"starts": int32(0, 1, 2, 3, 3, 3)}, r"must go from 0 to 4, got \(0, 3\)"),

@@ -21,6 +21,7 @@ from sparse_encoder.backbone.token_caches import new_token_cache
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.generation_files import GenerationFiles
+from sparse_encoder.generation.kept_places import keeps_all, kept_places
 from sparse_encoder.generation.mixin import GenerationMixin
 from sparse_encoder.generation.outputs import CausalLanguageModelOutput
 from sparse_encoder.generation.token_loss import token_loss
@@ -83,7 +84,7 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         *,
         return_dict: bool | None = None,
     ) -> CausalLanguageModelOutput | tuple[Any, ...]:
@@ -105,14 +106,15 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
                 says.
             output_attentions: Return attention probabilities of each layer, (B, H, T, P + T).
             output_hidden_states: Return hidden states of each layer, (B, T, D).
-            logits_to_keep: How many of the last places are scored; 0 means all, which labels need.
+            logits_to_keep: How many of the last places are scored, or which places, (K,); 0 means all, which labels
+                need.
             return_dict: False returns what there is as a tuple, in the order of the output's fields.
 
         Raises:
             TypeError: If the cache is no cache.
             ValueError: If an input is missing, given twice, or of another shape than what goes with it.
         """
-        if labels is not None and logits_to_keep:
+        if labels is not None and not keeps_all(logits_to_keep):
             raise ValueError(
                 f"logits_to_keep must be 0 with labels, which all places are scored for; got {logits_to_keep}"
             )
@@ -127,7 +129,7 @@ class CausalLanguageModel(GenerationMixin, GenerationFiles, PretrainedModel):
             decoding=Decoding(cache),
             record=record,
         )
-        logits: Tensor = self.head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden)
+        logits: Tensor = self.head(kept_places(hidden, logits_to_keep))
         output = CausalLanguageModelOutput(
             loss=None if labels is None else self._loss(logits, labels),
             logits=logits,

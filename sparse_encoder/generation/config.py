@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from sparse_encoder.backbone.config import TransformerConfig
 from sparse_encoder.backbone.loading.options import HubOptions
-from sparse_encoder.checkpoint import ConfigError
+from sparse_encoder.checkpoint import ConfigError, write_text
 from sparse_encoder.generation.callers import warn
 from sparse_encoder.generation.config_fields import (
     FIELDS,
@@ -138,6 +139,14 @@ class GenerationConfig:
             check_not_offered(name, value)
         else:
             object.__setattr__(self, name, checked(name, value))
+
+    if not TYPE_CHECKING:  # or a checker would take every name for a field
+
+        def __getattr__(self, name: str) -> object:
+            """Return what a file says of a field that is not offered; None where it says nothing."""
+            if name in NOT_OFFERED:
+                return self._others.get(name)
+            raise AttributeError(f"a generation config has no field {name!r}")
 
     def __eq__(self, other: object) -> bool:
         """Return whether all fields are equal."""
@@ -353,6 +362,18 @@ class GenerationConfig:
             FieldError: If a bias is infinite, which JSON cannot hold.
         """
         return json_text(values_for_file(self.to_diff_dict() if use_diff else self.to_dict()))
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
+        """Write what :meth:`to_json_string` returns.
+
+        Args:
+            json_file_path: The file; its folder is there.
+            use_diff: Leave out the fields that are not set.
+
+        Raises:
+            FieldError: If a bias is infinite, which JSON cannot hold.
+        """
+        write_text(Path(json_file_path), self.to_json_string(use_diff))
 
     def to_file(self) -> dict[str, Any]:  # Any: JSON
         """Return what a file of this config holds.

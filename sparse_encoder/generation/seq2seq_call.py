@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparse_encoder.backbone.cache import EncoderDecoderCache
+from sparse_encoder.generation.kept_places import keeps_all
 from sparse_encoder.generation.token_loss import IGNORED
 
 
@@ -36,7 +37,7 @@ class Seq2SeqCall:
     use_cache: bool | None
     output_attentions: bool | None
     output_hidden_states: bool | None
-    logits_to_keep: int
+    logits_to_keep: int | Tensor
 
     def __post_init__(self) -> None:
         """Check what goes together."""
@@ -51,14 +52,12 @@ class Seq2SeqCall:
             raise TypeError(f"past_key_values must be an EncoderDecoderCache, got {type(past).__name__}")
         if past is not None and self.use_cache is False:
             raise ValueError("past_key_values is given and use_cache is False; leave one of them out")
-        if isinstance(self.logits_to_keep, bool) or self.logits_to_keep < 0:
-            raise ValueError(f"logits_to_keep must be 0 for all places, or a number of them, got {self.logits_to_keep}")
-        self._check_labels()
+        self._check_labels(keeps_all(self.logits_to_keep))
 
-    def _check_labels(self) -> None:
+    def _check_labels(self, all_places: bool) -> None:
         if self.labels is None:
             return
-        if self.logits_to_keep:
+        if not all_places:
             raise ValueError("labels need the logits of all places: leave logits_to_keep out")
         if self.labels.ndim != 2 or self.labels.is_floating_point() or self.labels.dtype == torch.bool:
             shape = tuple(self.labels.shape)

@@ -27,6 +27,7 @@ from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.generation.config import GenerationConfig
 from sparse_encoder.generation.encoder_stack import EncoderStack
 from sparse_encoder.generation.generation_files import GenerationFiles
+from sparse_encoder.generation.kept_places import kept_places
 from sparse_encoder.generation.mixin import GenerationMixin
 from sparse_encoder.generation.outputs import EncoderOutput, Seq2SeqOutput, encoder_output
 from sparse_encoder.generation.seq2seq_call import Seq2SeqCall, check_one, shift_right
@@ -99,7 +100,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         *,
         return_dict: bool | None = None,
     ) -> Seq2SeqOutput | tuple[Any, ...]:
@@ -123,7 +124,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
                 says.
             output_attentions: Return attention probabilities of each layer.
             output_hidden_states: Return hidden states of each layer.
-            logits_to_keep: How many of the last places are scored; 0 means all.
+            logits_to_keep: How many of the last places are scored, or which places, (K,); 0 means all.
             return_dict: False returns what there is as a tuple, in the order of the output's fields.
 
         Raises:
@@ -190,7 +191,7 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
             keeps_hidden_states=bool(call.output_hidden_states), keeps_attentions=bool(call.output_attentions)
         )
         hidden = self._decode(call, encoded.last_hidden_state, cache, record)
-        logits: Tensor = self.head(hidden[:, -call.logits_to_keep :] if call.logits_to_keep else hidden)
+        logits: Tensor = self.head(kept_places(hidden, call.logits_to_keep))
         return Seq2SeqOutput(
             loss=None if call.labels is None else token_loss(logits, call.labels),
             logits=logits,

@@ -171,7 +171,7 @@ def test_what_is_not_offered_is_refused_unless_it_does_nothing(name: str, tmp_pa
     file = tmp_path / "generation_config.json"
     for value in (None, *NOT_OFFERED[name]):
         config = GenerationConfig(**{name: value})
-        assert not hasattr(config, name)
+        assert getattr(config, name) is None
         assert config == GenerationConfig()
         file.write_text(json.dumps({name: value}))
         assert GenerationConfig.from_pretrained(tmp_path) == config
@@ -182,7 +182,7 @@ def test_what_is_not_offered_is_refused_unless_it_does_nothing(name: str, tmp_pa
     file.write_text(json.dumps({name: 7}))
     if name in IDLE_IN_FILES:  # it changes no token by itself, so that a model with it can be loaded
         config = GenerationConfig.from_pretrained(tmp_path)
-        assert not hasattr(config, name)
+        assert getattr(config, name) == 7
         config.save_pretrained(tmp_path / "again")
         assert json.loads((tmp_path / "again/generation_config.json").read_text())[name] == 7
         setattr(config, name, None)
@@ -231,6 +231,22 @@ def test_a_file_with_idle_fields_is_saved_as_it_was_and_not_changed(tmp_path: Pa
     config.num_return_sequences, config.do_sample = 3, None
     with pytest.raises(FieldError, match="num_return_sequences must be 1 where nothing is drawn"):
         config.save_pretrained(tmp_path / "changed")
+
+
+def test_fields_that_are_not_offered_can_be_read() -> None:
+    config = GenerationConfig.from_dict({"num_assistant_tokens": 7})
+    assert (config.num_assistant_tokens, config.guidance_scale) == (7, None)
+    assert (copy.deepcopy(config).num_assistant_tokens, pickle.loads(pickle.dumps(config)).penalty_alpha) == (7, None)
+    with pytest.raises(AttributeError, match="has no field 'guidance'"):
+        config.guidance  # noqa: B018
+
+
+def test_a_file_of_any_name(tmp_path: Path) -> None:
+    config = GenerationConfig(top_k=3, do_sample=True)
+    config.to_json_file(tmp_path / "some.json")
+    assert json.loads((tmp_path / "some.json").read_text()) == json.loads(config.to_json_string())
+    config.to_json_file(tmp_path / "all.json", use_diff=False)
+    assert GenerationConfig.from_pretrained(tmp_path, "all.json") == config
 
 
 def test_biases_that_no_file_holds(tmp_path: Path) -> None:

@@ -8,9 +8,16 @@ import re
 import pytest
 import torch
 from decoder_helpers import DECODER_CONFIGS
+from seq2seq_helpers import SEQ2SEQ_CONFIGS
 
 from sparse_encoder import generation
-from sparse_encoder.generation import CausalLanguageModel, GenerationConfig, GenerationMode, SequenceBiasLogitsProcessor
+from sparse_encoder.generation import (
+    CausalLanguageModel,
+    GenerationConfig,
+    GenerationMode,
+    Seq2SeqModel,
+    SequenceBiasLogitsProcessor,
+)
 
 transformers = pytest.importorskip("transformers")
 
@@ -61,6 +68,22 @@ def test_attributes_of_processors() -> None:
     beginning.set_begin_index(1)
     assert beginning(torch.ones(1, 1, dtype=torch.long), scores).tolist() == [[0.0, 0.0, -torch.inf]]
     assert beginning(torch.ones(1, 4, dtype=torch.long), scores).tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_places_to_score_are_a_number_or_named(name: str) -> None:
+    kind, values = (CausalLanguageModel, DECODER_CONFIGS) if name == "gpt2" else (Seq2SeqModel, SEQ2SEQ_CONFIGS)
+    model, ids = kind.from_config(values[name]).eval(), torch.tensor([[5, 6, 7, 4], [9, 10, 8, 3]])
+    given = {} if name == "gpt2" else {"decoder_input_ids": ids}
+    with torch.no_grad():
+        every = model(ids, **given).logits
+        for kept, expected in ((2, every[:, 2:]), (torch.tensor([0, 3]), every[:, [0, 3]]), (0, every)):
+            torch.testing.assert_close(model(ids, logits_to_keep=kept, **given).logits, expected)
+    for wrong in (-1, True, torch.tensor([[1]]), torch.tensor([1.0])):
+        with pytest.raises(ValueError, match="logits_to_keep must"):
+            model(ids, logits_to_keep=wrong, **given)
+    with pytest.raises(ValueError, match="labels|logits_to_keep"):
+        model(ids, labels=ids, logits_to_keep=torch.tensor([0]), **given)
 
 
 @pytest.mark.parametrize("ends", [-1, [-1], torch.tensor([-1])], ids=str)

@@ -34,7 +34,7 @@ class TextSettings:
     document_length: int | None = None
     """Most tokens when the task is ``"document"``."""
     max_length: int | None = None
-    """Most tokens in every call, whatever else is said."""
+    """Most tokens of a text, whatever its task, where a call says nothing."""
     add_special_tokens: bool = True
     do_lower_case: bool = False
     tokenizer_options: Mapping[str, Any] | None = None
@@ -56,11 +56,11 @@ class TextSettings:
         return lower_casing(tokenizer) if self.do_lower_case else tokenizer
 
     def length_of(self, task: str | None, max_length: int | None) -> int | None:
-        """Return the most tokens of a text in a call; ``None`` for the tokenizer's limit."""
-        if self.max_length is not None:
-            return self.max_length
+        """Return the most tokens of a text in a call, which may say it; ``None`` for the tokenizer's limit."""
         if max_length is not None:
             return max_length
+        if self.max_length is not None:
+            return self.max_length
         return {"query": self.query_length, "document": self.document_length}.get(task or "")
 
 

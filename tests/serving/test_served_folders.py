@@ -14,6 +14,7 @@ from sparse_encoder import SparseEncoder
 from sparse_encoder.checkpoint import ConfigError
 from sparse_encoder.module_entries import SPELLINGS
 from sparse_encoder.serving.folder import read_folder
+from sparse_encoder.serving.text_settings import TextSettings
 
 
 @pytest.fixture
@@ -104,3 +105,11 @@ def test_unknown_options_and_other_numbers_of_logits_are_refused(decoder_folder:
     for read in (read_folder, lambda folder, options: SparseEncoder(str(folder), processor_kwargs=options)):
         with pytest.raises(ValueError, match=r"unknown processor_kwargs \['padding'\]; choose from"):
             read(decoder_folder, {"padding": True})
+
+
+def test_what_a_call_says_of_lengths_goes_before_the_modules_option() -> None:
+    text = TextSettings(max_length=7, query_length=5, max_seq_length=9)
+    assert [text.length_of(task, 3) for task in (None, "query")] == [3, 3]
+    assert [text.length_of(task, None) for task in (None, "query")] == [7, 7]
+    text = TextSettings(query_length=5)
+    assert [text.length_of(task, None) for task in (None, "query", "document")] == [None, 5, None]

@@ -238,8 +238,7 @@ class Attention(nn.Module):
         heads: HeadOptions = PLAIN_HEADS,
     ) -> None:
         super().__init__()
-        if implementation not in ATTENTIONS:
-            raise ValueError(f"unknown attention {implementation!r}; choose from {sorted(ATTENTIONS)}")
+        self.set_implementation(implementation)
         self.num_heads = num_heads
         """Heads that are there."""
         self.num_kv_heads = num_heads if heads.num_kv_heads is None else heads.num_kv_heads
@@ -248,7 +247,6 @@ class Attention(nn.Module):
         self.pruned_heads: tuple[int, ...] = ()
         """Numbers of the heads that were taken out."""
         self.dropout = Dropout(dropout)  # a module, so that scripts which set `p` on all of them reach this one
-        self.attend = ATTENTIONS[implementation]
         if fused_qkv:
             self.qkv: nn.Linear | None = nn.Linear(hidden_size, 3 * self.all_head_size, bias=bias)
         else:
@@ -261,6 +259,19 @@ class Attention(nn.Module):
         self.positions = positions
         self.q_norm = None if heads.norm_eps is None else RMSNorm(self.head_size, eps=heads.norm_eps)
         self.k_norm = None if heads.norm_eps is None else RMSNorm(self.head_size, eps=heads.norm_eps)
+
+    def set_implementation(self, implementation: str) -> None:
+        """Compute in another way from now on.
+
+        Args:
+            implementation: A name in :data:`ATTENTIONS`.
+
+        Raises:
+            ValueError: If there is none of the name.
+        """
+        if implementation not in ATTENTIONS:
+            raise ValueError(f"unknown attention {implementation!r}; choose from {sorted(ATTENTIONS)}")
+        self.attend = ATTENTIONS[implementation]
 
     @property
     def kept_heads(self) -> list[int]:

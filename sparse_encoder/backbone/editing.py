@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from sparse_encoder.backbone.attention import Attention
 from sparse_encoder.backbone.head_editing import HeadEditing
 from sparse_encoder.backbone.random_weights import RandomWeights
 from sparse_encoder.backbone.recomputing import Recomputing
@@ -20,6 +21,19 @@ from sparse_encoder.backbone.recomputing import Recomputing
 
 class ModelEditing(RandomWeights, HeadEditing, Recomputing):
     """Edit a model in place."""
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """Compute attention in another way from now on.
+
+        Args:
+            attn_implementation: ``"sdpa"`` for torch's fused kernels, ``"eager"`` for the plain formula.
+
+        Raises:
+            ValueError: If it is neither.
+        """
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.set_implementation(attn_implementation)
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Take other word embeddings, as in :class:`VocabularyEditing`; gradients are asked of them as of the old."""

@@ -1,12 +1,14 @@
-"""The two stacks of a model by the names that others know them by."""
+"""The stacks of a model by the names that others know them by, and how both compute."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from decoder_helpers import DECODER_CONFIGS
 from seq2seq_helpers import SEQ2SEQ_CONFIGS, encoder_batch
 
-from sparse_encoder.generation.seq2seq_model import Seq2SeqModel
+from sparse_encoder.backbone.attention import Attention, eager_attention
+from sparse_encoder.generation import CausalLanguageModel, Seq2SeqModel
 
 
 @pytest.mark.parametrize("name", ["t5", "bart"])
@@ -25,3 +27,20 @@ def test_each_stack_can_be_taken_out(name: str) -> None:
     assert not encoder.training
     assert decoder is not encoder
     assert (encoder.config.cross_attention, decoder.config.cross_attention) == (False, True)
+
+
+@pytest.mark.parametrize("name", ["t5", "llama"])
+def test_attention_can_be_computed_in_another_way(name: str) -> None:
+    torch.manual_seed(0)
+    kind, values = (Seq2SeqModel, SEQ2SEQ_CONFIGS) if name == "t5" else (CausalLanguageModel, DECODER_CONFIGS)
+    model, ids = kind.from_config(values[name]).eval(), torch.tensor([[5, 6, 7]])
+    given = {"decoder_input_ids": ids} if name == "t5" else {}
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    with torch.no_grad():
+        fused = model(ids, **given).logits
+        model.set_attn_implementation("eager")
+        assert {module.attend for module in attentions} == {eager_attention}
+        torch.testing.assert_close(model(ids, **given).logits, fused)
+    with pytest.raises(ValueError, match=r"unknown attention 'flash_attention_2'; choose from \['eager', 'sdpa'\]"):
+        model.set_attn_implementation("flash_attention_2")
+    assert {module.attend for module in attentions} == {eager_attention}

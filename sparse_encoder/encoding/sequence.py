@@ -95,7 +95,9 @@ class ModuleSequence(AdapterMethods, nn.Sequential):
         Returns:
             Features by name.
         """
-        return self.input_module.preprocess([inputs] if isinstance(inputs, str) else inputs, prompt, task, max_length)
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        limit = {} if max_length is None else {"max_length": max_length}  # which modules of users need not know
+        return self.input_module.preprocess(texts, prompt=prompt, task=task, **limit)
 
     def tokenize(self, texts: Sequence[Any], task: str | None = None) -> dict[str, Any]:
         """Do what :meth:`preprocess` does, which is its name now."""

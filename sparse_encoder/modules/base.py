@@ -5,7 +5,6 @@ Knows no particular module.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from sparse_encoder.checkpoint import (
     resolve_inside,
     write_json,
 )
+from sparse_encoder.modules.own_texts import OwnTexts
 from sparse_encoder.tokenizer_options import checked_flag as checked_flag
 from sparse_encoder.tokenizer_options import checked_integer as checked_integer
 
@@ -142,12 +142,22 @@ class Module(nn.Module):
             raise ConfigError(str(reason), path=path) from reason
 
 
-class InputModule(Module, ABC):
-    """Read texts: the first module of a model, or of a route of a ``Router``."""
+class InputModule(Module):
+    """Read texts: the first module of a model, or of a route of a ``Router``.
+
+    A subclass defines :meth:`preprocess`, or ``tokenize(texts, **options)`` in its place as older ones do, which then
+    gets texts with their prompt. Users' own are run and trained, not saved: only the library's can be loaded again.
+    """
 
     save_in_root: ClassVar[bool] = True
-    tokenizer: Any  # a Tokenizer; a router has that of a route, if there is one
-    max_seq_length: Any  # the number of tokens at which texts are cut, or None
+    tokenizer: Any = None  # a Tokenizer; a router has that of a route, if there is one
+    max_seq_length: Any = None  # the number of tokens at which texts are cut, or None
+
+    def __init_subclass__(cls) -> None:
+        """Check that a subclass reads texts in one way or the other."""
+        super().__init_subclass__()
+        if cls.preprocess is InputModule.preprocess and cls.tokenize is InputModule.tokenize:
+            raise TypeError(f"{cls.__name__} must define preprocess, which turns texts into features")
 
     @property
     def reads_texts(self) -> bool:
@@ -164,7 +174,6 @@ class InputModule(Module, ABC):
         limit: int | None = self.max_seq_length
         return limit
 
-    @abstractmethod
     def tokenize_batch(
         self,
         texts: Sequence[str],
@@ -172,10 +181,15 @@ class InputModule(Module, ABC):
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,
-    ) -> TokenBatch:
-        """Tokenise and truncate texts; they are padded later, those of like length together."""
+    ) -> TokenBatch | OwnTexts:
+        """Tokenise and truncate texts; they are padded later, those of like length together.
 
-    @abstractmethod
+        A subclass without tokens makes its features batch by batch instead.
+        """
+        options = {"prompt": prompt or None, "task": task, "max_length": max_length}
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return OwnTexts(texts, lambda batch: self.preprocess(batch, **given))
+
     def preprocess(
         self,
         inputs: str | Sequence[Any],  # texts, pairs of texts, or whatever else a subclass reads
@@ -187,10 +201,13 @@ class InputModule(Module, ABC):
 
         sentence-transformers 6 adds ``modality``; here texts are the only kind of input, and it is left out.
         """
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        limit = {} if max_length is None else {"max_length": max_length}
+        return self.tokenize([f"{prompt}{text}" for text in texts] if prompt else texts, task=task, **limit)
 
-    def tokenize(self, texts: str | Sequence[Any], task: str | None = None) -> dict[str, Any]:
+    def tokenize(self, texts: str | Sequence[Any], task: str | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - of preprocess
         """Do what :meth:`preprocess` does, which is its name now."""
-        return self.preprocess(texts, task=task)
+        return self.preprocess(texts, task=task, **options)
 
 
 def load_weights(module: nn.Module, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from sparse_encoder.modules.base import InputModule, LoadSettings, Module, checked_flag
+from sparse_encoder.modules.own_texts import OwnTexts
 from sparse_encoder.modules.router_files import read_routes, write_routes
 from sparse_encoder.modules.vocabulary import check_routes, follow_vocabulary
 from sparse_encoder.routes import (
@@ -158,7 +159,7 @@ class Router(InputModule):
         prompt: str | None = None,
         task: str | None = None,
         max_length: int | None = None,
-    ) -> TokenBatch:
+    ) -> TokenBatch | OwnTexts:
         """Tokenise texts as the route of the task does.
 
         Raises:
@@ -166,7 +167,7 @@ class Router(InputModule):
         """
         check_routes(self.sub_modules)
         first: Any = self.route(task)[0]
-        batch: TokenBatch = first.tokenize_batch(texts, prompt=prompt, task=task, max_length=max_length)
+        batch: TokenBatch | OwnTexts = first.tokenize_batch(texts, prompt=prompt, task=task, max_length=max_length)
         return batch
 
     def longest_text(self, task: str | None = None) -> int | None:
@@ -208,7 +209,8 @@ class Router(InputModule):
             (task,) = names
             inputs = [item[task] for item in items]
         first: Any = self.route(task)[0]
-        features: dict[str, Any] = first.preprocess(inputs, prompt=prompt, task=task, max_length=max_length)
+        limit = {} if max_length is None else {"max_length": max_length}  # which modules of users need not know
+        features: dict[str, Any] = first.preprocess(inputs, prompt=prompt, task=task, **limit)
         return features if task is None else {**features, "task": task}
 
     @property

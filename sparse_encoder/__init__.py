@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sparse_encoder.backbone import LoraConfig
-    from sparse_encoder.backend import export_dynamic_quantized_onnx_model
+    from sparse_encoder.backend import export_dynamic_quantized_onnx_model, export_optimized_onnx_model
     from sparse_encoder.embeddings import SparseEmbeddings
     from sparse_encoder.model import SparseEncoder
     from sparse_encoder.model_card import SparseEncoderModelCardData
@@ -64,9 +64,10 @@ _HOMES = {
     "TrainerState": "sparse_encoder.training",
     "TrainingArguments": "sparse_encoder.training",
     "export_dynamic_quantized_onnx_model": "sparse_encoder.backend",
+    "export_optimized_onnx_model": "sparse_encoder.backend",
     "resolve_ids": "sparse_encoder.util.dataset",
 }
-_REFUSED = {"export_optimized_onnx_model", "export_static_quantized_openvino_model"}
+_REFUSED = {"export_static_quantized_openvino_model"}
 """Names of the peer's; ``backend`` says what to use."""
 
 
@@ -98,6 +99,7 @@ __all__ = [
     "TrainerState",
     "TrainingArguments",
     "export_dynamic_quantized_onnx_model",
+    "export_optimized_onnx_model",
     "resolve_ids",
 ]
 

@@ -6,13 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sparse_encoder.serving.optimization import export_optimized_onnx_model
     from sparse_encoder.serving.quantization import export_dynamic_quantized_onnx_model
 
-__all__ = ["export_dynamic_quantized_onnx_model"]
+__all__ = ["export_dynamic_quantized_onnx_model", "export_optimized_onnx_model"]
 
+_HOMES = {
+    "export_dynamic_quantized_onnx_model": "sparse_encoder.serving.quantization",
+    "export_optimized_onnx_model": "sparse_encoder.serving.optimization",
+}
 _INSTEAD = {
-    "export_optimized_onnx_model": "onnxruntime optimises a graph when it opens it; model.export_onnx(folder) writes "
-    "one, and dtype='float16' is the peer's O4",
     "export_static_quantized_openvino_model": "there is no OpenVINO backend; export_dynamic_quantized_onnx_model "
     "writes graphs in 8 bits for onnxruntime, which has an OpenVINO provider",
 }
@@ -25,6 +28,6 @@ def __getattr__(name: str) -> object:
         raise ImportError(f"{name} is not in this library: {_INSTEAD[name]}")  # `from ... import` shows no other error
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; choose from {__all__}")
-    value: object = getattr(import_module("sparse_encoder.serving.quantization"), name)
+    value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -14,7 +14,10 @@ import sparse_encoder
 PATHS = os.pathsep.join(path for path in sys.path if path)
 
 HOMES = {
-    "backend": {"export_dynamic_quantized_onnx_model": "serving.quantization"},
+    "backend": {
+        "export_dynamic_quantized_onnx_model": "serving.quantization",
+        "export_optimized_onnx_model": "serving.optimization",
+    },
     "base.evaluation": {
         "BaseEvaluator": "evaluation.base",
         "SentenceEvaluator": "evaluation.base",
@@ -193,6 +196,7 @@ PACKAGE = {
     "TrainerState": "training.state",
     "TrainingArguments": "training.arguments",
     "export_dynamic_quantized_onnx_model": "serving.quantization",
+    "export_optimized_onnx_model": "serving.optimization",
     "resolve_ids": "util.dataset",
 }
 """Names that scripts import from sentence_transformers or transformers itself."""
@@ -223,7 +227,6 @@ def test_training_has_what_scripts_import_from_transformers(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "instead"),
     [
-        ("export_optimized_onnx_model", "model.export_onnx"),
         ("export_static_quantized_openvino_model", "export_dynamic_quantized_onnx_model"),
     ],
 )

@@ -1,0 +1,110 @@
+"""Graphs that onnxruntime has optimised, written down, so that it need not do it again whenever it opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sparse_encoder.checkpoint import staged_folder
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, SUFFIX, data_name
+from sparse_encoder.checkpoint.hub_push import HubTarget
+from sparse_encoder.checkpoint.onnx_packages import open_graph, quiet_options
+from sparse_encoder.serving.arguments import ModelArguments
+from sparse_encoder.serving.copying import copy_served, sessions_of
+from sparse_encoder.serving.encoder import OnnxSparseEncoder
+from sparse_encoder.serving.onnx_file import check_onnx_file
+from sparse_encoder.serving.publishing import push_graphs
+from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
+from sparse_encoder.serving.session import onnxruntime
+
+LEVELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "O1": ("ORT_ENABLE_BASIC", {}),
+    "O2": ("ORT_ENABLE_EXTENDED", {}),
+    "O3": ("ORT_ENABLE_EXTENDED", {"optimization.enable_gelu_approximation": "1"}),
+}
+"""onnxruntime's name of each level of sentence-transformers, and what else is set: the first removes what computes
+nothing new, the second puts operators together, the third computes GELU by its approximation, too."""
+_DATA_NAME = "session.optimized_model_external_initializers_file_name"
+_DATA_FROM = "session.optimized_model_external_initializers_min_size_in_bytes"
+_SMALLEST_DATA = "1024"
+
+
+def export_optimized_onnx_model(  # house: peer signature
+    model: Any,  # noqa: ANN401 - a SparseEncoder of either backend
+    optimization_config: str,
+    model_name_or_path: str,
+    push_to_hub: bool = False,
+    create_pr: bool = False,
+    file_suffix: str | None = None,
+) -> QuantizationReport:
+    """Write a model's graph as onnxruntime optimises it; by the name and signature of sentence-transformers.
+
+    A graph that is not optimised is optimised whenever it is opened, up to ``"O2"`` and beyond; so this makes opening
+    faster, and encoding only with ``"O3"``. The file is for the onnxruntime that wrote it, and newer ones.
+
+    Args:
+        model: A torch model, which is saved and exported into the folder; or one of ``backend="onnx"``, which is
+            copied there with its graphs, unless it is the model of that folder. What was there is replaced.
+        optimization_config: One of :data:`LEVELS`; the file is ``onnx/model_O3.onnx``.
+        model_name_or_path: The folder; with ``push_to_hub`` the repository, which gets the new graph alone.
+        push_to_hub: Whether to upload the graph; nothing stays here then.
+        create_pr: Open a pull request instead of pushing.
+        file_suffix: What follows ``model_`` in the file's name instead.
+
+    Returns:
+        What has changed; sentence-transformers returns nothing. Of an uploaded graph there are no ``paths``.
+
+    Raises:
+        TypeError: If the model is none of these.
+        ValueError: If the level is unknown, there is ``create_pr`` without ``push_to_hub``, or the model's graph is in
+            8 bits.
+    """
+    if optimization_config not in LEVELS:
+        hint = "; model.export_onnx(folder, dtype='float16') writes numbers of 16 bits" * (optimization_config == "O4")
+        raise ValueError(f"optimization_config must be one of {list(LEVELS)}, got {optimization_config!r:.80}{hint}")
+    if create_pr and not push_to_hub:
+        raise ValueError("create_pr=True proposes an upload, and needs push_to_hub=True")
+    name = f"model_{file_suffix or optimization_config}{SUFFIX}"
+    if not push_to_hub:
+        return _optimize(model, optimization_config, Path(model_name_or_path).expanduser(), name)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        report = _optimize(model, optimization_config, folder, name)
+        push_graphs(folder, report.paths, HubTarget(repo_id=model_name_or_path, create_pr=create_pr))
+    return replace(report, paths=())
+
+
+def _optimize(model: Any, level: str, folder: Path, name: str) -> QuantizationReport:  # noqa: ANN401 - as above
+    """Write model and graphs into a folder, and the optimised graphs beside them."""
+    if isinstance(model, OnnxSparseEncoder):
+        copy_served(model, folder)
+    elif hasattr(model, "export_onnx"):
+        model.export_onnx(folder)
+    else:
+        raise TypeError(f"model must be a SparseEncoder, got a {type(model).__name__}")
+    sessions = sessions_of(OnnxSparseEncoder(ModelArguments(name=str(folder), device="cpu")))
+    graphs = {route: session.path for route, session in sessions.items()}
+    place = folder / GRAPH_FOLDER
+    with staged_folder(place) as stage:
+        for graph in graphs.values():
+            target = stage / graph.relative_to(place).with_name(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write(graph, target, level)
+    return compare_graphs(folder, graphs, name, texts=SENTENCES, evaluator=None)
+
+
+def _write(graph: Path, target: Path, level: str) -> None:
+    """Let onnxruntime open a graph, and write what it makes of it."""
+    package = onnxruntime()
+    options = quiet_options(package)
+    kind, entries = LEVELS[level]
+    options.graph_optimization_level = getattr(package.GraphOptimizationLevel, kind)
+    options.optimized_model_filepath = str(target)
+    if check_onnx_file(graph):
+        entries = {**entries, _DATA_NAME: data_name(target), _DATA_FROM: _SMALLEST_DATA}
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    open_graph(package, graph, options=options)

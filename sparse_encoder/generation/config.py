@@ -325,7 +325,7 @@ class GenerationConfig:
             local_files_only=local_files_only,
             token=token,
             revision=revision,
-            subfolder=subfolder,
+            subfolder=subfolder or "",  # scripts also give None
         )
         folder = fetch_folder(pretrained_model_name, name, hub)
         try:

@@ -156,3 +156,19 @@ def test_what_is_said_of_fields_that_are_refused_in_files(tmp_path: Path) -> Non
     (tmp_path / "generation_config.json").write_text('{"guidance_scale": 3.0}')
     with pytest.raises(ConfigError, match="'guidance_scale': is not offered"):
         GenerationConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"force_download": "yes"}, "force_download must be True or False, got 'yes'"),
+        ({"local_files_only": 1}, "local_files_only must be True or False, got 1"),
+        ({"revision": 3}, "revision must be a branch, a tag or a commit, got 3"),
+        ({"subfolder": 3}, "subfolder must be the path of a folder, got 3"),
+    ],
+)
+def test_options_of_the_hub_of_another_type_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    GenerationConfig(num_beams=3).save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=message):
+        GenerationConfig.from_pretrained(tmp_path, **options)
+    assert GenerationConfig.from_pretrained(tmp_path, subfolder=None).num_beams == 3  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ from sparse_encoder.training.checkpoints.saving import RunFiles, mark_as_trained
 from sparse_encoder.training.checkpoints.signals import StopRequest
 from sparse_encoder.training.checkpoints.snapshot import Progress, data_identity, optimization_identity
 from sparse_encoder.training.data.collator import Batch, num_texts
-from sparse_encoder.training.data.loaders import epoch_lengths_of, length_of, seed_order, skip_batches
+from sparse_encoder.training.data.loaders import end_workers, epoch_lengths_of, length_of, seed_order, skip_batches
 from sparse_encoder.training.devices import wrap_model
 from sparse_encoder.training.events.stateful import collect_states, restore_states
 from sparse_encoder.training.meters import LossMeter, TokenCount, means_of, merge_sums, own_tables, sums_in
@@ -132,6 +132,7 @@ class TrainingRun:
             self._run_epoch(epoch, batches_done=progress.batches_done if goes_on else 0)
             if trainer.control.should_training_stop:
                 break
+        end_workers(self.loader)
         if self._stop_if_told() and self.saved_step < trainer.state.global_step:
             self._save()
         return self._finish(time.perf_counter() - started)

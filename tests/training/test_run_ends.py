@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import random
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,16 @@ class OwnSampler(SparseEncoderTrainer):
         return BatchSampler(RandomSampler(dataset, generator=options["generator"]), batch_size, drop_last)
 
 
+class AtEachEpoch(TrainerCallback):
+    """Looks around when an epoch has ended."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self.look = look
+
+    def on_epoch_end(self, *_: object, **context: object) -> None:
+        self.look()
+
+
 class OwnLoader(SparseEncoderTrainer):
     def get_train_dataloader(self) -> DataLoader[Anything]:
         return DataLoader(self.train_dataset, batch_size=4, shuffle=True, collate_fn=self.data_collator)
@@ -162,6 +174,17 @@ def test_torchs_own_samplers_are_resumed_exactly(kind: type[SparseEncoderTrainer
         torch.rand(step)
         resumed.train(resume_from_checkpoint=tmp_path / "straight" / f"checkpoint-{step}")
         assert same(resumed, straight)
+
+
+def test_workers_that_are_kept_from_epoch_to_epoch_end_with_the_run(tmp_path: Path) -> None:
+    given = run(tmp_path, num_train_epochs=2, dataloader_num_workers=2, dataloader_persistent_workers=True)
+    before = set(multiprocessing.active_children())
+    started = []
+    given.add_callback(AtEachEpoch(lambda: started.append(set(multiprocessing.active_children()) - before)))
+    given.train()
+    assert len(started[0]) == 2
+    assert started[1] == started[0]
+    assert not any(process.is_alive() for process in started[0])
 
 
 def test_an_evaluation_at_the_start_does_not_move_the_schedule(tmp_path: Path) -> None:

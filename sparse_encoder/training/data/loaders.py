@@ -178,6 +178,17 @@ def skip_batches(loader: DataLoader[Batch], count: int) -> DataLoader[Batch]:
     return prepared
 
 
+def end_workers(loader: Any) -> None:  # noqa: ANN401  (a trainer's own kind of loader)
+    """End the processes that a loader keeps from pass to pass; another pass starts new ones.
+
+    Left to the garbage collector, which closes their queues before it tells them to end, each holds it up for the five
+    seconds that torch waits for a process.
+    """
+    kept = getattr(loader, "base_dataloader", loader)  # what accelerate has wrapped
+    if isinstance(kept, DataLoader):
+        kept._iterator = None
+
+
 def seed_order(loader: Any, seed: int, epoch: int) -> None:  # noqa: ANN401  (a trainer's own kind of loader)
     """Let torch's own samplers, which have no epochs, draw an order that depends on seed and epoch alone."""
     seed_everything(seed, ORDER_STREAM, epoch)  # a sampler without a generator draws its seed here

@@ -41,7 +41,7 @@ CANDIDATES, UNLABELLED = 200, 1
 """Documents that the teacher finds for a question, and of which each row gets some that no label speaks of."""
 CONTRASTIVE_SCALE, TAUGHT_SCALE = 8.0, 2.0
 """Multiply scores in a softmax."""
-TEACHER_TOKENS = 96
+TEACHER_TOKENS = 64
 
 
 class Vectors(NamedTuple):

@@ -9,11 +9,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sparse_encoder.checkpoint.onnx_packages import CPU
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
 from sparse_encoder.serving.arguments import ServedCall
 from sparse_encoder.serving.routes import ServedRoute
+from sparse_encoder.serving.session import GraphSession
 from sparse_encoder.serving.static_terms import static_embeddings
-from sparse_encoder.token_batches import CHUNK_TEXTS, plan_batches
+from sparse_encoder.token_batches import CHUNK_TEXTS, TOKEN_BUDGET, plan_batches
+
+CPU_TOKENS = 2_048
+"""Most padded tokens that a processor gets at a time: more are not faster there, and need more memory."""
 
 
 def encode_texts(
@@ -50,7 +55,9 @@ def _encode_chunk(
         return static_embeddings(tokens, route.weights, max_active_dims=call.max_active_dims)
     assert route.session is not None  # a route has a table or a graph
     parts, order = [], []
-    for batch in plan_batches(tokens.lengths, max_length=route.positions, batch_size=call.batch_size):
+    for batch in plan_batches(
+        tokens.lengths, max_length=route.positions, batch_size=call.batch_size, token_budget=_most_tokens(route.session)
+    ):
         features = tokens.pad_arrays(batch.rows, batch.length)
         rows = route.session.run(features, max_active_dims=call.max_active_dims)
         _check_finite(rows, [first_text + row for row in batch.rows])
@@ -59,6 +66,10 @@ def _encode_chunk(
         on_done(len(batch.rows))
     sorted_rows: ArrayEmbeddings = ArrayEmbeddings.concatenate(parts, route.num_dimensions)[np.argsort(order)]
     return sorted_rows
+
+
+def _most_tokens(session: GraphSession) -> int:
+    return CPU_TOKENS if session.providers[0] == CPU else TOKEN_BUDGET
 
 
 def _check_finite(rows: ArrayEmbeddings, texts: Sequence[int]) -> None:

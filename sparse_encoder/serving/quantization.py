@@ -1,8 +1,9 @@
 """Graphs in 8 bits: weights are rounded once, in blocks, and the numbers they meet at run time, row by row.
 
 Both are rounded block by block along the axis that is summed over, so that a token's result depends on that token
-alone. onnxruntime's ``quantize_dynamic`` has one scale for all tokens of a batch instead: there a text's weights change
-with the texts beside it.
+alone. On most machines onnxruntime's products with blocks of weights do it; on those with VNNI products of integers are
+faster. Its ``quantize_dynamic`` has one scale for all tokens of a batch instead: there a text's weights change with the
+texts beside it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sparse_encoder.checkpoint.onnx_packages import first_line, open_graph, quie
 from sparse_encoder.serving.copying import copy_served
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.folder import read_folder
+from sparse_encoder.serving.integer_products import IntegerProducts
 from sparse_encoder.serving.onnx_file import check_onnx_file
 from sparse_encoder.serving.publishing import push_graphs
 from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
@@ -38,6 +40,8 @@ CONFIGS = ("arm64", "avx2", "avx512", "avx512_vnni")
 BLOCK = 128
 """Weights that share a scale. Measured on a BERT of MiniLM's size: 32 is nearer to float32 and slower than 128."""
 PURPOSE = "a graph in 8 bits"
+_INTEGERS = "avx512_vnni"
+"""The machine whose products of integers are faster than those with blocks of weights, and do not run over."""
 _ACCURACY = 4  # the level at which onnxruntime multiplies 8-bit numbers
 
 
@@ -59,8 +63,9 @@ def quantize_onnx(
     Args:
         folder: A saved model with ``onnx/model.onnx``, or ``onnx/<route>/model.onnx`` for each route that is not
             read from a table.
-        quantization_config: The machine that the file is named after, one of :data:`CONFIGS`; ``None`` for this one.
-            The file is the same for all: onnxruntime chooses its kernels when it runs.
+        quantization_config: The machine that the file is for and named after, one of :data:`CONFIGS`; ``None`` for
+            this one. ``"avx512_vnni"`` has products of integers, which are faster there and less exact on other x86
+            processors; the other files are the same, onnxruntime chooses their kernels when it runs.
         file_suffix: What follows ``model_`` in the file's name instead.
         texts: Encoded by both graphs, to compare; ``None`` for a few sentences in English.
         evaluator: Run on both, too.
@@ -81,13 +86,14 @@ def quantize_onnx(
     listed = _texts(texts)
     folder = Path(folder).expanduser()
     graphs = _graphs_of(folder)
-    name = f"model_{file_suffix or f'qint8_{quantization_config or this_machine()}'}{SUFFIX}"
+    machine = quantization_config or this_machine()
+    name = f"model_{file_suffix or f'qint8_{machine}'}{SUFFIX}"
     place = folder / GRAPH_FOLDER
     with staged_folder(place) as stage:
         for graph in graphs.values():
             target = stage / graph.relative_to(place).with_name(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _quantize(graph, target)
+            _quantize(graph, target, machine=machine)
     return compare_graphs(folder, graphs, name, texts=listed or SENTENCES, evaluator=evaluator)
 
 
@@ -204,18 +210,20 @@ def this_machine() -> str:
     return "avx512" if "avx512f" in flags else "avx2"
 
 
-def _quantize(graph: Path, target: Path) -> None:
+def _quantize(graph: Path, target: Path, *, machine: str) -> None:
     """Write one graph in 8 bits.
 
     Args:
         graph: The graph.
         target: The file to write.
+        machine: What it is for, one of :data:`CONFIGS`.
     """
     check_onnx_file(graph)
     onnx, package = require("onnx", PURPOSE), onnxruntime()
     with TemporaryDirectory() as scratch, _quiet():
         folded = _fold(package, graph, Path(scratch) / "folded.onnx")
         model = onnx.load(folded)
+        integers = IntegerProducts(onnx, model).rewrite() if machine == _INTEGERS else 0
         tools = require("onnxruntime.quantization.matmul_nbits_quantizer", PURPOSE)
         algorithm = tools.DefaultWeightOnlyQuantConfig(
             block_size=BLOCK, is_symmetric=True, accuracy_level=_ACCURACY, bits=8
@@ -223,7 +231,7 @@ def _quantize(graph: Path, target: Path) -> None:
         quantizer = tools.MatMulNBitsQuantizer(model, algo_config=algorithm)
         quantizer.process()
         result = quantizer.model.model
-        if not any(node.op_type == "MatMulNBits" for node in result.graph.node):
+        if not integers and not any(node.op_type == "MatMulNBits" for node in result.graph.node):
             raise ValueError(f"{graph} has no product with fixed weights that could be quantised")
         quantize_tables(onnx, result)
         original = onnx.load(graph, load_external_data=False)

@@ -89,6 +89,25 @@ def test_options_of_a_call_do_what_they_do_in_torch(
     assert np.abs(found.numpy() - expected.numpy()).max() < 1e-4
 
 
+def test_a_processor_gets_few_tokens_at_a_time(served: OnnxSparseEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = served.routes[None].session
+    assert session is not None
+    run, shapes = session.run, []
+
+    def watch(features: Any, **options: Any) -> ArrayEmbeddings:  # noqa: ANN401 - those of run
+        shapes.append(features["input_ids"].shape)
+        return run(features, **options)
+
+    monkeypatch.setattr(session, "run", watch)
+    expected = served.encode(TEXTS).numpy()
+    whole = len(shapes)
+    monkeypatch.setattr("sparse_encoder.serving.batches.CPU_TOKENS", 40)
+    assert np.array_equal(served.encode(TEXTS).numpy(), expected)
+    split = shapes[whole:]
+    assert len(split) > whole
+    assert all(texts == 1 or texts * tokens <= 40 for texts, tokens in split)
+
+
 def test_no_texts_and_one_text(served: OnnxSparseEncoder) -> None:
     dim = served.get_embedding_dimension()
     assert served.encode([]).shape == (0, dim)

@@ -77,8 +77,22 @@ def test_the_graph_keeps_what_it_says_of_itself(folder: Path, report: Quantizati
         for name in ("onnx/model.onnx", report.file_name)
     )
     assert new == {**old, "sparse_encoder.quantized": "qint8"}
-    kinds = {node.op_type for node in onnx.load(folder / report.file_name).graph.node}
-    assert "MatMulNBits" in kinds
+
+
+@pytest.mark.parametrize(("machine", "kind"), [("avx2", "MatMulNBits"), ("avx512_vnni", "MatMulIntegerToFloat")])
+def test_products_are_those_of_the_machine(folder: Path, machine: str, kind: str) -> None:
+    import onnx
+
+    report = quantize_onnx(folder, quantization_config=machine, file_suffix=f"of_{machine}", texts=TEXTS)
+    weights = {each.name for each in onnx.load(folder / report.file_name).graph.initializer}
+    nodes = onnx.load(folder / report.file_name).graph.node
+    assert kind in {node.op_type for node in nodes}
+    assert not [node.name for node in nodes if node.op_type == "MatMul" and node.input[1] in weights]
+    assert 0.99 < report.lowest_cosine < 1
+    served: Any = SparseEncoder(str(folder), backend="onnx", model_kwargs={"file_name": report.file_name})
+    together = served.encode(TEXTS).numpy()
+    assert np.array_equal(served.encode(TEXTS[::-1], batch_size=3).numpy()[::-1], together)
+    assert np.array_equal(served.encode(TEXTS[2]).numpy(), together[2])
 
 
 def test_logging_of_the_program_is_left_alone(folder: Path) -> None:

@@ -17,8 +17,8 @@ from sparse_encoder.serving.session import GraphSession
 from sparse_encoder.serving.static_terms import static_embeddings
 from sparse_encoder.token_batches import CHUNK_TEXTS, TOKEN_BUDGET, plan_batches
 
-CPU_TOKENS = 2_048
-"""Most padded tokens that a processor gets at a time: more are not faster there, and need more memory."""
+CPU_TOKENS = 1_024
+"""Most padded tokens that a processor gets at a time: more leave its caches, and need more memory."""
 
 
 def encode_texts(

@@ -18,8 +18,8 @@ from sparse_encoder.kernels import activation_named
 from sparse_encoder.modules import Pooling, Router, SpladePooling
 from sparse_encoder.modules.features import PROJECTION, TOKEN_EMBEDDINGS, Features, VocabularyProjection
 
-TERMS_PER_TILE = 4080
-"""Terms whose logits a graph holds at a time: (B, T, 4080) and not (B, T, V).
+TERMS_PER_TILE = 1008
+"""Terms whose logits a graph holds at a time: (B, T, 1008) and not (B, T, V).
 
 With a power of two the numbers of one term would meet in few lines of a cache, which makes their maximum slow.
 """

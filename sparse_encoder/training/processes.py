@@ -65,7 +65,8 @@ def end_group_at_exit() -> None:
     """See to it that the threads of a gloo group have ended when the interpreter is taken down; once is enough.
 
     They let go of Python's tensors some time after an exchange. One that does so while the interpreter goes aborts the
-    process ("terminate called without an active exception"), and a launcher takes the run for failed.
+    process ("terminate called without an active exception"), and a launcher takes the run for failed. A group that the
+    script has made itself is ended too, if it is still there.
     """
     atexit.register(_end_group)
 
@@ -73,7 +74,7 @@ def end_group_at_exit() -> None:
 def _end_group() -> None:
     """End the group that is left, unless an error ends the process: then its threads may wait for other processes."""
     is_there = dist.is_available() and dist.is_initialized()
-    if not is_there or dist.get_backend() != "gloo" or hasattr(sys, "last_value"):
+    if not is_there or "gloo" not in dist.get_backend_config() or hasattr(sys, "last_value"):
         return
     dist.destroy_process_group()
     gc.collect()  # the threads end with the last object that holds the group, and wrapped models lie in cycles

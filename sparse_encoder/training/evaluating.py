@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sparse_encoder.training.data.collator import Batch, num_texts
+from sparse_encoder.training.data.loaders import end_workers
 from sparse_encoder.training.devices import half_weights, place_model
 from sparse_encoder.training.events.splade_weights import SpladeRegularizerWeightSchedulerCallback
 from sparse_encoder.training.meters import LossMeter, means_of, merge_sums
@@ -210,7 +211,7 @@ def _go_through(trainer: TrainerBase, dataset: object, ignore_keys: list[str] | 
 def _loop(
     trainer: TrainerBase, loader: DataLoader[Batch], description: str, ignore_keys: list[str] | None, prefix: str
 ) -> EvalLoopOutput:
-    """Run the trainer's loop; a lack of memory in it is no reason for smaller training batches."""
+    """Run the trainer's loop, and end the loader's workers; a lack of memory is no reason for smaller batches."""
     try:
         with evaluating(trainer):
             return trainer.evaluation_loop(loader, description, None, ignore_keys, prefix)
@@ -221,6 +222,8 @@ def _loop(
                 f"an evaluation does not fit into memory; lower per_device_eval_batch_size, which is {size}"
             ) from error
         raise
+    finally:
+        end_workers(loader)
 
 
 def _speed(prefix: str, output: EvalLoopOutput, seconds: float) -> dict[str, float]:

@@ -112,12 +112,23 @@ class TrainingRun:
     def run(self) -> TrainOutput:
         """Train to the end; returns updates done, mean loss and speed."""
         started = time.perf_counter()
-        trainer, progress = self.trainer, self.progress
+        trainer = self.trainer
         trainer.model.train()
         trainer.objective.zero_grad(set_to_none=True)
         trainer.callback_handler.context["train_dataloader"] = self.loader
         trainer.callback_handler.context["save_checkpoint"] = self.save_checkpoint
         trainer.callback_handler.context["objective"] = trainer.objective
+        try:
+            self._run_epochs()
+        finally:  # also when a callback raises, memory runs out or the user has had enough
+            end_workers(self.loader)
+        if self._stop_if_told() and self.saved_step < trainer.state.global_step:
+            self._save()
+        return self._finish(time.perf_counter() - started)
+
+    def _run_epochs(self) -> None:
+        """Pass over the data until all updates are done or a callback ends the run."""
+        trainer, progress = self.trainer, self.progress
         trainer.fire("on_train_begin")
         if trainer.args.eval_on_start and trainer.state.global_step == 0:
             trainer.evaluate(ignore_keys=self.ignore_keys)
@@ -132,10 +143,6 @@ class TrainingRun:
             self._run_epoch(epoch, batches_done=progress.batches_done if goes_on else 0)
             if trainer.control.should_training_stop:
                 break
-        end_workers(self.loader)
-        if self._stop_if_told() and self.saved_step < trainer.state.global_step:
-            self._save()
-        return self._finish(time.perf_counter() - started)
 
     def _run_epoch(self, epoch: int, batches_done: int) -> None:
         """Pass over the data once, behind the batches that are done."""
@@ -182,13 +189,18 @@ class TrainingRun:
         args = self.trainer.args
         seed_order(loader, args.seed if args.data_seed is None else args.data_seed, epoch)
         self.stream_ended = False
-        batches = iter(skip_batches(self.loader, batches_done) if batches_done else self.loader)
-        while self.trainer.state.global_step < self.plan.max_steps:
-            update = list(islice(batches, self.trainer.args.gradient_accumulation_steps))
-            if not update:
-                self.stream_ended = True
-                return
-            yield update
+        rest = skip_batches(self.loader, batches_done) if batches_done else self.loader
+        batches = iter(rest)
+        try:
+            while self.trainer.state.global_step < self.plan.max_steps:
+                update = list(islice(batches, self.trainer.args.gradient_accumulation_steps))
+                if not update:
+                    self.stream_ended = True
+                    return
+                yield update
+        finally:
+            if rest is not self.loader:
+                end_workers(rest)
 
     def _update(self, batches: list[Batch]) -> None:
         """Add up the gradients of some batches and move the weights once."""

@@ -187,6 +187,57 @@ def test_workers_that_are_kept_from_epoch_to_epoch_end_with_the_run(tmp_path: Pa
     assert not any(process.is_alive() for process in started[0])
 
 
+WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+
+
+class Children(TrainerCallback):
+    """Notes which processes there are when batches are read, and fails if it is to."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.before, self.fails_at = set(multiprocessing.active_children()), fails_at
+        self.evaluating: set[Any] = set()
+        self.training: set[Any] = set()
+
+    def on_step_end(self, args: Anything, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        self.training |= set(multiprocessing.active_children()) - self.before
+        if state.global_step == self.fails_at:
+            raise KeyboardInterrupt
+
+    def on_prediction_step(self, *_: object, **__: object) -> None:
+        self.evaluating |= set(multiprocessing.active_children()) - self.before - self.training
+
+    def left(self) -> set[Any]:
+        return {each for each in self.training | self.evaluating if each.is_alive()}
+
+
+def test_workers_of_evaluations_and_predictions_end_with_each(tmp_path: Path) -> None:
+    children = Children()
+    given = run(tmp_path, max_steps=2, eval_dataset=pairs(5), callbacks=[children], **WORKERS)
+    for number, go_through in enumerate((given.evaluate, given.predict), start=1):
+        go_through(pairs(5))
+        assert len(children.evaluating) == number
+        assert not children.left()
+    given.args.eval_strategy = "epoch"
+    given.train()
+    assert len(children.evaluating) == 3
+    assert len(children.training) == 1
+    assert not children.left()
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_workers_end_when_a_run_is_broken_off(resumes: bool, tmp_path: Path) -> None:
+    if resumes:
+        run(tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
+    children = Children(fails_at=2)
+    options = {"save_strategy": "steps", "save_steps": 1, **WORKERS}
+    given = run(tmp_path, max_steps=4, callbacks=[children], **options)
+    with pytest.raises(KeyboardInterrupt) as told:
+        given.train(resume_from_checkpoint=resumes)
+    assert told.tb is not None  # the frames of the run are still held
+    assert len(children.training) == 1
+    assert not children.left()
+
+
 def test_an_evaluation_at_the_start_does_not_move_the_schedule(tmp_path: Path) -> None:
     options = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch", "eval_dataset": pairs(5)}
     given = run(tmp_path, eval_on_start=True, num_train_epochs=1, **options)

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from sparse_encoder.samplers import MultiDatasetBatchSamplers, epoch_lengths
 from sparse_encoder.training.data.collator import LABEL_COLUMNS, Batch
@@ -185,8 +186,11 @@ def end_workers(loader: Any) -> None:  # noqa: ANN401  (a trainer's own kind of 
     seconds that torch waits for a process.
     """
     kept = getattr(loader, "base_dataloader", loader)  # what accelerate has wrapped
-    if isinstance(kept, DataLoader):
-        kept._iterator = None
+    if not isinstance(kept, DataLoader):
+        return
+    iterator, kept._iterator = kept._iterator, None
+    if isinstance(iterator, _MultiProcessingDataLoaderIter):
+        iterator._shutdown_workers()  # the traceback of an error may still hold it
 
 
 def seed_order(loader: Any, seed: int, epoch: int) -> None:  # noqa: ANN401  (a trainer's own kind of loader)

@@ -3,19 +3,20 @@
     for mode in kill short power; do PYTHONPATH=.:tests python tests/soak/crash_points.py --mode $mode; done
     PYTHONPATH=.:tests python tests/soak/crash_points.py --mode power --scenario next --library
 
-One process has everything imported and forks those that crash. ``--mode turns`` takes the modes in turns, from one
-operation to the next. Prints a JSON object with, for each scenario, the operations and what went wrong at which.
+One process has everything imported and forks those that crash. ``--mode turns`` takes the modes in turns, for each kind
+of operation from one to the next, on from scenario to scenario. Prints a JSON object with, for each scenario, the
+operations, how they crashed and what went wrong at which.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from unittest import mock
 
@@ -98,16 +99,32 @@ class Crashes:
         self.report.write_text("\n".join([weights_digest(run.model), *sorted(os.listdir(self.out))]))
 
 
-def crash_everywhere(scenario: str, chosen: argparse.Namespace) -> dict[str, Anything]:
-    """Crash a scenario at all operations; returns them and what went wrong."""
+def in_turns(kinds: list[str], seen: Counter[str]) -> list[str]:
+    """Choose the mode of each operation, so that each kind meets all of them.
+
+    Args:
+        kinds: Of the operations, in their order.
+        seen: How many of each kind there were before; these are added.
+    """
+    modes = []
+    for kind in kinds:
+        modes.append(MODES[seen[kind] % len(MODES)])
+        seen[kind] += 1
+    return modes
+
+
+def crash_everywhere(scenario: str, chosen: argparse.Namespace, seen: Counter[str]) -> dict[str, Anything]:
+    """Crash a scenario at all operations; returns them, how each died, and what went wrong."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         crashes = Crashes(Path(folder), scenario, library=chosen.library)
         calls = crashes.count()
-        modes = itertools.cycle(MODES if chosen.mode == TURNS else [chosen.mode])
         points = range(1, len(calls) + 1, chosen.every)
-        faults = {at: crashes.crash(at, mode) for at, mode in zip(points, modes, strict=False)}
+        kinds = [calls[at - 1].split()[0] for at in points]
+        modes = in_turns(kinds, seen) if chosen.mode == TURNS else [chosen.mode] * len(kinds)
+        faults = {at: crashes.crash(at, mode) for at, mode in zip(points, modes, strict=True)}
     wrong = {f"{at} {calls[at - 1]}": fault for at, fault in faults.items() if fault is not None}
-    return {"calls": calls, "crashes": len(faults), "wrong": wrong}
+    met = [f"{kind} {mode}" for kind, mode in zip(kinds, modes, strict=True)]
+    return {"calls": calls, "crashes": len(faults), "met": met, "wrong": wrong}
 
 
 def main() -> int:
@@ -122,7 +139,8 @@ def main() -> int:
     if chosen.sabotage:
         mock.patch(SABOTAGE, lambda folder: None).start()
     scenarios = [chosen.scenario] if chosen.scenario else list(SCENARIOS)
-    outcome = {scenario: crash_everywhere(scenario, chosen) for scenario in scenarios}
+    seen: Counter[str] = Counter()
+    outcome = {scenario: crash_everywhere(scenario, chosen, seen) for scenario in scenarios}
     sys.stdout.write(json.dumps(outcome) + "\n")
     return int(any(each["wrong"] for each in outcome.values()))
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def soak(script: str, *arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Any]:
-    """Crash at every operation of every scenario, in one of the three ways by turns; the soak takes all ways at all."""
+    """Crash at every operation of every scenario, each kind in the three ways by turns; the soak takes all at all."""
     return soak("crash_points.py", "--mode", "turns")
 
 
@@ -42,6 +43,14 @@ def test_every_crash_point_leaves_a_run_that_ends_the_same(scenario: str, outcom
     assert outcome["crashes"] == len(outcome["calls"]) >= 50
     kinds = {call.split()[0] for call in outcome["calls"]}
     assert {"open", "write", "file.write", "save_file", "fsync", "mkdir", "rename", "replace", "unlink"} <= kinds
+
+
+def test_every_kind_of_operation_crashes_in_all_three_ways(outcomes: dict[str, Any]) -> None:
+    calls = Counter(call.split()[0] for outcome in outcomes.values() for call in outcome["calls"])
+    met = {each for outcome in outcomes.values() for each in outcome["met"]}
+    often = {kind for kind, count in calls.items() if count >= 3}
+    assert {"open", "write", "file.write", "save_file", "fsync", "mkdir", "rename", "replace", "unlink"} <= often
+    assert {f"{kind} {mode}" for kind in often for mode in ("kill", "short", "power")} <= met
 
 
 def test_crash_points_of_an_encoder_of_the_library_leave_a_run_that_ends_the_same() -> None:

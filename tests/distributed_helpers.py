@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+import sparse_encoder
+
 Work = Callable[[int, str], Any]  # (rank, folder) to anything that torch.load takes as weights
 IMPORTED = ("pytest", "torch", "datasets", "accelerate", "sparse_encoder.evaluation", "sparse_encoder.training")
 """What all ranks need and one process imports for all; seconds for each rank of each test otherwise."""
+PACKAGE = str(sparse_encoder.__file__)
+ENVIRONMENT = dict(os.environ)
+"""Of the tests as a whole: what a single test sets is gone when the next one runs, the server is not."""
 
 
-def run_rank(rank: int, work: Work, ranks: int, folder: str, environment: dict[str, str]) -> None:
+@contextmanager
+def place_of_server() -> Iterator[None]:
+    """Be where a new interpreter imports what this one does, with nothing that a single test has set.
+
+    The server imports before it knows the path of this process, and looks into the present folder first.
+    """
+    before = Path.cwd()
+    path = os.pathsep.join(each for each in sys.path if each)
+    with mock.patch.dict(os.environ, {**ENVIRONMENT, "PYTHONPATH": path}, clear=True):
+        os.chdir(Path(PACKAGE).parents[1])
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def run_rank(rank: int, work: Work, ranks: int, folder: str, environment: dict[str, str], package: str) -> None:
+    assert package == PACKAGE, f"the tests are of {package}, and this rank has imported {PACKAGE}"
     torch.set_num_threads(1)
     os.environ.clear()
     os.environ |= environment
@@ -49,8 +74,11 @@ def in_processes(work: Work, *, ranks: int, folder: Path, fresh: bool = False) -
         The results by rank.
     """
     folder.mkdir(exist_ok=True, parents=True)
-    mp.get_context("forkserver").set_forkserver_preload(list(IMPORTED))
+    if not fresh:
+        forkserver.set_forkserver_preload(list(IMPORTED))
+        with place_of_server():
+            forkserver.ensure_running()
     start_method = "spawn" if fresh else "forkserver"
-    args = (work, ranks, str(folder), dict(os.environ))
+    args = (work, ranks, str(folder), dict(os.environ), PACKAGE)
     mp.start_processes(run_rank, args=args, nprocs=ranks, start_method=start_method)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]

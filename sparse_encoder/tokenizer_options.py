@@ -50,15 +50,38 @@ class TextOptions(NamedTuple):
     add_special_tokens: bool = True
 
 
+def merged_options(processing_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of texts: those in ``common``, and those in ``text``, which win.
+
+    Raises:
+        TypeError: If there is something else than options by name.
+        ValueError: If there is a kind of input that is not known.
+    """
+    parts = _parts(processing_kwargs)
+    if unknown := sorted(set(parts) - {"text", "common"}):
+        raise ValueError(f"unknown processing_kwargs {unknown}; choose from ['common', 'text']")
+    return {**parts.get("common", {}), **parts.get("text", {})}
+
+
+def _parts(processing_kwargs: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Copy the options of each kind of input, which must be mappings."""
+    hint = "give for example {'text': {'max_length': 64}}"
+    if not isinstance(processing_kwargs, Mapping):
+        raise TypeError(f"processing_kwargs must be a mapping of mappings, got {processing_kwargs!r}; {hint}")
+    for name, options in processing_kwargs.items():
+        if not isinstance(options, Mapping):
+            raise TypeError(f"processing_kwargs[{name!r}] must be a mapping of options, got {options!r}; {hint}")
+    return {name: dict(options) for name, options in processing_kwargs.items()}
+
+
 def text_options(processing_kwargs: Mapping[str, Any]) -> TextOptions:
     """Read how texts are tokenised; padding and truncation may be named, but only as they are done anyway.
 
     Raises:
+        TypeError: As :func:`merged_options`, or if an option is of another type.
         ValueError: If an option is unknown or has another value.
     """
-    if unknown := sorted(set(processing_kwargs) - {"text", "common"}):
-        raise ValueError(f"unknown processing_kwargs {unknown}; choose from ['common', 'text']")
-    options = {**processing_kwargs.get("common", {}), **processing_kwargs.get("text", {})}
+    options = merged_options(processing_kwargs)
     fixed = {"padding": (True, "longest"), "truncation": (True, "longest_first"), "return_tensors": ("pt",)}
     for name, values in fixed.items():
         if options.pop(name, values[0]) not in values:
@@ -83,9 +106,10 @@ def read_from_peer(task: str, processing_kwargs: Mapping[str, Any] | None) -> tu
         The task, ``"fill-mask"`` for :data:`PEER_TASK`; and the options without the number of logits.
 
     Raises:
+        TypeError: If the options of a kind of input are no mapping.
         ValueError: If only the logits of the last tokens are to be kept.
     """
-    given = {name: dict(values) for name, values in (processing_kwargs or {}).items()}
+    given = _parts({} if processing_kwargs is None else processing_kwargs)
     if task != PEER_TASK:
         return task, given
     kept = [values.pop(LOGITS_TO_KEEP) for values in given.values() if LOGITS_TO_KEEP in values]

@@ -17,7 +17,8 @@ from sparse_encoder.csr import NotFiniteError
 from sparse_encoder.embeddings import SparseEmbeddings
 from sparse_encoder.encoding.inputs import check_positive
 from sparse_encoder.encoding.sequence import ModuleSequence
-from sparse_encoder.modules import Router, Transformer
+from sparse_encoder.modules import InputModule, Router, Transformer
+from sparse_encoder.modules.own_texts import OwnTexts
 from sparse_encoder.token_batches import CHUNK_TEXTS, TOKEN_BUDGET, Batch, plan_batches, split_batch
 
 
@@ -55,6 +56,7 @@ def encode_texts(
     settings: EncodeSettings,
     *,
     on_done: Callable[[int], object] = int,
+    first_text: int = 0,
 ) -> SparseEmbeddings:
     """Encode texts on the device of the model.
 
@@ -63,6 +65,7 @@ def encode_texts(
         texts: At least one text.
         settings: How to encode.
         on_done: Called with the number of texts of each finished batch.
+        first_text: Position of the first text in the caller's list, for errors that name a text.
 
     Returns:
         Term weights in float32, (N, V), in the order of the texts.
@@ -76,7 +79,7 @@ def encode_texts(
         for start in range(0, len(texts), CHUNK_TEXTS):
             chunk = texts[start : start + CHUNK_TEXTS]
             with torch.inference_mode():
-                parts.append(_Chunk(model, chunk, settings, first_text=start).encode(on_done))
+                parts.append(_Chunk(model, chunk, settings, first_text=first_text + start).encode(on_done))
     return SparseEmbeddings.concatenate(parts)  # outside inference mode, so that the rows may enter a gradient
 
 
@@ -98,7 +101,7 @@ class _Chunk:
         """Run all batches, (N, V)."""
         limit, lengths = num_positions(self.model, self.settings.task), self.tokens.lengths
         if self.settings.padded_to_max_length:
-            limit = longest_text(self.model, self.settings)
+            limit = self._padded_length()
             lengths = [limit] * len(lengths)
         batches = plan_batches(lengths, max_length=limit, batch_size=self.settings.batch_size)[::-1]
         parts: list[SparseEmbeddings] = []
@@ -113,6 +116,29 @@ class _Chunk:
             order += batch.rows
             on_done(len(batch.rows))
         return SparseEmbeddings.concatenate(parts)[torch.tensor(order).argsort()]
+
+    def _padded_length(self) -> int:
+        """Return the number of tokens that all texts are padded to.
+
+        Raises:
+            ValueError: If there is no such number, or the first module pads by itself.
+        """
+        first = first_module(self.model, self.settings.task)
+        if isinstance(self.tokens, OwnTexts):
+            raise ValueError(
+                f'padding="max_length" in processing_kwargs cannot be had of a {type(first).__name__}, which makes its '
+                "features by itself; leave it out, and pad in its preprocess"
+            )
+        asked = self.settings.max_length
+        limits = (
+            first.longest_text(self.settings.task) if asked is None else asked,
+            first.max_seq_length,
+            num_positions(self.model, self.settings.task),
+        )
+        known = [limit for limit in limits if limit is not None]
+        if not known:
+            raise ValueError('padding="max_length" in processing_kwargs needs max_length: the model cuts texts nowhere')
+        return min(known)
 
     def _split(self, batch: Batch) -> list[Batch]:
         return split_batch(batch, batch_size=self.settings.batch_size, token_budget=self.token_budget)
@@ -164,24 +190,17 @@ class _Chunk:
 
 def num_positions(model: ModuleSequence, task: str | None) -> int | None:
     """Return the number of tokens that the backbone of a task takes, where padding has to stop; ``None`` for any."""
-    first = model.input_module
-    if isinstance(first, Router):
-        first = first.route(task)[0]  # type: ignore[assignment]  # a route begins with an input module
+    first = first_module(model, task)
     return first.model.config.max_tokens if isinstance(first, Transformer) else None
 
 
-def longest_text(model: ModuleSequence, settings: EncodeSettings) -> int:
-    """Return the number of tokens at which the texts of a call are cut.
-
-    Raises:
-        ValueError: If there is no such number.
-    """
-    if settings.max_length is not None:
-        return min(settings.max_length, num_positions(model, settings.task) or settings.max_length)
-    limit = model.input_module.longest_text(settings.task)
-    if limit is None:
-        raise ValueError('padding="max_length" in processing_kwargs needs max_length: the model cuts texts nowhere')
-    return limit
+def first_module(model: ModuleSequence, task: str | None) -> InputModule:
+    """Return the module that reads the texts of a task."""
+    first: Any = model.input_module
+    while isinstance(first, Router):
+        first = first.route(task)[0]
+    module: InputModule = first
+    return module
 
 
 def first_module_not_finite(model: nn.Module, run: Callable[[], object]) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparse_encoder.tokenizer_options import text_options
+from sparse_encoder.tokenizer_options import merged_options, text_options
 
 
 class Inputs(NamedTuple):
@@ -74,6 +74,7 @@ def max_length_of_call(processing_kwargs: Mapping[str, Mapping[str, object]]) ->
             as they are done anyway.
 
     Raises:
+        TypeError: If the options of a kind of input are no mapping, or a value is of another type.
         ValueError: If an option is unknown, or cannot be set for one call.
     """
     options = text_options(processing_kwargs)
@@ -98,11 +99,14 @@ def lengths_of_call(processing_kwargs: Mapping[str, Mapping[str, object]]) -> Ca
         processing_kwargs: As :func:`max_length_of_call` takes them; ``padding`` may also be ``"max_length"``.
 
     Raises:
+        TypeError: If the options of a kind of input are no mapping, or a value is of another type.
         ValueError: If an option is unknown, or cannot be set for one call.
     """
-    parts = {name: dict(options) for name, options in processing_kwargs.items()}
-    paddings = [options.pop("padding") for options in parts.values() if options.get("padding") == "max_length"]
-    return CallLengths(max_length_of_call(parts), bool(paddings))
+    options = merged_options(processing_kwargs)
+    padded = options.get("padding") == "max_length"
+    if padded:
+        del options["padding"]
+    return CallLengths(max_length_of_call({"text": options}), padded)
 
 
 def check_positive(name: str, value: int) -> int:

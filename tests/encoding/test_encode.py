@@ -100,6 +100,17 @@ def test_a_call_cuts_and_pads_by_its_own_options(folder: Path) -> None:
         assert shapes == [(2, 7)]
 
 
+def test_texts_are_not_padded_beyond_where_they_are_cut(folder: Path) -> None:
+    transformer = Transformer(str(folder), transformer_task="fill-mask")
+    model = SparseEncoder(modules=[transformer, SpladePooling()], device="cpu")
+    model.max_seq_length = 20
+    shapes: list[tuple[int, int]] = []
+    transformer.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0]["input_ids"].shape)))
+    for length in (40, 12):
+        model.encode("rain " * 50, processing_kwargs={"text": {"padding": "max_length", "max_length": length}})
+    assert shapes == [(1, 20), (1, 12)]
+
+
 def test_texts_that_are_cut_nowhere_cannot_be_padded_to_there(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     static = SparseStaticEmbedding(Tokenizer.from_pretrained(tmp_path))

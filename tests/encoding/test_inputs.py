@@ -59,5 +59,13 @@ def test_lengths_of_a_call() -> None:
     given = {"common": {"padding": "max_length"}, "text": {"max_length": 9}}
     assert lengths_of_call(given) == (9, True)
     assert given["common"] == {"padding": "max_length"}
+    both = {"common": {"padding": "max_length", "max_length": 20}, "text": {"padding": "longest"}}
+    assert lengths_of_call(both) == (20, False)  # text goes before common
+    assert lengths_of_call({"common": both["text"], "text": both["common"]}) == (20, True)
+    for wrong in (3, None, ["max_length"], "longest"):
+        with pytest.raises(TypeError, match=r"processing_kwargs\['text'\] must be a mapping of options, got .*; give"):
+            lengths_of_call({"text": wrong})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="processing_kwargs must be a mapping of mappings, got 3; give"):
+        lengths_of_call(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="padding in processing_kwargs must be one of"):
         lengths_of_call({"text": {"padding": "to 9"}})

@@ -71,6 +71,13 @@ def test_their_features_are_encoded(kind: type[Counting], routed: bool) -> None:
     assert module.options[-1]["max_length"] == 3
 
 
+@pytest.mark.parametrize("routed", [False, True])
+def test_they_pad_by_themselves(routed: bool) -> None:
+    model = SparseEncoder(modules=[Router({"query": [Counting()]}) if routed else Counting()], device="cpu")
+    with pytest.raises(ValueError, match='padding="max_length" .* cannot be had of a Counting'):
+        model.encode("c", processing_kwargs={"text": {"padding": "max_length", "max_length": 3}})
+
+
 def test_they_are_trained_and_not_saved(tmp_path: Path) -> None:
     model = SparseEncoder(modules=[Counting()], device="cpu")
     loss = SpladeLoss(model, SparseMultipleNegativesRankingLoss(model), document_regularizer_weight=1.0)

@@ -109,6 +109,8 @@ def test_processing_options_hold_for_every_call(folder: Path) -> None:
     for wrong in ({"audio": {}}, {"text": {"padding": "max_length"}}, {"text": {"stride": 1}}):
         with pytest.raises(ValueError, match="processing_kwargs"):
             Transformer(folder, processing_kwargs=wrong)
+    with pytest.raises(TypeError, match=r"processing_kwargs\['text'\] must be a mapping"):
+        Transformer(folder, processing_kwargs={"text": 3})  # type: ignore[dict-item]
 
 
 def test_what_is_written_is_read(folder: Path) -> None:

@@ -20,7 +20,9 @@ from sparse_encoder.encoding.adapter_methods import AdapterMethods
 from sparse_encoder.encoding.fingerprint import fingerprint_of
 from sparse_encoder.encoding.inputs import is_singular_input
 from sparse_encoder.modules import InputModule, Module, Pooling, Router, SpladePooling
+from sparse_encoder.modules.base import set_max_seq_length
 from sparse_encoder.modules.config_view import ConfigView
+from sparse_encoder.modules.own_texts import given_options
 from sparse_encoder.modules.vocabulary import follow_vocabulary
 from sparse_encoder.tokenizer import Tokenizer
 
@@ -96,8 +98,9 @@ class ModuleSequence(AdapterMethods, nn.Sequential):
             Features by name.
         """
         texts = [inputs] if isinstance(inputs, str) else inputs
-        limit = {} if max_length is None else {"max_length": max_length}  # which modules of users need not know
-        return self.input_module.preprocess(texts, prompt=prompt, task=task, **limit)
+        first = self.input_module
+        given = given_options(first.preprocess, prompt=prompt, task=task, max_length=max_length)
+        return first.preprocess(texts, **given)
 
     def tokenize(self, texts: Sequence[Any], task: str | None = None) -> dict[str, Any]:
         """Do what :meth:`preprocess` does, which is its name now."""
@@ -149,8 +152,13 @@ class ModuleSequence(AdapterMethods, nn.Sequential):
 
         Raises:
             TypeError: If it is neither a tensor nor :class:`SparseEmbeddings`.
-            ValueError: If ``top_k`` is not positive.
+            ValueError: If ``top_k`` is not positive, or the first module has no tokenizer.
         """
+        if self.input_module.tokenizer is None:
+            raise ValueError(
+                f"the terms of a {type(self.input_module).__name__} have no names: it has no tokenizer; give it one as "
+                "its attribute tokenizer to decode embeddings"
+            )
         return inspection.decode(embeddings, self.tokenizer.convert_ids_to_tokens, top_k)
 
     @property
@@ -191,7 +199,7 @@ class ModuleSequence(AdapterMethods, nn.Sequential):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        self.input_module.max_seq_length = value
+        set_max_seq_length([self.input_module], value)
 
     @property
     def fingerprint(self) -> str:

@@ -21,7 +21,7 @@ from sparse_encoder.checkpoint import (
     resolve_inside,
     write_json,
 )
-from sparse_encoder.modules.own_texts import OwnTexts
+from sparse_encoder.modules.own_texts import OwnTexts, given_options
 from sparse_encoder.tokenizer_options import checked_flag as checked_flag
 from sparse_encoder.tokenizer_options import checked_integer as checked_integer
 
@@ -153,16 +153,11 @@ class InputModule(Module):
     tokenizer: Any = None  # a Tokenizer; a router has that of a route, if there is one
     max_seq_length: Any = None  # the number of tokens at which texts are cut, or None
 
-    def __init_subclass__(cls) -> None:
-        """Check that a subclass reads texts in one way or the other."""
-        super().__init_subclass__()
-        if cls.preprocess is InputModule.preprocess and cls.tokenize is InputModule.tokenize:
-            raise TypeError(f"{cls.__name__} must define preprocess, which turns texts into features")
-
     @property
     def reads_texts(self) -> bool:
-        """Whether it can be the first module of a model."""
-        return True
+        """Whether it can be the first module of a model: a subclass that reads texts in one way or the other."""
+        kind = type(self)
+        return kind.preprocess is not InputModule.preprocess or kind.tokenize is not InputModule.tokenize
 
     @property
     def modalities(self) -> list[str]:
@@ -186,8 +181,7 @@ class InputModule(Module):
 
         A subclass without tokens makes its features batch by batch instead.
         """
-        options = {"prompt": prompt or None, "task": task, "max_length": max_length}
-        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        given = given_options(self.preprocess, prompt=prompt, task=task, max_length=max_length)
         return OwnTexts(texts, lambda batch: self.preprocess(batch, **given))
 
     def preprocess(
@@ -200,14 +194,42 @@ class InputModule(Module):
         """Turn texts into the features of a batch, padded to the longest.
 
         sentence-transformers 6 adds ``modality``; here texts are the only kind of input, and it is left out.
-        """
-        texts = [inputs] if isinstance(inputs, str) else list(inputs)
-        limit = {} if max_length is None else {"max_length": max_length}
-        return self.tokenize([f"{prompt}{text}" for text in texts] if prompt else texts, task=task, **limit)
 
-    def tokenize(self, texts: str | Sequence[Any], task: str | None = None, **options: Any) -> dict[str, Any]:  # noqa: ANN401 - of preprocess
+        Raises:
+            TypeError: If the class defines neither this nor :meth:`tokenize`.
+        """
+        if type(self).tokenize is InputModule.tokenize:
+            raise TypeError(f"{type(self).__name__} must define preprocess, which turns texts into features")
+        texts = [inputs] if isinstance(inputs, str) else list(inputs)
+        given = given_options(self.tokenize, prompt=None, task=task, max_length=max_length)
+        return self.tokenize([f"{prompt}{text}" for text in texts] if prompt else texts, **given)
+
+    def tokenize(
+        self,
+        texts: str | Sequence[Any],
+        task: str | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+    ) -> dict[str, Any]:
         """Do what :meth:`preprocess` does, which is its name now."""
-        return self.preprocess(texts, task=task, **options)
+        return self.preprocess(texts, **given_options(self.preprocess, prompt=prompt, task=task, max_length=max_length))
+
+
+def set_max_seq_length(modules: Sequence[InputModule], value: int | None) -> None:
+    """Set the number of tokens at which texts are cut, in those modules that know tokens.
+
+    Raises:
+        ValueError: If no module does, and a number is given.
+    """
+    name = "max_seq_length"
+    able = [each for each in modules if getattr(type(each), name, None) is not None or name in vars(each)]
+    for module in able:
+        module.max_seq_length = value
+    if modules and not able and value is not None:
+        raise ValueError(
+            f"max_seq_length cannot be {value}: a {type(modules[0]).__name__} makes its features by itself, and nobody "
+            "else cuts its texts; cut them in its preprocess, or give it an attribute max_seq_length"
+        )
 
 
 def load_weights(module: nn.Module, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> None:

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def given_options(
+    read: Callable[..., object], *, prompt: str | None, task: str | None, max_length: int | None
+) -> dict[str, Any]:
+    """Return the options with which to call a module's function that reads texts: those that are given.
+
+    A task, which ``encode_query`` always has, is left out where the function does not name it: then there are no tasks.
+
+    Args:
+        read: The function.
+        prompt: Put before each text.
+        task: Name of the task.
+        max_length: Most tokens of a text.
+    """
+    options = {"prompt": prompt or None, "task": task, "max_length": max_length}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "task" in given:
+        parameters = signature(read).parameters
+        if "task" not in parameters and all(each.kind is not Parameter.VAR_KEYWORD for each in parameters.values()):
+            del given["task"]
+    return given
 
 
 class OwnTexts:

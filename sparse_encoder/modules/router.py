@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
 
-from sparse_encoder.modules.base import InputModule, LoadSettings, Module, checked_flag
-from sparse_encoder.modules.own_texts import OwnTexts
+from sparse_encoder.modules.base import InputModule, LoadSettings, Module, checked_flag, set_max_seq_length
+from sparse_encoder.modules.own_texts import OwnTexts, given_options
 from sparse_encoder.modules.router_files import read_routes, write_routes
 from sparse_encoder.modules.vocabulary import check_routes, follow_vocabulary
 from sparse_encoder.routes import (
@@ -209,14 +209,15 @@ class Router(InputModule):
             (task,) = names
             inputs = [item[task] for item in items]
         first: Any = self.route(task)[0]
-        limit = {} if max_length is None else {"max_length": max_length}  # which modules of users need not know
-        features: dict[str, Any] = first.preprocess(inputs, prompt=prompt, task=task, **limit)
+        given = given_options(first.preprocess, prompt=prompt, task=task, max_length=max_length)
+        features: dict[str, Any] = first.preprocess(inputs, **given)
         return features if task is None else {**features, "task": task}
 
     @property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer of the first route that has one; setting it sets those of all routes."""
-        return next((module.tokenizer for module in self.input_modules if hasattr(module, "tokenizer")), None)
+        found = (getattr(module, "tokenizer", None) for module in self.input_modules)
+        return next((tokenizer for tokenizer in found if tokenizer is not None), None)
 
     @tokenizer.setter
     def tokenizer(self, value: Tokenizer) -> None:
@@ -234,8 +235,7 @@ class Router(InputModule):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        for module in self.input_modules:
-            module.max_seq_length = value
+        set_max_seq_length(self.input_modules, value)
 
     def get_embedding_dimension(self) -> int | None:
         """Return what the last module that knows says, on the first route where one does."""

@@ -85,14 +85,77 @@ def test_they_are_trained_and_not_saved(tmp_path: Path) -> None:
     options = {"output_dir": str(tmp_path), "max_steps": 2, "per_device_train_batch_size": 2, "report_to": "none"}
     args = SparseEncoderTrainingArguments(**options, save_strategy="no", use_cpu=True)
     SparseEncoderTrainer(model=model, args=args, train_dataset=rows, loss=loss).train()
+    assert all("task" not in each for each in model[0].options)  # nothing that is None
     assert not torch.equal(model[0].weight, torch.arange(1.0, 6.0))
     with pytest.raises(TypeError, match="a Counting cannot be saved"):
         model.save_pretrained(tmp_path / "model")
 
 
-def test_one_that_reads_no_texts_is_refused_where_it_is_written() -> None:
-    with pytest.raises(TypeError, match="Blind must define preprocess"):
+class Weighing(InputModule):
+    """Weighs letters; how it reads texts is left to others."""
 
-        class Blind(InputModule):
-            def forward(self, features: dict[str, Any]) -> dict[str, Any]:
-                return features
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        return {**features, "sentence_embedding": features["counts"]}
+
+
+class WithPrompt(Weighing):
+    def preprocess(self, inputs: list[str], prompt: str | None = None) -> dict[str, Any]:  # type: ignore[override]
+        return {"counts": counts([(prompt or "") + text for text in inputs])}
+
+
+class WithTextsAlone(Weighing):
+    def tokenize(self, texts: list[str]) -> dict[str, Any]:  # type: ignore[override]
+        return {"counts": counts(texts)}
+
+
+class WithLength(WithPrompt):
+    tokenizer = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.max_seq_length = 3
+
+
+@pytest.mark.parametrize("kind", [WithPrompt, WithTextsAlone])
+@pytest.mark.parametrize("routed", [False, True])
+def test_they_are_given_no_more_than_they_name(kind: type[InputModule], routed: bool) -> None:
+    model = SparseEncoder(modules=[Router({"query": [kind()]}) if routed else kind()], device="cpu")
+    expected = counts(["abba", "abc"])
+    assert torch.equal(model.encode(["ba", "c"], prompt="ab").to_dense(), expected)
+    assert torch.equal(model.encode_query(["ba", "c"], prompt="ab").to_dense(), expected)
+    assert torch.equal(model.preprocess(["ba", "c"], prompt="ab", task="query")["counts"], expected)
+    assert torch.equal(model.preprocess(["ba", "c"])["counts"], counts(["ba", "c"]))
+    assert torch.equal(model.tokenize(["ba", "c"], task="query")["counts"], counts(["ba", "c"]))
+    assert torch.equal(model.input_module.tokenize(["ba", "c"])["counts"], counts(["ba", "c"]))
+    with pytest.raises(TypeError, match="max_length"):
+        model.encode("c", processing_kwargs={"text": {"max_length": 3}})
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_what_they_do_not_have_is_told(routed: bool) -> None:
+    model = SparseEncoder(modules=[Router({"query": [WithPrompt()]}) if routed else WithPrompt()], device="cpu")
+    with pytest.raises(
+        ValueError, match=f"a {'Router' if routed else 'WithPrompt'} have no names: it has no tokenizer"
+    ):
+        model.decode(model.encode("ab"))
+    with pytest.raises(ValueError, match="max_seq_length cannot be 7: a WithPrompt makes its features by itself"):
+        model.max_seq_length = 7
+    model.max_seq_length = None
+    assert model.max_seq_length is None
+
+
+def test_a_length_of_their_own_is_set() -> None:
+    model = SparseEncoder(modules=[Router({"query": [WithPrompt()], "document": [WithLength()]})], device="cpu")
+    assert model.max_seq_length == 3
+    model.max_seq_length = 7
+    lengths = [module.max_seq_length for module in model.input_module.input_modules]
+    assert lengths == [None, 7]
+
+
+def test_one_that_reads_no_texts_is_refused() -> None:
+    for module in (Weighing(), InputModule()):
+        for read in (module.preprocess, module.tokenize):
+            with pytest.raises(TypeError, match=f"{type(module).__name__} must define preprocess"):
+                read(["a"])
+    with pytest.raises(TypeError, match="must read texts, a Weighing does not"):
+        SparseEncoder(modules=[Weighing()], device="cpu")

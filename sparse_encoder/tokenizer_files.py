@@ -29,21 +29,46 @@ MAX_CONFIG_BYTES = 16_000_000
 _SIDES = ("right", "left")
 _WITHOUT_TYPES = (
     "Bart",
+    "Barthez",
+    "BioGpt",
+    "Blenderbot",
+    "Bloom",
+    "ByT5",
+    "CLIP",
+    "CTRL",
     "Camembert",
+    "CodeGen",
     "CodeLlama",
+    "Cohere",
     "DistilBert",
+    "Esm",
     "GPT2",
+    "GPTNeoX",
+    "GPTSw3",
     "Gemma",
     "LED",
     "Llama",
     "Longformer",
+    "M2M100",
+    "MBart",
     "MPNet",
     "MT5",
+    "Marian",
+    "MyT5",
+    "Nllb",
+    "OpenAIGPT",
+    "PLBart",
+    "Pegasus",
     "Qwen",
     "Roberta",
+    "SeamlessM4T",
     "T5",
+    "Udop",
+    "Whisper",
+    "XGLM",
     "XLMRoberta",
 )
+"""Beginnings of classes that give no token types in transformers 4 and 5; what only 5 leaves out is not among them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,8 +160,9 @@ def write_tokenizer(folder: Path, backend: Backend, config: TokenizerConfig) -> 
 def gives_token_types(backend: Backend) -> tuple[bool, bool]:
     """Tell whether the post-processor gives a token another type than 0: of one text, and of two.
 
-    A template that puts two texts together and adds no token is what transformers gives to every tokenizer, and says
-    nothing about the model.
+    Of two texts only a template that ends in a special token counts, as ``[CLS] $A [SEP] $B [SEP]``. One that adds no
+    token is what transformers gives to every tokenizer, and one that only begins with tokens is what it gives to
+    decoders; both number the texts, and say nothing about the model.
     """
     state = {} if backend.post_processor is None else json.loads(backend.post_processor.__getstate__())
     steps = state.get("processors", [state])
@@ -144,8 +170,8 @@ def gives_token_types(backend: Backend) -> tuple[bool, bool]:
         return False, True
     pieces = [[piece for step in steps for piece in step.get(form) or []] for form in ("single", "pair")]
     single, pair = ([part["type_id"] for piece in form for part in piece.values()] for form in pieces)
-    adds_tokens = any("SpecialToken" in piece for piece in pieces[1])
-    return any(single), any(pair) and adds_tokens
+    ends_in_token = bool(pieces[1]) and "SpecialToken" in pieces[1][-1]
+    return any(single), any(pair) and ends_in_token
 
 
 def _read_optional(folder: Path, name: str) -> dict[str, Any]:  # Any: JSON
@@ -233,6 +259,7 @@ def _config(raw: Mapping[str, Any], named: Mapping[str, str], folder: Path) -> T
 
 
 def _states_token_types(raw: Mapping[str, Any]) -> bool | None:  # Any: JSON
+    """Return what files say; None leaves it to the template."""
     inputs = raw.get("model_input_names")
     if inputs:
         return "token_type_ids" in inputs

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from decoder_helpers import DECODER_CONFIGS
 from text_helpers import BERT, CLS, MASK, PAD, SEP, SPARSE, UNK, WORDS, A, B, bert_backend, bert_tokenizer, write_folder
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from sparse_encoder.checkpoint import TokenizerError
+from sparse_encoder.generation import CausalLanguageModel
 from sparse_encoder.tokenizer import UNLIMITED, Tokenizer, TokenizerConfig
 
 Content = dict[str, Any]
@@ -249,6 +251,8 @@ class TestSpecialTokens:
         ({"tokenizer_class": "LlamaTokenizer"}, False),
         ({"tokenizer_class": "Qwen2Tokenizer"}, False),
         ({"tokenizer_class": "T5TokenizerFast"}, False),
+        *[({"tokenizer_class": f"{name}Tokenizer"}, False) for name in ("Cohere", "GPTNeoX", "MBart50", "XGLM")],
+        *[({"tokenizer_class": f"{name}Tokenizer"}, True) for name in ("Albert", "BigBird", "ConvBert", "Funnel")],
         ({"tokenizer_class": "DistilBertTokenizer", "model_input_names": ["input_ids", "token_type_ids"]}, True),
         ({"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids", "attention_mask"]}, False),
     ],
@@ -271,6 +275,27 @@ def test_a_template_that_adds_no_token_gives_no_types(tmp_path: Path) -> None:
     }
     tokenizer = Tokenizer.from_pretrained(write_folder(tmp_path, content))
     assert list(tokenizer("a")) == ["input_ids", "attention_mask"]
+
+
+@pytest.mark.parametrize("begins_second", [True, False])
+@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast", None])
+def test_a_decoders_template_that_begins_texts_gives_no_types(
+    begins_second: bool, name: str | None, tmp_path: Path
+) -> None:
+    """As transformers 5 saves it, with a class that says nothing; `generate` would refuse types."""
+    first, second = ([{"SpecialToken": {"id": "[CLS]", "type_id": kind}}] for kind in (0, 1))
+    of_texts = [[{"Sequence": {"id": text, "type_id": kind}}] for kind, text in enumerate("AB")]
+    content = bert_content()
+    content["post_processor"] |= {
+        "single": [*first, *of_texts[0]],
+        "pair": [*first, *of_texts[0], *(second if begins_second else []), *of_texts[1]],
+    }
+    tokenizer = Tokenizer.from_pretrained(write_folder(tmp_path, content, config={"tokenizer_class": name}))
+    assert not tokenizer.has_token_type_ids
+    batch = tokenizer("a b", return_tensors="pt")
+    assert list(batch) == ["input_ids", "attention_mask"]
+    model = CausalLanguageModel.from_config(DECODER_CONFIGS["llama"])
+    assert model.generate(**batch, max_new_tokens=2, min_new_tokens=2).shape == (1, 5)
 
 
 def test_the_side_of_padding_can_be_said_when_it_is_read(tmp_path: Path) -> None:

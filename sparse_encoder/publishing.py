@@ -7,7 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparse_encoder.checkpoint.hub_push import FolderCommit, HubTarget, commit_folder, open_repository
+from sparse_encoder.checkpoint.hub_push import (
+    FolderCommit,
+    HubTarget,
+    commit_folder,
+    open_repository,
+    without_secrets,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,11 +39,31 @@ def upload(target: Upload, *, save: Callable[[Path, str, bool], None], folder: P
         target: Where to, and how.
         save: Writes the model into a folder; it is given the folder, the full repository id, and whether to write a
             README.
-        folder: A saved model to upload as it is, instead of calling ``save``.
+        folder: A saved model to upload as it is, instead of calling ``save``; a leading ``~`` is the home folder.
 
     Returns:
         The address of the commit, or of the pull request.
+
+    Raises:
+        ValueError: If ``folder`` is no folder with a model; nothing is made then.
+        ConnectionError: In the place of an error of the hub's client whose text holds an access token.
     """
+    place = None if folder is None else _model_folder(folder.expanduser())
+    return without_secrets(lambda: _upload(target, save, place), target.token)
+
+
+def _model_folder(folder: Path) -> Path:
+    """Return a folder with a model, which has one of two files."""
+    if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
+        told = "which is no folder" if not folder.is_dir() else "which has neither modules.json nor config.json"
+        raise ValueError(
+            f"local_model_path must be a folder with a saved model, got {str(folder)!r}, {told}; "
+            "model.save_pretrained(folder) writes one"
+        )
+    return folder
+
+
+def _upload(target: Upload, save: Callable[[Path, str, bool], None], folder: Path | None) -> str:
     api, repository = open_repository(target)
 
     def send(source: Path) -> str:

@@ -89,19 +89,44 @@ def test_a_pull_request_says_how_to_try_it(hub: FakeHub) -> None:
 
 
 def test_a_branch_and_a_folder_that_is_there(hub: FakeHub, tmp_path: Path) -> None:
-    (tmp_path / "weights").write_text("w")
+    (tmp_path / "config.json").write_text("w")
 
     def never(folder: Path, repository: str, with_card: bool) -> None:
         raise AssertionError
 
     assert upload(Upload(repo_id="me/model", revision="next"), save=never, folder=tmp_path) == "the commit"
-    assert hub.files == {"weights": "w"}
+    assert hub.files == {"config.json": "w"}
     assert dict(hub.calls)["branch"] == {"repo_id": "me/model", "branch": "next", "exist_ok": True}
     assert dict(hub.calls)["upload"]["revision"] == "next"
 
 
 def test_the_branch_of_a_pull_request_is_there_already_and_tokens_are_not_shown(hub: FakeHub, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("w")
     target = Upload(repo_id="me/model", revision="refs/pr/3", token="hidden")
     upload(target, save=save, folder=tmp_path)
     assert "branch" not in dict(hub.calls) and dict(hub.calls)["upload"]["revision"] == "refs/pr/3"
     assert "hidden" not in repr(target)
+
+
+def test_a_folder_without_a_model_makes_no_repository(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    for folder, told in (("nowhere", "which is no folder"), ("~/empty", "which has neither modules.json nor config")):
+        with pytest.raises(ValueError, match=f"local_model_path must be a folder with a saved model.*{told}"):
+            upload(Upload(repo_id="me/model"), save=save, folder=Path(folder))
+    assert hub.calls == []
+    (tmp_path / "empty" / "modules.json").write_text("[]")
+    upload(Upload(repo_id="me/model"), save=save, folder=Path("~/empty"))
+    assert hub.files == {"modules.json": "[]"}
+
+
+def test_an_error_that_holds_a_token_is_told_without_it(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: FakeHub, repo_id: str, **options: object) -> SimpleNamespace:
+        raise OSError("no way to https://user:hidden@host")
+
+    monkeypatch.setattr(FakeHub, "create_repo", fail)
+    with pytest.raises(ConnectionError, match="no way to") as caught:
+        upload(Upload(repo_id="me/model", token="hidden"), save=save)
+    assert "hidden" not in str(caught.value) and caught.value.__cause__ is caught.value.__context__ is None

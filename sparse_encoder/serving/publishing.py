@@ -6,7 +6,13 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparse_encoder.checkpoint.hub_push import FolderCommit, HubTarget, commit_folder, open_repository
+from sparse_encoder.checkpoint.hub_push import (
+    FolderCommit,
+    HubTarget,
+    commit_folder,
+    open_repository,
+    without_secrets,
+)
 from sparse_encoder.serving.onnx_file import check_onnx_file
 
 MESSAGE = "Add new SparseEncoder model with an onnx backend"
@@ -23,9 +29,18 @@ def push_graphs(folder: Path, graphs: Sequence[Path], target: HubTarget) -> str:
 
     Returns:
         The address of the commit, or of the pull request.
+
+    Raises:
+        CheckpointError: If a graph is damaged.
+        ConnectionError: In the place of an error of the hub's client whose text holds an access token.
     """
-    api, repository = open_repository(target)
     files = [file for graph in graphs for file in (graph, *check_onnx_file(graph))]
+    return without_secrets(lambda: _push_files(folder, graphs, files, target), target.token)
+
+
+def _push_files(folder: Path, graphs: Sequence[Path], files: Sequence[Path], target: HubTarget) -> str:
+    """Upload graphs and what belongs to them."""
+    api, repository = open_repository(target)
     first = graphs[0].relative_to(folder).as_posix()
     commit = FolderCommit(
         folder=folder,

@@ -42,6 +42,8 @@ class Job:
     """The texts of the piece."""
     settings: Any  # of the model's kind
     """How to encode them."""
+    first_text: int = 0
+    """Position of the first of them among the call's texts, for errors that name a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Worker:
     device: str
     ready: bool = False
     """Whether it can take a job: it is up, and it has answered the last one."""
+    failure: Reply | None = None
+    """Why it could not open its model and ended."""
 
 
 class RemoteTracebackError(RuntimeError):
@@ -150,14 +154,17 @@ class ProcessPool(Mapping[str, list[Any]], Generic[RowsT]):  # the values are pr
 
         Raises:
             RuntimeError: If a worker has ended, or the pool was stopped.
-            Exception: Whatever an encode call raises, raised again here with the worker's traceback as its cause.
+            Exception: Whatever opening the model or encoding raises in a worker, raised again here with the worker's
+                traceback as its cause.
         """
         if not self._workers:
             raise RuntimeError("the pool was stopped; start another one")
         size = chunk_size or max(1, min(-(-len(texts) // (10 * len(self._workers))), 5000))
         self._runs += 1
         starts = range(0, len(texts), size)
-        todo = [Job(self._runs, at, list(texts[start : start + size]), settings) for at, start in enumerate(starts)]
+        todo = [
+            Job(self._runs, at, list(texts[start : start + size]), settings, start) for at, start in enumerate(starts)
+        ]
         done: dict[int, Packed] = {}
         waiting = todo[::-1]
         while len(done) < len(todo):
@@ -167,8 +174,7 @@ class ProcessPool(Mapping[str, list[Any]], Generic[RowsT]):  # the values are pr
             for reply in self._replies():
                 if reply.run != self._runs:
                     continue
-                if reply.error is not None:
-                    raise reply.error from RemoteTracebackError(f"in a worker process:\n{reply.report}")
+                _raise_error_of(reply)
                 if reply.rows is not None:
                     done[reply.index] = reply.rows
                     on_done(len(todo[reply.index].texts))
@@ -198,13 +204,22 @@ class ProcessPool(Mapping[str, list[Any]], Generic[RowsT]):  # the values are pr
                 except BaseException:  # interrupted half-way: what is in the pipe is of no use any more
                     worker.process.terminate()
                     raise
+                if reply.run == 0 and reply.error is not None:
+                    worker.failure = reply
+                    raise self._ended(worker)
                 worker.ready = True
                 yield reply
             elif worker.process.sentinel in spoke:
                 raise self._ended(worker)
 
     def _ended(self, worker: Worker) -> RuntimeError:
-        """Say that a worker is gone."""
+        """Say that a worker is gone.
+
+        Raises:
+            Exception: What kept it from opening its model, if it said so before it ended.
+        """
+        if worker.failure is not None:
+            _raise_error_of(worker.failure)
         worker.process.join(STOP_SECONDS)
         return RuntimeError(
             f"worker process {worker.process.pid} on {worker.device} ended with exit code {worker.process.exitcode}. "
@@ -226,20 +241,31 @@ class ProcessPool(Mapping[str, list[Any]], Generic[RowsT]):  # the values are pr
         self._workers.clear()
 
 
-def serve_jobs(connection: Connection, encode: Callable[[Job], Packed]) -> None:
-    """Do what comes through the pipe until the pipe ends.
+def serve_jobs(connection: Connection, prepare: Callable[[], Callable[[Job], Packed]]) -> None:
+    """Open a model and do what comes through the pipe until the pipe ends; without a model, say why and end.
 
     Args:
         connection: The worker's end.
-        encode: Does one job.
+        prepare: Opens the model and returns what does one job.
     """
     try:
+        try:
+            encode = prepare()
+        except Exception as error:  # whatever it is, it is the parent's, which raises it again
+            connection.send(Reply(0, 0, error=portable(error), report=traceback.format_exc()))
+            return
         connection.send(Reply(0, 0))
         while True:
             job: Job = connection.recv()
             connection.send(_answer(encode, job))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _raise_error_of(reply: Reply) -> None:
+    """Raise the error of a worker again, if there is one."""
+    if reply.error is not None:
+        raise reply.error from RemoteTracebackError(f"in a worker process:\n{reply.report}")
 
 
 def leave_interrupts_to_the_parent() -> None:

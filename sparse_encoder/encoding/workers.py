@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 
@@ -61,14 +61,14 @@ def _serve(connection: Connection, device: str, *, model_bytes: bytes, threads: 
     """Encode what comes through the pipe; the life of a worker."""
     leave_interrupts_to_the_parent()
     torch.set_num_threads(threads)
-    # The bytes come from the parent process, not from a file.
-    model: ModuleSequence = torch.load(io.BytesIO(model_bytes), map_location="cpu", weights_only=False)
-    model.to(device)
 
-    def encode(job: Job) -> Packed:
-        return _pack(encode_texts(model, job.texts, job.settings).cpu())
+    def prepare() -> Callable[[Job], Packed]:
+        # The bytes come from the parent process, not from a file.
+        model: ModuleSequence = torch.load(io.BytesIO(model_bytes), map_location="cpu", weights_only=False)
+        model.to(device)
+        return lambda job: _pack(encode_texts(model, job.texts, job.settings, first_text=job.first_text).cpu())
 
-    serve_jobs(connection, encode)
+    serve_jobs(connection, prepare)
 
 
 def _join(parts: list[Packed]) -> SparseEmbeddings:

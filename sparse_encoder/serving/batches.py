@@ -1,4 +1,7 @@
-"""Texts in, rows out: the same length buckets and token budget as with torch, so that a text's row is its own.
+"""Texts in, rows out: in length buckets, so that a text's row is its own.
+
+The buckets are those of torch. A batch has at most ``batch_size`` texts; and on a CPU at most :data:`CPU_TOKENS` padded
+tokens, elsewhere the token budget of torch.
 
 Axes: N texts, V terms.
 """
@@ -22,15 +25,21 @@ CPU_TOKENS = 1_024
 
 
 def encode_texts(
-    route: ServedRoute, texts: Sequence[str], call: ServedCall, *, on_done: Callable[[int], object]
+    route: ServedRoute,
+    texts: Sequence[str],
+    call: ServedCall,
+    *,
+    on_done: Callable[[int], object],
+    first_text: int = 0,
 ) -> ArrayEmbeddings:
     """Encode texts.
 
     Args:
         route: What makes weights of them.
         texts: Any number.
-        call: How.
+        call: How; a CPU is given at most :data:`CPU_TOKENS` tokens at a time, whatever ``batch_size`` is.
         on_done: Called with the number of texts of each finished batch.
+        first_text: Position of the first text in the caller's list, for errors that name a text.
 
     Returns:
         Term weights, (N, V), in the order of the texts.
@@ -39,7 +48,7 @@ def encode_texts(
         ValueError: If a weight is not finite; names the text.
     """
     parts = [
-        _encode_chunk(route, texts[start : start + CHUNK_TEXTS], call, start, on_done)
+        _encode_chunk(route, texts[start : start + CHUNK_TEXTS], call, first_text + start, on_done)
         for start in range(0, len(texts), CHUNK_TEXTS)
     ]
     return ArrayEmbeddings.concatenate(parts, route.num_dimensions)

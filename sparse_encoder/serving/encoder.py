@@ -74,7 +74,7 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
         self.folder, self.arguments = folder, arguments
         self._plan = read_folder(folder, arguments.processor_kwargs)
         opened = open_graphs(folder, self._plan, options, arguments.device, graphs)
-        self.graph_root = opened.root
+        self.graph_root, self._device_number = opened.root, opened.device_number
         if opened.is_made:
             finalize(self, shutil.rmtree, opened.root, ignore_errors=True)
         self._routes = serve_routes(folder, self._plan, opened.sessions)
@@ -128,7 +128,7 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
             as_tensor=convert_to_tensor,
             as_sparse=convert_to_sparse_tensor,
         )
-        place = EncodePlace.of(self.device, device=device, pool=pool, chunk_size=chunk_size)
+        place = EncodePlace.of(self, device=device, pool=pool, chunk_size=chunk_size)
         with progress(len(checked.texts), show_progress_bar) as on_done:
             rows = encode_at(self, place, checked.texts, call, on_done)
         return call.present(rows, single=checked.single)
@@ -301,8 +301,13 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
 
     @property
     def device(self) -> str:
-        """``"cuda"`` if that runs the graph, else ``"cpu"``; embeddings are in main memory either way."""
-        return "cuda" if self.providers[:1] == ["CUDAExecutionProvider"] else "cpu"
+        """``"cuda"``, or ``"cuda:1"`` if a number was given, where that runs the graph, else ``"cpu"``.
+
+        Embeddings are in main memory either way.
+        """
+        if self.providers[:1] != ["CUDAExecutionProvider"]:
+            return "cpu"
+        return "cuda" if self._device_number is None else f"cuda:{self._device_number}"
 
     @property
     def fingerprint(self) -> str:

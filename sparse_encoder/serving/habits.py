@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
 from sparse_encoder.serving.arguments import ModelArguments
 from sparse_encoder.serving.looking import as_rows, intersection_of
+from sparse_encoder.serving.options import same_device
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,6 +33,8 @@ class Recipe(NamedTuple):
     arguments: ModelArguments
     state: dict[str, object]
     """What can be set."""
+    lengths: Mapping[str | None, int]
+    """The number of tokens at which each route cuts texts."""
     graphs: Path | None = None
     """Where the graphs are that were made for it, as long as they are there."""
 
@@ -41,6 +44,8 @@ class Recipe(NamedTuple):
         for name, value in self.state.items():
             if getattr(model, name) != value:
                 setattr(model, name, value)
+        for route, length in self.lengths.items():
+            model.routes[route].tokenizer.model_max_length = length
         return model
 
 
@@ -72,9 +77,7 @@ class ModelHabits:
         Raises:
             ValueError: If the last two are anything else, or the file of a graph is gone.
         """
-        if train_datasets or not safe_serialization:
-            wrong = "train_datasets" if train_datasets else "safe_serialization=False"
-            raise ValueError(f"{wrong} is for backend='torch'; a served model is saved as it is in its folder")
+        _check_saved_as_it_is(train_datasets, safe_serialization)
         from sparse_encoder.serving.saving import save_served
 
         model: Any = self
@@ -102,8 +105,9 @@ class ModelHabits:
         instead of this one. A README that is in the repository stays unless ``replace_model_card``.
 
         Raises:
-            ValueError: As :meth:`save_pretrained`.
+            ValueError: As :meth:`save_pretrained`, or if ``local_model_path`` is no folder with a model.
         """
+        _check_saved_as_it_is(train_datasets, safe_serialization)
         from sparse_encoder.publishing import Upload, upload
         from sparse_encoder.serving.publishing import MESSAGE
 
@@ -160,7 +164,7 @@ class ModelHabits:
         Raises:
             ValueError: If it is elsewhere: a graph stays where it was opened.
         """
-        if str(device).partition(":")[0] != self.device:
+        if not same_device(device, self.device):
             raise ValueError(
                 f"the model is on {self.device!r} and stays there; give device={device!r} to SparseEncoder"
             )
@@ -226,9 +230,11 @@ class ModelHabits:
     def recipe(self) -> Recipe:
         """Return how the model was opened, and what was set since, for other processes, which open the same files."""
         state = {name: getattr(self, name) for name in ("prompts", "default_prompt_name", "max_active_dims")}
-        lengths = {"similarity_fn_name": self.similarity_fn_name, "max_seq_length": self.max_seq_length}
+        lengths = {name: route.max_seq_length for name, route in self.routes.items()}
         graphs = None if self.graph_root == self.folder else self.graph_root
-        return Recipe(type(self), self.arguments, {**state, **lengths}, graphs)
+        return Recipe(
+            type(self), self.arguments, {**state, "similarity_fn_name": self.similarity_fn_name}, lengths, graphs
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the recipe."""
@@ -244,3 +250,9 @@ class ModelHabits:
         if not name.startswith("_"):
             told += f"; {_INSTEAD.get(name, _WITH_TORCH)}"
         raise AttributeError(told)
+
+
+def _check_saved_as_it_is(train_datasets: Sequence[str] | None, safe_serialization: bool) -> None:
+    if train_datasets or not safe_serialization:
+        wrong = "train_datasets" if train_datasets else "safe_serialization=False"
+        raise ValueError(f"{wrong} is for backend='torch'; a served model is saved as it is in its folder")

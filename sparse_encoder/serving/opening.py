@@ -13,7 +13,7 @@ from typing import Any
 from sparse_encoder.checkpoint import resolve_inside
 from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER, SUFFIX
 from sparse_encoder.serving.folder import ModelFolder, Route
-from sparse_encoder.serving.options import BackendOptions, choose_providers
+from sparse_encoder.serving.options import BackendOptions, choose_providers, device_number
 from sparse_encoder.serving.session import GraphSession, onnxruntime
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ class OpenedGraphs:
     """The folder with the graphs in their places: the model's, or a temporary one, which is the caller's to remove."""
     is_made: bool = False
     """Whether they were exported for this."""
+    device_number: int | None = None
+    """The number of the GPU that was asked for; ``None`` if none was."""
 
 
 def open_graphs(
@@ -50,15 +52,18 @@ def open_graphs(
         ValueError: If there are several graphs and none is the first choice.
     """
     providers = choose_providers(onnxruntime(), options, device)
+    number = device_number(providers)
     routes = [route for route in plan.routes.values() if route.weights is None]
     if root is not None:
-        return OpenedGraphs(sessions=_open(_made(root, routes, options), routes, options, providers), root=root)
+        sessions = _open(_made(root, routes, options), routes, options, providers)
+        return OpenedGraphs(sessions=sessions, root=root, device_number=number)
     if options.export is not True:
         found = {route.name: find_graph(folder, route.name, options) for route in routes}
         missing = [str(name) for name, path in found.items() if path is None]
         if not missing:
             paths = {name: path for name, path in found.items() if path is not None}
-            return OpenedGraphs(sessions=_open(paths, routes, options, providers), root=folder)
+            sessions = _open(paths, routes, options, providers)
+            return OpenedGraphs(sessions=sessions, root=folder, device_number=number)
         if options.export is False:
             raise FileNotFoundError(
                 f"{folder} has no ONNX graph, and model_kwargs={{'export': False}} forbids to make one; "
@@ -72,7 +77,7 @@ def open_graphs(
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
-    return OpenedGraphs(sessions=sessions, root=made, is_made=True)
+    return OpenedGraphs(sessions=sessions, root=made, is_made=True, device_number=number)
 
 
 def _made(root: Path, routes: list[Route], options: BackendOptions) -> dict[str | None, Path]:

@@ -33,6 +33,11 @@ class BackendOptions:
     export: bool | None = None
     """``None`` exports a folder that has no graph, true exports always, false never."""
 
+    @property
+    def names_providers(self) -> bool:
+        """Whether they say what runs the graph."""
+        return bool(self.provider or self.providers)
+
     def __post_init__(self) -> None:
         """Check the types; a name without its ending gets it."""
         for name in ("provider", "file_name"):
@@ -83,7 +88,7 @@ def choose_providers(onnxruntime: ModuleType, options: BackendOptions, device: o
         Names, or pairs of a name and options (Any), the CPU last.
 
     Raises:
-        ValueError: If one is not there; lists those that are.
+        ValueError: If one is not there, listing those that are, or the device and the options do not go together.
     """
     available = onnxruntime.get_available_providers()
     chosen: list[Any]
@@ -96,20 +101,71 @@ def choose_providers(onnxruntime: ModuleType, options: BackendOptions, device: o
     else:
         chosen = [next(name for name in FIRST_CHOICES if name in available)]
     names = [each[0] if isinstance(each, (tuple, list)) and each else each for each in chosen]
-    if device is not None and (options.provider or options.providers) and names[0] != _provider_name(str(device)):
-        raise ValueError(f"device is {str(device)!r} and model_kwargs ask for {names[0]!r}; give one of them")
+    if device is not None and options.names_providers:
+        if names[0] != _provider_name(str(device)):
+            raise ValueError(f"device is {str(device)!r} and model_kwargs ask for {names[0]!r}; give one of them")
+        chosen[0] = _numbered(chosen[0], str(device))
     if unknown := [name for name in names if name not in available]:
         raise ValueError(f"unknown provider {unknown[0]!r}; this onnxruntime has {available}")
     return chosen if "CPUExecutionProvider" in names else [*chosen, "CPUExecutionProvider"]
 
 
 def _provider_name(device: str) -> str:
-    kind = device.partition(":")[0]
-    if kind not in _DEVICES:
-        raise ValueError(f"device must be one of {sorted(_DEVICES)} for backend='onnx', got {device!r}")
+    kind, colon, number = device.partition(":")
+    if kind not in _DEVICES or (colon and not (number.isascii() and number.isdecimal())):
+        raise ValueError(
+            f"device must be one of {sorted(_DEVICES)} for backend='onnx', with a number or without as 'cuda:1', "
+            f"got {device!r}"
+        )
     return _DEVICES[kind]
 
 
 def _provider_of(device: str) -> Any:  # noqa: ANN401 - a name, or a pair of a name and options
     name, number = _provider_name(device), device.partition(":")[2]
-    return (name, {"device_id": number}) if number else name
+    return (name, {"device_id": number}) if number and name != "CPUExecutionProvider" else name
+
+
+def _numbered(provider: Any, device: str) -> Any:  # noqa: ANN401 - a name, or a pair of a name and options
+    """Give a provider the number of a device.
+
+    Raises:
+        ValueError: If its options have another number.
+    """
+    asked = _provider_of(device)
+    if isinstance(asked, str):
+        return provider
+    told, number = device_number([provider]), int(asked[1]["device_id"])
+    if told not in (None, number):
+        raise ValueError(f"device is {device!r} and model_kwargs ask for the device_id {told}; give one of them")
+    return (
+        asked[0],
+        {**(provider[1] if isinstance(provider, (tuple, list)) and len(provider) > 1 else {}), **asked[1]},
+    )
+
+
+def device_number(providers: Sequence[Any]) -> int | None:
+    """Return the number of the device that the first of several providers is to use; ``None`` if nothing is said.
+
+    Args:
+        providers: Names, or pairs of a name and options (Any), as :func:`choose_providers` gives them.
+
+    Raises:
+        ValueError: If it is no number.
+    """
+    first = providers[0]
+    told = first[1].get("device_id") if isinstance(first, (tuple, list)) and len(first) > 1 else None
+    if told is None:
+        return None
+    if not (str(told).isascii() and str(told).isdecimal()):
+        raise ValueError(f"device_id in the options of {first[0]!r} must be a number from 0, got {told!r:.80}")
+    return int(told)
+
+
+def same_device(one: object, other: object) -> bool:
+    """Say whether two names mean one device: ``"cuda"`` is ``"cuda:0"``, and there is one CPU."""
+
+    def whole(device: object) -> str:
+        kind, _, number = str(device).partition(":")
+        return kind if kind == "cpu" else f"{kind}:{number or 0}"
+
+    return whole(one) == whole(other)

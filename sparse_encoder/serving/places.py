@@ -10,6 +10,7 @@ from sparse_encoder.embeddings_arrays import ArrayEmbeddings
 from sparse_encoder.encoding.inputs import check_positive
 from sparse_encoder.serving.arguments import ServedCall
 from sparse_encoder.serving.batches import encode_texts
+from sparse_encoder.serving.options import same_device
 from sparse_encoder.serving.workers import ServedPool
 
 if TYPE_CHECKING:
@@ -28,18 +29,19 @@ class EncodePlace:
     """Texts per job of a worker."""
 
     @classmethod
-    def of(cls, own: str, *, device: object, pool: object, chunk_size: int | None) -> EncodePlace:
+    def of(cls, model: OnnxSparseEncoder, *, device: object, pool: object, chunk_size: int | None) -> EncodePlace:
         """Judge what a call says.
 
         Args:
-            own: The device of the model.
+            model: What encodes.
             device: The same, or several, for as many workers; ``None`` for the same.
             pool: Workers that are there, or ``None``.
             chunk_size: Texts per job of a worker, or ``None``.
 
         Raises:
             TypeError: If the pool is something else, or of a torch model.
-            ValueError: If it is another device, or a number that is not positive.
+            ValueError: If it is another device, an empty list of them or one beside a pool, the pool of another model,
+                or a number that is not positive.
         """
         if pool is not None and not isinstance(pool, ServedPool):
             raise TypeError(
@@ -47,9 +49,15 @@ class EncodePlace:
             )
         several = isinstance(device, Sequence) and not isinstance(device, str)
         devices = tuple(map(str, device)) if isinstance(device, Sequence) and several else ()
-        if device is not None and not several and str(device).partition(":")[0] != own:
+        if several and not devices:
+            raise ValueError("device must name at least one device, or be None for that of the model, got none")
+        if several and pool is not None:
+            raise ValueError(f"give pool or several devices, not both: the pool's are chosen, got {list(devices)}")
+        if pool is not None and not pool.serves(model):
+            raise ValueError("pool has the workers of another model; give one of this model's start_multi_process_pool")
+        if device is not None and not several and not same_device(device, model.device):
             raise ValueError(
-                f"device must be {own!r}, where this model was opened, got {device!r}; "
+                f"device must be {model.device!r}, where this model was opened, got {device!r}; "
                 "give device to SparseEncoder, or providers in model_kwargs"
             )
         size = None if chunk_size is None else check_positive("chunk_size", chunk_size)

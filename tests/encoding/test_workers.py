@@ -107,8 +107,20 @@ def test_a_dead_worker_is_noticed_within_seconds(model: SparseEncoder) -> None:
 
 
 def test_a_worker_that_cannot_start_is_noticed(model: SparseEncoder) -> None:
-    with WorkerPool(model, ["no such device"]) as own, pytest.raises(RuntimeError, match="ended with exit code 1"):
-        model.encode(TEXTS, pool=own)
+    with WorkerPool(model, ["no such device"]) as own:
+        for _ in range(2):  # it is gone by the second call, and what it said is not
+            with pytest.raises(RuntimeError, match="device string: '?no such device") as caught:
+                model.encode(TEXTS, pool=own)
+            assert "in a worker process" in str(caught.value.__cause__)
+
+
+def test_a_text_that_is_not_finite_is_named_by_its_place_in_the_call(tmp_path: Path) -> None:
+    broken = SparseEncoder(str(write_masked_language_model(tmp_path / "model")), device="cpu")
+    positions = next(value for name, value in broken.named_parameters() if "embeddings.position" in name)
+    positions.data[20] = float("nan")
+    texts = [*["rain"] * 4, "rain " * 30, "rain"]
+    with broken.start_multi_process_pool(["cpu"]) as own, pytest.raises(ValueError, match=r"texts\[4\] has weights"):
+        broken.encode(texts, pool=own, chunk_size=1)
 
 
 def test_stopping_twice_is_no_error(model: SparseEncoder) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from model_helpers import write_masked_language_model
+from numpy.typing import NDArray
 from serving_helpers import TEXTS, copy_of, exported_folder, run_without_torch, traced_before
 
 from sparse_encoder import SparseEmbeddings, SparseEncoder, SparseIndex
@@ -94,9 +95,9 @@ def test_a_processor_gets_few_tokens_at_a_time(served: OnnxSparseEncoder, monkey
     assert session is not None
     run, shapes = session.run, []
 
-    def watch(features: Any, **options: Any) -> ArrayEmbeddings:  # noqa: ANN401 - those of run
+    def watch(features: dict[str, NDArray[np.int64]], *, max_active_dims: int | None) -> ArrayEmbeddings:
         shapes.append(features["input_ids"].shape)
-        return run(features, **options)
+        return run(features, max_active_dims=max_active_dims)
 
     monkeypatch.setattr(session, "run", watch)
     expected = served.encode(TEXTS).numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from scipy import sparse
 from serving_helpers import TEXTS, exported_folder, run_without_torch
 
 from sparse_encoder import SparseEncoder, SparseIndex
+from sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling, Transformer
 from sparse_encoder.serving import OnnxSparseEncoder
 
 pytest.importorskip("onnxruntime")
@@ -85,6 +87,45 @@ def test_it_is_pickled_and_copied_by_its_folder() -> None:
     for again in (pickle.loads(pickle.dumps(opened)), copy.deepcopy(opened)):
         assert np.array_equal(again.encode_query(TEXTS).numpy(), opened.encode_query(TEXTS).numpy())
         assert (again.prompts, again.max_seq_length, again.max_active_dims) == (opened.prompts, 7, 5)
+
+
+def test_each_route_is_cut_in_copies_where_it_is_cut_in_the_model(tmp_path: Path) -> None:
+    transformer = Transformer(str(exported_folder()), transformer_task="fill-mask")
+    tokenizer = copy.deepcopy(transformer.tokenizer)
+    tokenizer.model_max_length = 5
+    queries = SparseStaticEmbedding(tokenizer, torch.ones(tokenizer.vocab_size))
+    router = Router.for_query_document([queries], [transformer, SpladePooling()])
+    SparseEncoder(modules=[router], device="cpu").save_pretrained(str(tmp_path))
+    (tmp_path / "onnx" / "document").mkdir(parents=True)
+    shutil.copy(exported_folder() / "onnx" / "model.onnx", tmp_path / "onnx" / "document")
+    opened = SparseEncoder(str(tmp_path), backend="onnx")
+
+    def lengths(model: OnnxSparseEncoder) -> dict[str | None, int]:
+        return {name: route.max_seq_length for name, route in model.routes.items()}
+
+    first, longest = lengths(opened), opened.max_seq_length
+    assert len(set(first.values())) == 2
+    assert lengths(pickle.loads(pickle.dumps(opened))) == first
+    opened.max_seq_length = longest  # as it is already, but of one route only
+    assert set(lengths(opened).values()) == {longest} and lengths(copy.deepcopy(opened)) == lengths(opened)
+
+
+def test_the_files_of_a_snapshot_of_the_hubs_cache_are_saved_inside_the_copy(tmp_path: Path) -> None:
+    repository = tmp_path / "models--me--name"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    (repository / "blobs").mkdir(parents=True)
+    files = [path.relative_to(exported_folder()) for path in exported_folder().rglob("*") if path.is_file()]
+    for number, name in enumerate(files):
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(exported_folder() / name, repository / "blobs" / str(number))
+        (snapshot / name).symlink_to(os.path.relpath(repository / "blobs" / str(number), (snapshot / name).parent))
+    opened = SparseEncoder(str(snapshot), backend="onnx")
+    before = {*tmp_path.rglob("*")}
+    opened.save_pretrained(str(tmp_path / "copy"))
+    new = {path for path in {*tmp_path.rglob("*")} - before if not path.is_dir()}
+    assert {path.relative_to(tmp_path / "copy") for path in new} >= {*files}
+    assert not any(path.is_symlink() for path in new)
+    assert SparseEncoder(str(tmp_path / "copy"), backend="onnx").fingerprint == opened.fingerprint
 
 
 def test_forms_of_embeddings_that_it_compares_and_looks_into(served: OnnxSparseEncoder, model: SparseEncoder) -> None:

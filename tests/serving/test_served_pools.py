@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -10,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_helpers import write_masked_language_model
 from process_helpers import run_python
-from serving_helpers import TEXTS, exported_folder
+from serving_helpers import TEXTS, copy_of, exported_folder, traced_before
 
 from sparse_encoder import SparseEncoder
+from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.encoding.pool import RemoteTracebackError
-from sparse_encoder.serving import OnnxSparseEncoder
+from sparse_encoder.serving import OnnxSparseEncoder, workers
 from sparse_encoder.serving.workers import ServedPool, default_devices
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -75,7 +79,64 @@ def test_what_no_worker_can_have_is_refused(served: OnnxSparseEncoder) -> None:
         served.encode(TEXTS, pool=object())
     with pytest.raises(ValueError, match="chunk_size must be a positive integer, got 0"):
         served.encode(TEXTS, chunk_size=0)
+    with pytest.raises(ValueError, match="device must name at least one device.*got none"):
+        served.encode(TEXTS, device=[])
     assert default_devices(served) == ["cpu"] * 4
+
+
+def test_a_pool_is_of_the_model_and_has_its_devices(served: OnnxSparseEncoder, pool: ServedPool) -> None:
+    with pytest.raises(ValueError, match=r"give pool or several devices, not both: .*got \['cpu'\]"):
+        served.encode(TEXTS, pool=pool, device=["cpu"])
+    assert pool.serves(served) and pool.serves(copy.deepcopy(served))
+
+
+def test_a_worker_that_cannot_open_the_model_says_why(tmp_path: Path) -> None:
+    model = SparseEncoder(str(copy_of(exported_folder(), tmp_path / "model")), backend="onnx")
+    graph = tmp_path / "model" / "onnx" / "model.onnx"
+    graph.write_bytes(b"another")
+    with model.start_multi_process_pool(["cpu"]) as own, pytest.raises(CheckpointError, match="is no ONNX graph"):
+        model.encode(TEXTS, pool=own)
+    graph.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model.onnx is gone, which workers would open"):
+        model.start_multi_process_pool(["cpu"])
+
+
+def test_a_pool_keeps_the_graphs_that_were_made_for_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported_folder()  # once, truly
+    monkeypatch.setattr("sparse_encoder.export.writing.trace", traced_before)  # of the same weights
+    model = SparseEncoder(str(write_masked_language_model(tmp_path / "model")), backend="onnx")
+    root, twin, recipe = model.graph_root, copy.deepcopy(model), model.recipe()
+    expected = twin.encode(TEXTS).numpy()
+    own = model.start_multi_process_pool(["cpu"])
+    del model
+    gc.collect()
+    assert root.exists()
+    assert np.array_equal(twin.encode(TEXTS, pool=own).numpy(), expected)
+    own.stop()
+    gc.collect()
+    assert not root.exists()
+    with pytest.raises(FileNotFoundError, match="the graphs of this model were exported .* and are gone"):
+        twin.start_multi_process_pool(["cpu"])
+    with pytest.raises(FileNotFoundError, match="the graphs of this model were exported .* and are gone"):
+        workers._prepare("cpu", recipe, "cpu", 1)
+
+
+def test_a_text_that_is_not_finite_is_named_by_its_place_in_the_call(pool: ServedPool, tmp_path: Path) -> None:
+    import onnx
+
+    folder = copy_of(exported_folder(), tmp_path / "model")
+    graph = onnx.load(folder / "onnx" / "model.onnx")
+    (positions,) = [each for each in graph.graph.initializer if "embeddings.position" in each.name]
+    values = onnx.numpy_helper.to_array(positions).copy()
+    values[20] = np.nan
+    positions.CopyFrom(onnx.numpy_helper.from_array(values, positions.name))
+    onnx.save(graph, folder / "onnx" / "model.onnx")
+    model = SparseEncoder(str(folder), backend="onnx")
+    texts = [*["rain"] * 4, "rain " * 30, "rain"]
+    with pytest.raises(ValueError, match="pool has the workers of another model"):
+        model.encode(texts, pool=pool)
+    with model.start_multi_process_pool(["cpu"]) as own, pytest.raises(ValueError, match=r"texts\[4\] has weights"):
+        model.encode(texts, pool=own, chunk_size=1)
 
 
 PROGRAM = """

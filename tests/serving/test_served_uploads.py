@@ -12,7 +12,9 @@ from model_helpers import write_masked_language_model
 from serving_helpers import copy_of, exported_folder, traced_before
 
 from sparse_encoder import SparseEncoder, export_dynamic_quantized_onnx_model
+from sparse_encoder.checkpoint.hub_push import HubTarget
 from sparse_encoder.serving import OnnxSparseEncoder
+from sparse_encoder.serving.publishing import push_graphs
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -25,7 +27,7 @@ class Hub:
         self.has_card = has_card
         self.files: dict[str, bytes] = {}
         self.commit: dict[str, Any] = {}
-        self.made: dict[str, Any] = {}
+        self.made: dict[str, Any] | None = None
 
     def create_repo(self, repo_id: str, **options: object) -> SimpleNamespace:
         self.made = options
@@ -87,9 +89,28 @@ def test_a_folder_is_uploaded_in_its_place_and_what_is_torchs_is_refused(hub: Hu
     model = opened(exported_folder())
     model.save_to_hub("name", local_model_path=str(tmp_path / "other"))
     assert hub.files == {"config.json": b"{}"}
+    hub.made = None
     for wrong, told in (({"train_datasets": ["a"]}, "train_datasets"), ({"safe_serialization": False}, "safe_serial")):
         with pytest.raises(ValueError, match=f"{told}.* is for backend='torch'"):
             model.push_to_hub("name", **wrong)
+    with pytest.raises(ValueError, match="local_model_path must be a folder with a saved model, got .*is no folder"):
+        model.push_to_hub("name", local_model_path=str(tmp_path / "nowhere"))
+    assert hub.made is None  # no repository
+
+
+def test_tokens_are_not_in_errors_of_graphs_on_their_way(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Hub, *_: object, **__: object) -> SimpleNamespace:
+        raise OSError("no way to https://user:hidden@host")
+
+    monkeypatch.setattr(Hub, "create_commit", fail)
+    folder = exported_folder()
+    with pytest.raises(ConnectionError, match="no way to") as caught:
+        push_graphs(folder, [folder / "onnx" / "model.onnx"], HubTarget(repo_id="name", token="hidden"))
+    assert "hidden" not in str(caught.value)
+    hub.made = None
+    with pytest.raises(FileNotFoundError):
+        push_graphs(folder, [folder / "onnx" / "nowhere.onnx"], HubTarget(repo_id="name"))
+    assert hub.made is None
 
 
 @pytest.mark.parametrize("create_pr", [False, True])

@@ -19,14 +19,29 @@ DEFAULT_OPSET = 20
 EMBEDDING, INDICES, WEIGHTS = "sentence_embedding", "indices", "weights"
 """Outputs of a sparse encoder: all terms, or the largest."""
 METADATA_PREFIX = "sparse_encoder."
-TASK, NUM_DIMENSIONS, LONGEST, QUANTIZED = (
-    f"{METADATA_PREFIX}{name}" for name in ("task", "num_dimensions", "longest", "quantized")
+TASK, NUM_DIMENSIONS, LONGEST, QUANTIZED, MACHINE = (
+    f"{METADATA_PREFIX}{name}" for name in ("task", "num_dimensions", "longest", "quantized", "machine")
 )
-"""What a graph says of itself; that it is quantized only one in 8 bits."""
+"""What a graph says of itself; that it is quantized only one in 8 bits, the machine only one that needs it."""
 SPARSE_TASK, SCORES_TASK = "sparse-embedding", "masked-lm"
 """Tasks of the graphs that a sparse encoder is served by."""
 _GRAPH = re.compile(r"(?:encoder_|decoder_)?model(?:_[A-Za-z0-9_.\-]+)?\.onnx(?:[_.]data)?")
 """As this library, sentence-transformers and optimum name them: ``model.onnx``, ``model_qint8_avx2.onnx``."""
+
+
+def variant_name(suffix: str) -> str:
+    """Return what a graph is called that lies beside :data:`GRAPH_FILE`, ``model_<suffix>.onnx``.
+
+    Raises:
+        TypeError: If the suffix is no string.
+        ValueError: If the name would not be found again as a graph's.
+    """
+    if not isinstance(suffix, str):
+        raise TypeError(f"file_suffix must be a string, got {suffix!r:.80}")
+    name = f"model_{suffix}{SUFFIX}"
+    if not _GRAPH.fullmatch(name):
+        raise ValueError(f"file_suffix must be letters of ASCII, digits, '_', '.' and '-', got {suffix!r:.80}")
+    return name
 
 
 def data_name(graph: Path) -> str:

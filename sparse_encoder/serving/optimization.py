@@ -9,16 +9,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparse_encoder.checkpoint import staged_folder
-from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, SUFFIX, data_name
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, data_name, variant_name
 from sparse_encoder.checkpoint.hub_push import HubTarget
-from sparse_encoder.checkpoint.onnx_packages import open_graph, quiet_options
-from sparse_encoder.serving.arguments import ModelArguments
-from sparse_encoder.serving.copying import copy_served, sessions_of
+from sparse_encoder.checkpoint.onnx_packages import quiet_options
+from sparse_encoder.serving.copying import copy_served
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.onnx_file import check_onnx_file
 from sparse_encoder.serving.publishing import push_graphs
-from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
-from sparse_encoder.serving.session import onnxruntime
+from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs, graphs_of
+from sparse_encoder.serving.session import onnxruntime, try_graph
 
 LEVELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "O1": ("ORT_ENABLE_BASIC", {}),
@@ -42,8 +41,8 @@ def export_optimized_onnx_model(  # house: peer signature
 ) -> QuantizationReport:
     """Write a model's graph as onnxruntime optimises it; by the name and signature of sentence-transformers.
 
-    A graph that is not optimised is optimised whenever it is opened, up to ``"O2"`` and beyond; so this makes opening
-    faster, and encoding only with ``"O3"``. The file is for the onnxruntime that wrote it, and newer ones.
+    A graph that is not optimised is optimised whenever it is opened, up to ``"O2"`` and beyond; so this saves work when
+    it is opened, and while encoding only with ``"O3"``. The file is for the onnxruntime that wrote it, and newer ones.
 
     Args:
         model: A torch model, which is saved and exported into the folder; or one of ``backend="onnx"``, which is
@@ -58,16 +57,18 @@ def export_optimized_onnx_model(  # house: peer signature
         What has changed; sentence-transformers returns nothing. Of an uploaded graph there are no ``paths``.
 
     Raises:
-        TypeError: If the model is none of these.
-        ValueError: If the level is unknown, there is ``create_pr`` without ``push_to_hub``, or the model's graph is in
-            8 bits.
+        CheckpointError: If a graph is damaged, or its change cannot be opened; then it is not written.
+        FileNotFoundError: If no route of the model has a graph.
+        TypeError: If the model is none of these, or the suffix no string.
+        ValueError: If the level is unknown, the suffix has other letters than :func:`quantize_onnx` takes, there is
+            ``create_pr`` without ``push_to_hub``, or the model's graph is in 8 bits.
     """
     if optimization_config not in LEVELS:
         hint = "; model.export_onnx(folder, dtype='float16') writes numbers of 16 bits" * (optimization_config == "O4")
         raise ValueError(f"optimization_config must be one of {list(LEVELS)}, got {optimization_config!r:.80}{hint}")
     if create_pr and not push_to_hub:
         raise ValueError("create_pr=True proposes an upload, and needs push_to_hub=True")
-    name = f"model_{file_suffix or optimization_config}{SUFFIX}"
+    name = variant_name(optimization_config if file_suffix is None else file_suffix)
     if not push_to_hub:
         return _optimize(model, optimization_config, Path(model_name_or_path).expanduser(), name)
     with TemporaryDirectory() as scratch:
@@ -85,14 +86,14 @@ def _optimize(model: Any, level: str, folder: Path, name: str) -> QuantizationRe
         model.export_onnx(folder)
     else:
         raise TypeError(f"model must be a SparseEncoder, got a {type(model).__name__}")
-    sessions = sessions_of(OnnxSparseEncoder(ModelArguments(name=str(folder), device="cpu")))
-    graphs = {route: session.path for route, session in sessions.items()}
+    graphs = graphs_of(folder)
     place = folder / GRAPH_FOLDER
     with staged_folder(place) as stage:
         for graph in graphs.values():
             target = stage / graph.relative_to(place).with_name(name)
             target.parent.mkdir(parents=True, exist_ok=True)
             _write(graph, target, level)
+            try_graph(target)
     return compare_graphs(folder, graphs, name, texts=SENTENCES, evaluator=None)
 
 
@@ -107,4 +108,4 @@ def _write(graph: Path, target: Path, level: str) -> None:
         entries = {**entries, _DATA_NAME: data_name(target), _DATA_FROM: _SMALLEST_DATA}
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    open_graph(package, graph, options=options)
+    try_graph(graph, options=options)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER
+from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER
 from sparse_encoder.serving.arguments import ModelArguments
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
+from sparse_encoder.serving.folder import read_folder
 from sparse_encoder.serving.onnx_file import check_onnx_file
 
 if TYPE_CHECKING:
@@ -75,6 +76,23 @@ class QuantizationReport:
             change = self.metric_after - self.metric_before
             lines.append(f"{self.metric}: {self.metric_after:.4f} instead of {self.metric_before:.4f} ({change:+.4f})")
         return "\n".join(lines)
+
+
+def graphs_of(folder: Path) -> dict[str | None, Path]:
+    """Return the graph of each route; one that serving reads from a table has none.
+
+    Raises:
+        FileNotFoundError: If a graph is not there, or no route needs one.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; SparseEncoder(name).export_onnx(folder) writes one")
+    names = [name for name, route in read_folder(folder, {}).routes.items() if route.weights is None]
+    graphs = {name: folder / GRAPH_FOLDER / (name or "") / GRAPH_FILE for name in names}
+    if not graphs or not all(path.exists() for path in graphs.values()):
+        missing = [path.relative_to(folder).as_posix() for path in graphs.values() if not path.exists()]
+        told = " and ".join(missing) or "route with a graph"
+        raise FileNotFoundError(f"{folder} has no {told}; SparseEncoder(folder).export_onnx(folder) writes graphs")
+    return graphs
 
 
 def compare_graphs(

@@ -1,16 +1,15 @@
 """Graphs in 8 bits: weights are rounded once, in blocks, and the numbers they meet at run time, row by row.
 
 Both are rounded block by block along the axis that is summed over, so that a token's result depends on that token
-alone. On most machines onnxruntime's products with blocks of weights do it; on those with VNNI products of integers are
-faster. Its ``quantize_dynamic`` has one scale for all tokens of a batch instead: there a text's weights change with the
-texts beside it.
+alone. On most machines onnxruntime's products with blocks of weights do it; on those with VNNI products of integers
+(``examples/benchmarks/encode_onnx.py`` measures either). Its ``quantize_dynamic`` has one scale for all tokens of a
+batch instead: there a text's weights change with the texts beside it.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,30 +17,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sparse_encoder.checkpoint import CheckpointError, staged_folder
-from sparse_encoder.checkpoint.graph_names import GRAPH_FILE, GRAPH_FOLDER, LARGEST_BYTES, QUANTIZED, SUFFIX
+from sparse_encoder.checkpoint import staged_folder
+from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, LARGEST_BYTES, MACHINE, QUANTIZED, variant_name
 from sparse_encoder.checkpoint.hub_push import HubTarget
-from sparse_encoder.checkpoint.onnx_packages import first_line, open_graph, quiet_options, require, runtime_errors
+from sparse_encoder.checkpoint.onnx_packages import quiet_options, require
 from sparse_encoder.serving.copying import copy_served
 from sparse_encoder.serving.encoder import OnnxSparseEncoder
-from sparse_encoder.serving.folder import read_folder
 from sparse_encoder.serving.integer_products import IntegerProducts
+from sparse_encoder.serving.machine import CONFIGS, INTEGERS, this_machine
 from sparse_encoder.serving.onnx_file import check_onnx_file
 from sparse_encoder.serving.publishing import push_graphs
-from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs
-from sparse_encoder.serving.session import onnxruntime
+from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs, graphs_of
+from sparse_encoder.serving.session import onnxruntime, try_graph
 from sparse_encoder.serving.tables import quantize_tables
 
 if TYPE_CHECKING:
     from sparse_encoder.evaluation import SentenceEvaluator
 
-CONFIGS = ("arm64", "avx2", "avx512", "avx512_vnni")
-"""The machines that sentence-transformers names its files after."""
 BLOCK = 128
 """Weights that share a scale. Measured on a BERT of MiniLM's size: 32 is nearer to float32 and slower than 128."""
 PURPOSE = "a graph in 8 bits"
-_INTEGERS = "avx512_vnni"
-"""The machine whose products of integers are faster than those with blocks of weights, and do not run over."""
 _ACCURACY = 4  # the level at which onnxruntime multiplies 8-bit numbers
 
 
@@ -64,9 +59,10 @@ def quantize_onnx(
         folder: A saved model with ``onnx/model.onnx``, or ``onnx/<route>/model.onnx`` for each route that is not
             read from a table.
         quantization_config: The machine that the file is for and named after, one of :data:`CONFIGS`; ``None`` for
-            this one. ``"avx512_vnni"`` has products of integers, which are faster there and less exact on other x86
-            processors; the other files are the same, onnxruntime chooses their kernels when it runs.
-        file_suffix: What follows ``model_`` in the file's name instead.
+            this one. ``"avx512_vnni"`` has products of integers if this machine is one, too; the graph says so, and
+            opening it on an x86 processor without VNNI, where it would be less exact, is an error. The other files,
+            and that one written elsewhere, are the same; onnxruntime chooses their kernels when it runs.
+        file_suffix: What follows ``model_`` in the file's name instead: letters of ASCII, digits, ``_``, ``.``, ``-``.
         texts: Encoded by both graphs, to compare; ``None`` for a few sentences in English.
         evaluator: Run on both, too.
 
@@ -75,43 +71,27 @@ def quantize_onnx(
 
     Raises:
         FileNotFoundError: If there is no graph.
-        CheckpointError: If a graph is damaged.
+        CheckpointError: If a graph is damaged, or its change cannot be opened; then nothing is written.
         ImportError: If onnx or onnxruntime is not installed.
-        TypeError: If a text is no string.
-        ValueError: If the name is unknown, there are no texts, or a graph has nothing to quantise; then nothing is
-            written.
+        TypeError: If a text or the suffix is no string.
+        ValueError: If the name is unknown, the suffix has other letters, there are no texts, or a graph has nothing to
+            quantise; then nothing is written.
     """
     if quantization_config is not None:
         _check_name(quantization_config)
+    machine = quantization_config or this_machine()
+    name = variant_name(f"qint8_{machine}" if file_suffix is None else file_suffix)
     listed = _texts(texts)
     folder = Path(folder).expanduser()
-    graphs = _graphs_of(folder)
-    machine = quantization_config or this_machine()
-    name = f"model_{file_suffix or f'qint8_{machine}'}{SUFFIX}"
+    graphs = graphs_of(folder)
     place = folder / GRAPH_FOLDER
     with staged_folder(place) as stage:
         for graph in graphs.values():
             target = stage / graph.relative_to(place).with_name(name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _quantize(graph, target, machine=machine)
+            _quantize(graph, target, integers=machine == this_machine() == INTEGERS)
+            try_graph(target)
     return compare_graphs(folder, graphs, name, texts=listed or SENTENCES, evaluator=evaluator)
-
-
-def _graphs_of(folder: Path) -> dict[str | None, Path]:
-    """Return the graph of each route; one that serving reads from a table has nothing to quantise.
-
-    Raises:
-        FileNotFoundError: If a graph is not there, or no route needs one.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; SparseEncoder(name).export_onnx(folder) writes one")
-    names = [name for name, route in read_folder(folder, {}).routes.items() if route.weights is None]
-    graphs = {name: folder / GRAPH_FOLDER / (name or "") / GRAPH_FILE for name in names}
-    if not graphs or not all(path.exists() for path in graphs.values()):
-        missing = [path.relative_to(folder).as_posix() for path in graphs.values() if not path.exists()]
-        told = " and ".join(missing) or "route with a graph"
-        raise FileNotFoundError(f"{folder} has no {told}; SparseEncoder(folder).export_onnx(folder) writes graphs")
-    return graphs
 
 
 def _texts(texts: Iterable[str] | None) -> list[str] | None:
@@ -160,6 +140,8 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
             otherwise as :func:`quantize_onnx`.
     """
     _check_name(quantization_config)
+    if file_suffix is not None:
+        variant_name(file_suffix)
     if create_pr and not push_to_hub:
         raise ValueError("create_pr=True proposes an upload, and needs push_to_hub=True")
     if not push_to_hub:
@@ -197,33 +179,20 @@ def _check_name(quantization_config: str) -> None:
         raise ValueError(f"unknown quantization_config {quantization_config!r}; choose from {list(CONFIGS)}")
 
 
-def this_machine() -> str:
-    """Return which of :data:`CONFIGS` this machine is, as far as it can be told."""
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        return "arm64"
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
-    except OSError:
-        return "avx2"
-    if "avx512_vnni" in flags:
-        return "avx512_vnni"
-    return "avx512" if "avx512f" in flags else "avx2"
-
-
-def _quantize(graph: Path, target: Path, *, machine: str) -> None:
+def _quantize(graph: Path, target: Path, *, integers: bool) -> None:
     """Write one graph in 8 bits.
 
     Args:
         graph: The graph.
         target: The file to write.
-        machine: What it is for, one of :data:`CONFIGS`.
+        integers: Whether products are those of integers, as far as they can be.
     """
     check_onnx_file(graph)
     onnx, package = require("onnx", PURPOSE), onnxruntime()
     with TemporaryDirectory() as scratch, _quiet():
         folded = _fold(package, graph, Path(scratch) / "folded.onnx")
         model = onnx.load(folded)
-        integers = IntegerProducts(onnx, model).rewrite() if machine == _INTEGERS else 0
+        count = IntegerProducts(onnx, model).rewrite() if integers else 0
         tools = require("onnxruntime.quantization.matmul_nbits_quantizer", PURPOSE)
         algorithm = tools.DefaultWeightOnlyQuantConfig(
             block_size=BLOCK, is_symmetric=True, accuracy_level=_ACCURACY, bits=8
@@ -231,15 +200,14 @@ def _quantize(graph: Path, target: Path, *, machine: str) -> None:
         quantizer = tools.MatMulNBitsQuantizer(model, algo_config=algorithm)
         quantizer.process()
         result = quantizer.model.model
-        if not integers and not any(node.op_type == "MatMulNBits" for node in result.graph.node):
+        if not count and not any(node.op_type == "MatMulNBits" for node in result.graph.node):
             raise ValueError(f"{graph} has no product with fixed weights that could be quantised")
         quantize_tables(onnx, result)
         original = onnx.load(graph, load_external_data=False)
         del result.metadata_props[:]
         result.metadata_props.extend(original.metadata_props)
-        onnx.helper.set_model_props(
-            result, {each.key: each.value for each in original.metadata_props} | {QUANTIZED: "qint8"}
-        )
+        told = {QUANTIZED: "qint8"} | ({MACHINE: INTEGERS} if count else {})
+        onnx.helper.set_model_props(result, {each.key: each.value for each in original.metadata_props} | told)
         if result.ByteSize() >= LARGEST_BYTES:
             raise ValueError(f"{graph} has {result.ByteSize()} bytes in 8 bits, more than a file can hold")
         onnx.save(result, target)
@@ -251,10 +219,7 @@ def _fold(package: Any, graph: Path, target: Path) -> Path:  # noqa: ANN401 - on
     options.optimized_model_filepath = str(target)
     options.graph_optimization_level = package.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "folded.data")
-    try:
-        open_graph(package, graph, options=options)
-    except runtime_errors(package) as reason:
-        raise CheckpointError(f"onnxruntime cannot open it: {first_line(reason)}", path=graph) from reason
+    try_graph(graph, options=options)
     return target
 
 

@@ -25,8 +25,9 @@ from sparse_encoder.checkpoint.graph_names import (
     TASK,
     WEIGHTS,
 )
-from sparse_encoder.checkpoint.onnx_packages import first_line, open_graph, require, runtime_errors
+from sparse_encoder.checkpoint.onnx_packages import CPU, first_line, open_graph, require, runtime_errors
 from sparse_encoder.embeddings_arrays import ArrayEmbeddings
+from sparse_encoder.serving.machine import check_machine
 from sparse_encoder.serving.onnx_file import check_onnx_file, digest_of
 from sparse_encoder.serving.pooling import LogitPooling
 
@@ -46,6 +47,23 @@ def onnxruntime() -> ModuleType:
     return require("onnxruntime", "backend='onnx'")
 
 
+def try_graph(path: Path, *, options: Any = None) -> None:  # noqa: ANN401 - SessionOptions
+    """Open a graph on the CPU, and drop it; options may have it written as it was read.
+
+    Args:
+        path: The graph.
+        options: An ``onnxruntime.SessionOptions``, or ``None``.
+
+    Raises:
+        CheckpointError: If onnxruntime cannot open it.
+    """
+    package = onnxruntime()
+    try:
+        open_graph(package, path, options=options)
+    except runtime_errors(package) as reason:
+        raise CheckpointError(f"onnxruntime cannot open it: {first_line(reason)}", path=path) from reason
+
+
 class GraphSession:
     """Run one graph.
 
@@ -57,8 +75,8 @@ class GraphSession:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is damaged, names files outside its folder, or has other inputs or outputs than those
-            of a sparse encoder.
+        CheckpointError: If it is damaged, names files outside its folder, has other inputs or outputs than those of a
+            sparse encoder, or is for another processor than this one.
         TypeError: If ``session_options`` is something else.
     """
 
@@ -83,6 +101,8 @@ class GraphSession:
             self._inputs, self._found = self._session.get_inputs(), self._session.get_outputs()
         except self._failures as reason:
             raise CheckpointError(f"onnxruntime cannot open it: {first_line(reason)}", path=path) from reason
+        if self.providers[0] == CPU:
+            check_machine(self.metadata, path)
         self._pooling = pooling
         self._dtypes = self._check_inputs()
         self._outputs = self._check_outputs()

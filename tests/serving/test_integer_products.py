@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sparse_encoder.serving.integer_products import IntegerProducts, number_of_blocks
-from sparse_encoder.serving.quantization import this_machine
+from sparse_encoder.serving.machine import this_machine
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -43,7 +43,7 @@ def rounded(values: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 @pytest.mark.skipif(this_machine() in ("avx2", "avx512"), reason="sums of two products run over 16 bits here")
-@pytest.mark.parametrize(("width", "opset"), [(12, 20), (256, 17), (384, 20), (768, 25)])
+@pytest.mark.parametrize(("width", "opset"), [(12, 20), (256, 17), (384, 20), (768, 25), (384, 11), (768, 12)])
 def test_a_product_is_that_of_rounded_blocks(width: int, opset: int) -> None:
     model, weight = product(width, opset=min(opset, onnx.defs.onnx_opset_version()))
     assert IntegerProducts(onnx, model).rewrite() == 1
@@ -76,8 +76,34 @@ def test_what_comes_into_several_products_is_rounded_once() -> None:
     ]
 
 
-def test_wide_rows_are_left_to_others() -> None:
-    model, _ = product(769)
+@pytest.mark.parametrize("opset", [11, 12, 13, 17, 18, 20])
+def test_graphs_of_each_version_are_valid(opset: int) -> None:
+    model, _ = product(384, opset=opset)
+    assert IntegerProducts(onnx, model).rewrite() == 1
+    onnx.checker.check_model(model)
+    assert run(model, np.ones((ROWS, 384), np.float32)).shape == (ROWS, COLUMNS)
+
+
+def test_weights_that_are_read_elsewhere_stay() -> None:
+    model, weight = product(12)
+    graph, make = model.graph, onnx.helper
+    value = make.make_tensor_value_info("value", onnx.TensorProto.FLOAT, [12, COLUMNS])
+    bodies = [
+        make.make_graph([make.make_node(kind, ["weight"], ["value"])], kind, [], [value]) for kind in ("Abs", "Neg")
+    ]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(False), "choice"))
+    graph.node.append(make.make_node("If", ["choice"], ["other"], then_branch=bodies[0], else_branch=bodies[1]))
+    graph.output.append(make.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [12, COLUMNS]))
+    graph.output.append(make.make_tensor_value_info("weight", onnx.TensorProto.FLOAT, [12, COLUMNS]))
+    assert IntegerProducts(onnx, model).rewrite() == 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    other, told = session.run(["other", "weight"], {"given": np.ones((ROWS, 12), np.float32)})
+    assert np.array_equal(other, -weight) and np.array_equal(told, weight)
+
+
+@pytest.mark.parametrize(("width", "opset"), [(769, 20), (257, 20), (12, 10)])
+def test_wide_rows_and_old_operators_are_left_to_others(width: int, opset: int) -> None:
+    model, _ = product(width, opset=opset)
     before = model.SerializeToString()
     assert IntegerProducts(onnx, model).rewrite() == 0
     assert model.SerializeToString() == before

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from serving_helpers import TEXTS, copy_of, exported_folder
 
 from sparse_encoder import SparseEncoder, export_optimized_onnx_model
 from sparse_encoder.backend import export_optimized_onnx_model as of_backend
-from sparse_encoder.serving import OnnxSparseEncoder
+from sparse_encoder.checkpoint import CheckpointError
+from sparse_encoder.modules import SparseStaticEmbedding
+from sparse_encoder.serving import OnnxSparseEncoder, optimization
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -42,6 +45,29 @@ def test_weights_beside_a_graph_stay_beside_it(tmp_path: Path) -> None:
     (folder / "onnx" / "model.onnx_data").unlink()
     found, expected = opened(folder, file_name=report.file_name), opened(exported_folder())
     assert np.abs(found.encode(TEXTS).numpy() - expected.encode(TEXTS).numpy()).max() < 1e-5
+
+
+def test_a_damaged_result_is_not_put_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = copy_of(exported_folder(), tmp_path / "model")
+    before = sorted(folder.rglob("*"))
+    write = optimization._write
+
+    def damage(graph: Path, target: Path, level: str) -> None:
+        write(graph, target, level)
+        target.write_bytes(target.read_bytes()[:-100])
+
+    monkeypatch.setattr(optimization, "_write", damage)
+    with pytest.raises(CheckpointError, match="onnxruntime cannot open it"):
+        export_optimized_onnx_model(opened(folder), "O1", str(folder))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_model_without_graphs_is_refused(tmp_path: Path) -> None:
+    tokenizer = SparseEncoder(str(exported_folder()), device="cpu").tokenizer
+    table = SparseStaticEmbedding(tokenizer, torch.linspace(0, 2, tokenizer.vocab_size))
+    SparseEncoder(modules=[table], device="cpu").save_pretrained(str(tmp_path / "table"))
+    with pytest.raises(FileNotFoundError, match="has no route with a graph"):
+        export_optimized_onnx_model(opened(tmp_path / "table"), "O1", str(tmp_path / "new"))
 
 
 def test_what_cannot_be_optimised_is_refused(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import torch
 from model_helpers import write_masked_language_model
 from serving_helpers import TEXTS, copy_of, exported_folder
 
-from sparse_encoder import SparseEncoder
+from sparse_encoder import SparseEncoder, export_optimized_onnx_model
+from sparse_encoder.checkpoint import CheckpointError
 from sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
 from sparse_encoder.modules import Router, SparseStaticEmbedding, SpladePooling, Transformer
 from sparse_encoder.serving import QuantizationReport, export_dynamic_quantized_onnx_model, quantize_onnx, tables
+from sparse_encoder.serving.machine import CONFIGS, this_machine
 from sparse_encoder.serving.quality import _cosines, _overlap
-from sparse_encoder.serving.quantization import CONFIGS, this_machine
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -76,13 +77,16 @@ def test_the_graph_keeps_what_it_says_of_itself(folder: Path, report: Quantizati
         {each.key: each.value for each in onnx.load(folder / name).metadata_props}
         for name in ("onnx/model.onnx", report.file_name)
     )
-    assert new == {**old, "sparse_encoder.quantized": "qint8"}
+    machine = {"sparse_encoder.machine": "avx512_vnni"} if this_machine() == "avx512_vnni" else {}
+    assert new == {**old, "sparse_encoder.quantized": "qint8", **machine}
 
 
 @pytest.mark.parametrize(("machine", "kind"), [("avx2", "MatMulNBits"), ("avx512_vnni", "MatMulIntegerToFloat")])
 def test_products_are_those_of_the_machine(folder: Path, machine: str, kind: str) -> None:
     import onnx
 
+    if machine == "avx512_vnni" and this_machine() != machine:
+        kind = "MatMulNBits"  # what cannot be measured here is not written
     report = quantize_onnx(folder, quantization_config=machine, file_suffix=f"of_{machine}", texts=TEXTS)
     weights = {each.name for each in onnx.load(folder / report.file_name).graph.initializer}
     nodes = onnx.load(folder / report.file_name).graph.node
@@ -93,6 +97,75 @@ def test_products_are_those_of_the_machine(folder: Path, machine: str, kind: str
     together = served.encode(TEXTS).numpy()
     assert np.array_equal(served.encode(TEXTS[::-1], batch_size=3).numpy()[::-1], together)
     assert np.array_equal(served.encode(TEXTS[2]).numpy(), together[2])
+
+
+INTEGER_MODULES = ("sparse_encoder.serving.quantization.this_machine", "sparse_encoder.serving.session.check_machine")
+
+
+def test_products_of_integers_are_opened_where_they_are_exact(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx
+
+    copy = copy_of(folder, tmp_path / "model")
+    with monkeypatch.context() as patched:  # as on a machine with VNNI; numbers are not looked at
+        patched.setattr(INTEGER_MODULES[0], lambda: "avx512_vnni")
+        patched.setattr(INTEGER_MODULES[1], lambda *_: None)
+        report = quantize_onnx(copy, quantization_config="avx512_vnni", texts=TEXTS[:2])
+    graph = onnx.load(copy / report.file_name)
+    assert {each.key: each.value for each in graph.metadata_props}["sparse_encoder.machine"] == "avx512_vnni"
+    options = {"file_name": report.file_name}
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for flags in ({"avx2"}, {"avx2", "avx512f"}):
+        monkeypatch.setattr("sparse_encoder.serving.machine._flags", lambda flags=flags: frozenset(flags))
+        name = "avx512" if "avx512f" in flags else "avx2"
+        with pytest.raises(CheckpointError, match=rf"on this machine, '{name}'.*quantization_config='{name}'"):
+            SparseEncoder(str(copy), backend="onnx", model_kwargs=options)
+    for flags in (set(), {"avx512_vnni"}, {"avx2", "avx_vnni"}):
+        monkeypatch.setattr("sparse_encoder.serving.machine._flags", lambda flags=flags: frozenset(flags))
+        assert SparseEncoder(str(copy), backend="onnx", model_kwargs=options) is not None
+
+
+def test_elsewhere_the_file_of_that_name_is_exact_everywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnx
+
+    monkeypatch.setattr("sparse_encoder.serving.quantization.this_machine", lambda: "avx2")
+    report = quantize_onnx(folder, quantization_config="avx512_vnni", file_suffix="elsewhere", texts=TEXTS)
+    graph = onnx.load(folder / report.file_name)
+    assert "sparse_encoder.machine" not in {each.key for each in graph.metadata_props}
+    kinds = {node.op_type for node in graph.graph.node}
+    assert "MatMulNBits" in kinds and "MatMulIntegerToFloat" not in kinds
+    assert 0.99 < report.lowest_cosine < 1
+
+
+@pytest.mark.parametrize("suffix", ["a/b", "x y", "../up", "", "\u00fc"])
+def test_names_that_would_not_be_found_again_are_refused(folder: Path, tmp_path: Path, suffix: str) -> None:
+    rule = "file_suffix must be letters of ASCII, digits"
+    model = SparseEncoder(str(folder), backend="onnx")
+    with pytest.raises(ValueError, match=rule):
+        quantize_onnx(folder, file_suffix=suffix)
+    for export, config in ((export_dynamic_quantized_onnx_model, "avx2"), (export_optimized_onnx_model, "O1")):
+        with pytest.raises(ValueError, match=rule):
+            export(model, config, str(tmp_path / "new"), file_suffix=suffix)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TypeError, match="file_suffix must be a string, got 3"):
+        quantize_onnx(folder, file_suffix=3)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_opened_is_not_put_in_place(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = copy_of(folder, tmp_path / "model")
+    before = sorted(copy.rglob("*"))
+
+    def damage(_: object, model: Any) -> int:  # noqa: ANN401 - a ModelProto
+        model.graph.node[-1].op_type = "Nothing"
+        return 0
+
+    monkeypatch.setattr("sparse_encoder.serving.quantization.quantize_tables", damage)
+    with pytest.raises(CheckpointError, match="onnxruntime cannot open it"):
+        quantize_onnx(copy, quantization_config="avx2", file_suffix="new", texts=["rain"])
+    assert sorted(copy.rglob("*")) == before
 
 
 def test_logging_of_the_program_is_left_alone(folder: Path) -> None:

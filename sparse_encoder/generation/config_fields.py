@@ -121,7 +121,8 @@ def _ends(field: str, value: object) -> int | list[int]:
 
 def _ends_or_none(field: str, value: object) -> int | list[int]:
     listed = value.tolist() if hasattr(value, "tolist") else value  # a tensor or an array
-    return NO_TOKEN if listed in (NO_TOKEN, [NO_TOKEN]) else _ends(field, listed)
+    ids = _token_or_tokens(field, listed)
+    return NO_TOKEN if ids in (NO_TOKEN, [NO_TOKEN]) else _ends(field, ids)
 
 
 def _suppressed(field: str, value: object) -> list[int]:

@@ -50,7 +50,8 @@ class SortedValues(NamedTuple):
 def sort_values(values: Values) -> SortedValues:
     """Check every value of a file and tell fields from what is not known, with a warning if that looks like a slip.
 
-    An end token or a padding of -1, which no text has, stands for none.
+    A padding of -1, which no text has, stands for none, and so does it among several ends of texts. Alone it stays
+    the end of texts that takes a model's ends away.
 
     Raises:
         FieldError: If a field cannot hold its value, one that is not offered would do something, or a name is one of
@@ -62,7 +63,7 @@ def sort_values(values: Values) -> SortedValues:
         if name == "cache_implementation" and isinstance(value, str) and value in IDLE_CACHES:
             others[name] = value
         elif name in FIELDS:
-            fields[name] = checked(name, _without_no_token(value) if name in _MAY_BE_NONE else value)
+            fields[name] = checked(name, _without_no_token(name, value) if name in _MAY_BE_NONE else value)
         elif name in IDLE_IN_FILES:
             others |= {} if value is None or value in NOT_OFFERED[name] else {name: value}
         elif name in NOT_OFFERED:
@@ -75,11 +76,13 @@ def sort_values(values: Values) -> SortedValues:
     return SortedValues(fields, others)
 
 
-def _without_no_token(value: object) -> object:
-    """Return ends of texts, or the padding, without -1; None if nothing is left."""
+def _without_no_token(name: str, value: object) -> object:
+    """Return ends of texts, or the padding, without -1; of ends -1 if nothing else is left, of the padding None."""
     ids = value if isinstance(value, list | tuple) else [value]
-    kept = [each for each in ids if isinstance(each, bool) or each != NO_TOKEN]
-    return value if len(kept) == len(ids) else kept or None
+    kept = [each for each in ids if type(each) is not int or each != NO_TOKEN]
+    if len(kept) == len(ids):
+        return value
+    return kept or (NO_TOKEN if name == "eos_token_id" else None)
 
 
 def _warn_of_slip(name: str) -> None:
@@ -90,7 +93,7 @@ def _warn_of_slip(name: str) -> None:
 
 
 def values_of_model(values: Values) -> dict[str, Any]:  # Any: JSON
-    """Return what a model's ``config.json`` says about generation; None is left out.
+    """Return what a model's ``config.json`` says about generation; None is left out, and an end of -1.
 
     Args:
         values: The file's content. What is not there is looked for in its part about the decoder.
@@ -98,6 +101,8 @@ def values_of_model(values: Values) -> dict[str, Any]:  # Any: JSON
     parts = [values, *(part for part in map(values.get, _DECODERS) if isinstance(part, Mapping))][:2]
     names = (*FIELDS, *NOT_OFFERED)
     found = {name: part[name] for part in reversed(parts) for name in names if part.get(name) is not None}
+    if found.get("eos_token_id") in (NO_TOKEN, [NO_TOKEN]):  # a model has no other ends that it could take away
+        del found["eos_token_id"]
     if values.get("force_bos_token_to_be_generated") is True and found.get("bos_token_id") is not None:
         found["forced_bos_token_id"] = found["bos_token_id"]
     return found

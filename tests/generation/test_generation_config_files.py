@@ -84,13 +84,20 @@ def test_a_published_file_loads_and_is_written_again(name: str, tmp_path: Path) 
     assert {key: written[key] for key in kept} == {**kept, **({"eos_token_id": [4]} if name.startswith("one") else {})}
     left_out = {"_from_model_config", "transformers_version", "is_assistant", "num_assistant_tokens_schedule"}
     neutral = {"num_assistant_tokens", "num_beam_groups", "low_memory", "disable_compile"}
-    ends = {"eos_token_id"} if name == "nothing ends it" else set()
-    assert {key for key, value in values.items() if value is not None} - kept.keys() <= left_out | neutral | ends
+    assert {key for key, value in values.items() if value is not None} - kept.keys() <= left_out | neutral
 
 
-def test_an_end_that_no_text_has_is_none() -> None:
-    for value, expected in ((-1, None), ([-1], None), ([-1, 4], [4]), (4, 4)):
-        assert GenerationConfig.from_dict({"eos_token_id": value}).eos_token_id == expected
+def test_an_end_that_no_text_has_takes_ends_away_and_of_a_model_is_none(tmp_path: Path) -> None:
+    for value, of_file, of_model in ((-1, -1, None), ([-1], -1, None), ([-1, 4], [4], [4]), (4, 4, 4)):
+        assert GenerationConfig.from_dict({"eos_token_id": value}).eos_token_id == of_file
+        assert GenerationConfig.from_model_config({"eos_token_id": value}).eos_token_id == of_model
+    GenerationConfig(eos_token_id=-1).save_pretrained(tmp_path)
+    assert GenerationConfig.from_pretrained(tmp_path).eos_token_id == -1
+    assert GenerationConfig.from_dict({"pad_token_id": -1}).pad_token_id is None
+    for number in (-1.0, [-1.0], True):
+        for make in (GenerationConfig.from_dict, lambda values: GenerationConfig(**values)):
+            with pytest.raises(FieldError, match="eos_token_id must be an integer of 64 bits"):
+                make({"eos_token_id": number})
     model = CausalLanguageModel.from_config({**DECODER_CONFIGS["llama"], "eos_token_id": -1})
     assert model.generation_config.eos_token_id is None
     assert GenerationConfig(eos_token_id=-1).eos_token_id == -1  # takes the ends of a model away, as None does not

@@ -5,6 +5,7 @@ Axes: B texts, H heads of keys and values, P tokens of the past, T new tokens, K
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -179,3 +180,32 @@ def checked_crop(max_length: int, length: int) -> int:
     if -max_length > length:
         raise ValueError(f"crop can forget at most {length} tokens, got {max_length}")
     return -max_length
+
+
+def checked_pairs(pairs: Iterable[tuple[Tensor, Tensor]] | None) -> list[KeysAndValues]:
+    """Return what a cache begins with, layer by layer; None is none.
+
+    Raises:
+        TypeError: If it is a config, or no pairs of tensors.
+        ValueError: If keys and values are not of one shape of four axes.
+    """
+    if isinstance(pairs, TransformerConfig):
+        raise TypeError("pairs must be keys and values of each layer, got a config; pass it as config=model.config")
+    if pairs is not None and not isinstance(pairs, Iterable):
+        raise TypeError(f"pairs must be keys and values of each layer, got {pairs!r:.100}; None begins with none")
+    return [_checked_pair(pair, layer) for layer, pair in enumerate(pairs or ())]
+
+
+def _checked_pair(pair: object, layer: int) -> KeysAndValues:
+    parts = list(pair) if isinstance(pair, tuple | list) else []
+    if len(parts) != 2 or not all(isinstance(each, Tensor) for each in parts):
+        kind = f"{type(pair).__name__} of {[type(each).__name__ for each in parts]}"
+        raise TypeError(f"pairs must hold (keys, values) of each layer, got {kind:.100} for layer {layer}")
+    keys, values = parts
+    if keys.ndim != 4 or values.ndim != 4 or not is_traced() and keys.shape != values.shape:
+        shapes = f"{tuple(keys.shape)} and {tuple(values.shape)}"
+        raise ValueError(
+            f"pairs must hold keys and values of one shape, (texts, heads, tokens, head size), got {shapes} for layer "
+            f"{layer}; give what to_tensors() returned"
+        )
+    return KeysAndValues(keys, values)

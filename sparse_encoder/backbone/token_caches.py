@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from sparse_encoder.backbone.cache_layers import CacheSizes, Fixed, Growing, KeysAndValues, checked_crop
+from sparse_encoder.backbone.cache_layers import CacheSizes, Fixed, Growing, KeysAndValues, checked_crop, checked_pairs
 from sparse_encoder.backbone.config import TransformerConfig
 
 Layer = TypeVar("Layer", Growing, Fixed)
@@ -82,14 +82,16 @@ class DynamicCache(TokenCache[Growing]):
         config: That of the model, ``model.config``; keys of another one are refused then.
 
     Raises:
-        TypeError: If the config is none of this library.
+        TypeError: If the config is none of this library, or the pairs are no pairs of tensors.
+        ValueError: If keys and values are not of one shape of four axes, or are those of another model.
     """
 
     def __init__(
         self, pairs: Iterable[tuple[Tensor, Tensor]] | None = None, config: TransformerConfig | None = None
     ) -> None:
         super().__init__(config)
-        self._kept = [Growing(key, value) for key, value in pairs or ()]
+        for layer, (key, value) in enumerate(checked_pairs(pairs)):
+            self.update(key, value, layer)
 
     @classmethod
     def from_tensors(cls, pairs: Iterable[tuple[Tensor, Tensor]]) -> DynamicCache:

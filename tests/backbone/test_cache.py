@@ -236,3 +236,26 @@ def test_names_of_arguments_and_layers_are_those_of_transformers() -> None:
     fixed.update(key_states=keys, value_states=values, layer_idx=0)
     assert (fixed.layers[0].values.shape, fixed.get_seq_length(0)) == ((2, 3, 7, 4), 5)
     assert EncoderDecoderCache(fixed, DynamicCache()).get_seq_length(0) == 5
+
+
+def test_what_a_cache_begins_with_is_checked_as_its_updates_are() -> None:
+    config = CausalLanguageModel.from_config(DECODER_CONFIGS["llama"]).config
+    size, layers = config.head_size, len(config.steps)
+    right = [(torch.randn(B, H, 5, size), torch.randn(B, H, 5, size)) for _ in range(layers)]
+    cache = DynamicCache(right, config=config)
+    assert (len(cache), cache.get_seq_length()) == (layers, 5)
+    assert torch.equal(cache[layers - 1].values, right[-1][1])
+    for wrong in ([*right, right[0]], [tuple(each[..., 1:] for each in right[0])]):
+        with pytest.raises(ValueError, match="the cache is for another model"):
+            DynamicCache(wrong, config=config)  # type: ignore[arg-type]
+    key, value = right[0]
+    for pair in ((key[0, 0], value[0, 0]), (key, value[:, :, 1:])):
+        with pytest.raises(ValueError, match=r"pairs must hold keys and values of one shape.*for layer 0; give what"):
+            DynamicCache([pair])
+    for none in ([key], [(key,)], [(key, None)], [(key, value, key)]):
+        with pytest.raises(TypeError, match=r"pairs must hold \(keys, values\) of each layer, got .* for layer 0"):
+            DynamicCache(none)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"pairs must be .* got a config; pass it as config=model.config"):
+        DynamicCache(config)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="pairs must be keys and values of each layer, got 3; None begins with none"):
+        DynamicCache(3)  # type: ignore[arg-type]

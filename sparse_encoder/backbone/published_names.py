@@ -24,6 +24,9 @@ ALIASES = {
 UNSET = ("bos_token_id", "decoder_start_token_id", "eos_token_id")
 """What is None where a file does not say it."""
 
+GENERATION_TOKENS = (*UNSET, "pad_token_id")
+"""Tokens that generation takes from its own config."""
+
 _TRANSFORMED = TypeVar("_TRANSFORMED", bound="TransformerConfig")
 
 
@@ -60,10 +63,15 @@ def told_when_changed(kind: type[_TRANSFORMED]) -> type[_TRANSFORMED]:
 
     def refuse(self: _TRANSFORMED, name: str, value: object) -> NoReturn:
         raise FrozenInstanceError(
-            f"a configuration is not changed once its model is there, got {name}={value!r:.100}: set fields of "
-            "generation (use_cache too) on model.generation_config or in the call, and all others when the model is "
-            f"loaded, from_pretrained(..., {name}=...)"
+            f"a configuration is not changed once its model is there, got {name}={value!r:.100}: {_repair(name, value)}"
         )
 
     kind.__setattr__ = refuse  # type: ignore[method-assign, assignment]
     return kind
+
+
+def _repair(name: str, value: object) -> str:
+    if name == "use_cache" or name in GENERATION_TOKENS:
+        return f"set it for generation, model.generation_config.{name} = {value!r:.100}, or in the call of generate"
+    fields = "set fields of generation on model.generation_config or in the call of generate"
+    return f"{fields}, and all others when the model is loaded, from_pretrained(..., {name}=...)"

@@ -351,3 +351,9 @@ def test_from_the_hub_comes_this_file_alone(tmp_path: Path, monkeypatch: pytest.
         "generation_config.json",
         "other.json",
     }
+
+
+def test_a_mode_with_an_assistant_is_refused() -> None:
+    assert GenerationConfig(num_beams=2).get_generation_mode(assistant_model=None) == "beam_search"
+    with pytest.raises(FieldError, match="assistant_model is not offered: .*; leave it out"):
+        GenerationConfig().get_generation_mode(assistant_model=object())  # type: ignore[arg-type]

@@ -82,12 +82,14 @@ def test_encoders_and_taggers_answer_as_well() -> None:
 
 
 def test_what_is_assigned_is_told_where_it_belongs() -> None:
-    message = r"use_cache=False: set fields of generation \(use_cache too\) on model.generation_config or in the call"
+    message = "use_cache=False: set it for generation, model.generation_config.use_cache = False, or in the call"
     model = CausalLanguageModel.from_config(DECODER_CONFIGS["llama"])
     tagger = TokenClassificationModel.from_config(TINY_CONFIGS["bert"])
     for config in (model.config, tagger.config, TransformerConfig(**SIZES)):
         with pytest.raises(FrozenInstanceError, match=message):
             config.use_cache = False  # type: ignore[attr-defined]
+    with pytest.raises(FrozenInstanceError, match=r"model.generation_config.pad_token_id = 2, or in the call"):
+        model.config.pad_token_id = 2  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError, match=r"from_pretrained\(..., num_layers=...\)"):
         model.config.num_layers = 1  # type: ignore[misc]
 

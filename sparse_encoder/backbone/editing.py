@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from sparse_encoder.backbone.attention import Attention
@@ -22,15 +24,22 @@ from sparse_encoder.backbone.recomputing import Recomputing
 class ModelEditing(RandomWeights, HeadEditing, Recomputing):
     """Edit a model in place."""
 
-    def set_attn_implementation(self, attn_implementation: str) -> None:
+    def set_attn_implementation(self, attn_implementation: str | Mapping[str, str]) -> None:
         """Compute attention in another way from now on.
 
         Args:
-            attn_implementation: ``"sdpa"`` for torch's fused kernels, ``"eager"`` for the plain formula.
+            attn_implementation: ``"sdpa"`` for torch's fused kernels, ``"eager"`` for the plain formula; ``{"": name}``
+                says the same, and no part has a way of its own.
 
         Raises:
-            ValueError: If it is neither.
+            TypeError: If it is neither a name nor such a mapping.
+            ValueError: If it is another name.
         """
+        if isinstance(attn_implementation, Mapping) and list(attn_implementation) == [""]:
+            attn_implementation = attn_implementation[""]
+        if not isinstance(attn_implementation, str):
+            rule = "a name for the whole model, 'sdpa' or 'eager', or {'': name}"
+            raise TypeError(f"attn_implementation must be {rule}, got {attn_implementation!r:.100}")
         for module in self.modules():
             if isinstance(module, Attention):
                 module.set_implementation(attn_implementation)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sparse_encoder.backbone.config import TransformerConfig
+from sparse_encoder.backbone.devices import device_of
 from sparse_encoder.backbone.transformer import Transformer
 from sparse_encoder.generation.outputs import EncoderOutput
 
@@ -18,9 +20,12 @@ from sparse_encoder.generation.outputs import EncoderOutput
 class EncoderStack(nn.Module):
     """Run the encoder of a model by itself; its parameters and its mode are the model's.
 
+    Unlike the encoder of a transformers model it is no part of its model, which runs :attr:`backbone` itself: forward
+    hooks on this object see only calls of this object, and those on ``backbone`` see both.
+
     Args:
         backbone: The encoder.
-        encode: The method of its model that runs it.
+        encode: The method of its model that runs it; so a copy of this object holds a copy of the whole model.
     """
 
     def __init__(self, backbone: Transformer, encode: Callable[..., EncoderOutput]) -> None:
@@ -28,6 +33,20 @@ class EncoderStack(nn.Module):
         self.training = backbone.training
         self.backbone = backbone
         self._encode = encode
+
+    @property
+    def device(self) -> torch.device:
+        """Of the first parameter."""
+        return device_of(self.backbone)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the first floating parameter."""
+        return next(each.dtype for each in self.parameters() if each.is_floating_point())
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the word embeddings, which are the model's."""
+        return self.backbone.embeddings.word
 
     @property
     def config(self) -> TransformerConfig:

@@ -34,6 +34,8 @@ from sparse_encoder.generation.seq2seq_call import Seq2SeqCall, check_one, shift
 from sparse_encoder.generation.stack_pair import StackPair
 from sparse_encoder.generation.token_loss import token_loss
 
+_ENCODER = "_encoder_stack"
+
 
 class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel):
     """An encoder, a decoder that looks at what it made, and a head: the families t5, mt5 and bart.
@@ -175,8 +177,16 @@ class Seq2SeqModel(GenerationMixin, GenerationFiles, StackPair, PretrainedModel)
         )
 
     def get_encoder(self) -> EncoderStack:
-        """Return the encoder, which gives what :meth:`encode` does."""
-        return EncoderStack(self.backbone, self.encode)
+        """Return the encoder, which gives what :meth:`encode` does: always the same object, in the model's mode."""
+        kept: EncoderStack | None = self.__dict__.get(_ENCODER)
+        if kept is None or kept.backbone is not self.backbone:
+            kept = self.__dict__[_ENCODER] = EncoderStack(self.backbone, self.encode)  # no module of the model
+        kept.training = self.backbone.training
+        return kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what :meth:`get_encoder` made: a copy makes its own."""
+        return {name: value for name, value in super().__getstate__().items() if name != _ENCODER}
 
     def _encoder_mask(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         if input_ids is not None:

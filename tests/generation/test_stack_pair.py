@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from decoder_helpers import DECODER_CONFIGS
@@ -44,3 +47,28 @@ def test_attention_can_be_computed_in_another_way(name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown attention 'flash_attention_2'; choose from \['eager', 'sdpa'\]"):
         model.set_attn_implementation("flash_attention_2")
     assert {module.attend for module in attentions} == {eager_attention}
+    model.set_attn_implementation({"": "sdpa"})
+    assert eager_attention not in {module.attend for module in attentions}
+    for wrong in ({"text_config": "eager"}, {"": "eager", "text_config": "sdpa"}, {}, {"": None}, None):
+        with pytest.raises(TypeError, match="attn_implementation must be a name for the whole model.*, got "):
+            model.set_attn_implementation(wrong)
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_an_encoder_is_one_object_that_can_be_asked_and_copied(name: str) -> None:
+    model = Seq2SeqModel.from_config(SEQ2SEQ_CONFIGS[name]).eval()
+    keys, encoder = list(model.state_dict()), model.get_encoder()
+    assert model.get_encoder() is encoder
+    assert list(model.state_dict()) == keys
+    assert (encoder.device, encoder.dtype) == (model.device, model.dtype)
+    assert encoder.get_input_embeddings() is model.get_input_embeddings()
+    assert model.train().get_encoder().training
+    assert not model.eval().get_encoder().training
+    other = copy.deepcopy(model)
+    assert other.get_encoder().backbone is other.backbone
+    assert pickle.loads(pickle.dumps(model)).get_encoder() is not encoder
+    batch = encoder_batch(left=True, pad=SEQ2SEQ_CONFIGS[name]["pad_token_id"])
+    with torch.no_grad():
+        model.get_input_embeddings().weight.zero_()
+        assert not torch.equal(encoder(**batch)[0], other.get_encoder()(**batch)[0])
+        torch.testing.assert_close(encoder(**batch)[0], model.encode(**batch)[0], rtol=0, atol=0)

@@ -206,14 +206,7 @@ class GenerationConfig:
         return {name: value for name, value in values.items() if name not in used}
 
     def get_generation_mode(self, assistant_model: None = None) -> GenerationMode:
-        """Return how tokens are chosen, as far as this config says it.
-
-        Args:
-            assistant_model: Refused.
-
-        Raises:
-            FieldError: If an assistant is given.
-        """
+        """Return how tokens are chosen, as far as this config says it; an assistant raises a FieldError."""
         if assistant_model is not None:
             raise FieldError("assistant_model", "is not offered: speculation with a second model; leave it out")
         return GenerationMode.of(num_beams=self.num_beams or 1, do_sample=self.do_sample is True)

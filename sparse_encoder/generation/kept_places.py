@@ -25,9 +25,9 @@ def keeps_all(logits_to_keep: int | Tensor) -> bool:
         if logits_to_keep.numel() == 0:
             raise ValueError("logits_to_keep must hold at least one place, got an empty tensor; pass 0 to score all")
         return False
-    if isinstance(logits_to_keep, bool) or not isinstance(logits_to_keep, int):
+    if not isinstance(logits_to_keep, int):
         raise TypeError(f"logits_to_keep must be an integer or a tensor, got {logits_to_keep!r:.100}; 0 scores all")
-    if logits_to_keep < 0:
+    if isinstance(logits_to_keep, bool) or logits_to_keep < 0:
         raise ValueError(f"logits_to_keep must be 0 for all places, or a number of them, got {logits_to_keep}")
     return logits_to_keep == 0
 

@@ -106,7 +106,8 @@ class OnnxSparseEncoder(ComparingModel, ModelHabits):
         """Encode texts; arguments are those of :meth:`SparseEncoder.encode`.
 
         Weights are float32, in main memory (so ``save_to_cpu`` holds anyway). A text's weights are the same whatever
-        else is encoded with it, in float32 and in the 8 bits of :func:`quantize_onnx`.
+        else is encoded with it, in float32 and in the 8 bits of :func:`quantize_onnx`. A CPU is given fewer texts than
+        ``batch_size`` at a time where they have more than 1,024 tokens together.
 
         Returns:
             :class:`ArrayEmbeddings`, (N, V), in the order of the texts, or (V,) for one text; ``convert_to_tensor``

@@ -101,7 +101,7 @@ class GraphSession:
             self._inputs, self._found = self._session.get_inputs(), self._session.get_outputs()
         except self._failures as reason:
             raise CheckpointError(f"onnxruntime cannot open it: {first_line(reason)}", path=path) from reason
-        if self.providers[0] == CPU:
+        if CPU in self.providers:  # it takes what the others do not offer, products of integers among them
             check_machine(self.metadata, path)
         self._pooling = pooling
         self._dtypes = self._check_inputs()

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from sparse_encoder.checkpoint import staged_folder
-from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, data_name, variant_name
-from sparse_encoder.checkpoint.hub_push import HubTarget
+from sparse_encoder.checkpoint.graph_names import data_name, variant_name
 from sparse_encoder.checkpoint.onnx_packages import quiet_options
-from sparse_encoder.serving.copying import copy_served
-from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.onnx_file import check_onnx_file
-from sparse_encoder.serving.publishing import push_graphs
 from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs, graphs_of
 from sparse_encoder.serving.session import onnxruntime, try_graph
+from sparse_encoder.serving.variants import export_variant, write_beside
 
 LEVELS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "O1": ("ORT_ENABLE_BASIC", {}),
@@ -66,34 +61,20 @@ def export_optimized_onnx_model(  # house: peer signature
     if optimization_config not in LEVELS:
         hint = "; model.export_onnx(folder, dtype='float16') writes numbers of 16 bits" * (optimization_config == "O4")
         raise ValueError(f"optimization_config must be one of {list(LEVELS)}, got {optimization_config!r:.80}{hint}")
-    if create_pr and not push_to_hub:
-        raise ValueError("create_pr=True proposes an upload, and needs push_to_hub=True")
     name = variant_name(optimization_config if file_suffix is None else file_suffix)
-    if not push_to_hub:
-        return _optimize(model, optimization_config, Path(model_name_or_path).expanduser(), name)
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        report = _optimize(model, optimization_config, folder, name)
-        push_graphs(folder, report.paths, HubTarget(repo_id=model_name_or_path, create_pr=create_pr))
-    return replace(report, paths=())
+    return export_variant(
+        model,
+        partial(_optimize, level=optimization_config, name=name),
+        model_name_or_path=model_name_or_path,
+        push_to_hub=push_to_hub,
+        create_pr=create_pr,
+    )
 
 
-def _optimize(model: Any, level: str, folder: Path, name: str) -> QuantizationReport:  # noqa: ANN401 - as above
-    """Write model and graphs into a folder, and the optimised graphs beside them."""
-    if isinstance(model, OnnxSparseEncoder):
-        copy_served(model, folder)
-    elif hasattr(model, "export_onnx"):
-        model.export_onnx(folder)
-    else:
-        raise TypeError(f"model must be a SparseEncoder, got a {type(model).__name__}")
+def _optimize(folder: Path, *, level: str, name: str) -> QuantizationReport:
+    """Write the optimised graphs of a model's folder beside the others."""
     graphs = graphs_of(folder)
-    place = folder / GRAPH_FOLDER
-    with staged_folder(place) as stage:
-        for graph in graphs.values():
-            target = stage / graph.relative_to(place).with_name(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _write(graph, target, level)
-            try_graph(target)
+    write_beside(folder, graphs.values(), name, lambda graph, target: _write(graph, target, level))
     return compare_graphs(folder, graphs, name, texts=SENTENCES, evaluator=None)
 
 

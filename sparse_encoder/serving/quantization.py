@@ -12,24 +12,20 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sparse_encoder.checkpoint import staged_folder
-from sparse_encoder.checkpoint.graph_names import GRAPH_FOLDER, LARGEST_BYTES, MACHINE, QUANTIZED, variant_name
-from sparse_encoder.checkpoint.hub_push import HubTarget
+from sparse_encoder.checkpoint.graph_names import LARGEST_BYTES, MACHINE, QUANTIZED, variant_name
 from sparse_encoder.checkpoint.onnx_packages import quiet_options, require
-from sparse_encoder.serving.copying import copy_served
-from sparse_encoder.serving.encoder import OnnxSparseEncoder
 from sparse_encoder.serving.integer_products import IntegerProducts
 from sparse_encoder.serving.machine import CONFIGS, INTEGERS, this_machine
 from sparse_encoder.serving.onnx_file import check_onnx_file
-from sparse_encoder.serving.publishing import push_graphs
 from sparse_encoder.serving.quality import SENTENCES, QuantizationReport, compare_graphs, graphs_of
 from sparse_encoder.serving.session import onnxruntime, try_graph
 from sparse_encoder.serving.tables import quantize_tables
+from sparse_encoder.serving.variants import export_variant, write_beside
 
 if TYPE_CHECKING:
     from sparse_encoder.evaluation import SentenceEvaluator
@@ -84,13 +80,8 @@ def quantize_onnx(
     listed = _texts(texts)
     folder = Path(folder).expanduser()
     graphs = graphs_of(folder)
-    place = folder / GRAPH_FOLDER
-    with staged_folder(place) as stage:
-        for graph in graphs.values():
-            target = stage / graph.relative_to(place).with_name(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _quantize(graph, target, integers=machine == this_machine() == INTEGERS)
-            try_graph(target)
+    integers = machine == this_machine() == INTEGERS
+    write_beside(folder, graphs.values(), name, lambda graph, target: _quantize(graph, target, integers=integers))
     return compare_graphs(folder, graphs, name, texts=listed or SENTENCES, evaluator=evaluator)
 
 
@@ -142,31 +133,13 @@ def export_dynamic_quantized_onnx_model(  # house: peer signature
     _check_name(quantization_config)
     if file_suffix is not None:
         variant_name(file_suffix)
-    if create_pr and not push_to_hub:
-        raise ValueError("create_pr=True proposes an upload, and needs push_to_hub=True")
-    if not push_to_hub:
-        return _export_quantized(model, quantization_config, Path(model_name_or_path).expanduser(), file_suffix)
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "model"
-        report = _export_quantized(model, quantization_config, folder, file_suffix)
-        push_graphs(folder, report.paths, HubTarget(repo_id=model_name_or_path, create_pr=create_pr))
-    return replace(report, paths=())
-
-
-def _export_quantized(
-    model: Any,  # noqa: ANN401 - as export_dynamic_quantized_onnx_model
-    quantization_config: str,
-    folder: Path,
-    file_suffix: str | None,
-) -> QuantizationReport:
-    """Write model and graphs into a folder, and the graphs in 8 bits beside them."""
-    if isinstance(model, OnnxSparseEncoder):
-        copy_served(model, folder)
-    elif hasattr(model, "export_onnx"):
-        model.export_onnx(folder)
-    else:
-        raise TypeError(f"model must be a SparseEncoder, got a {type(model).__name__}")
-    return quantize_onnx(folder, quantization_config=quantization_config, file_suffix=file_suffix)
+    return export_variant(
+        model,
+        partial(quantize_onnx, quantization_config=quantization_config, file_suffix=file_suffix),
+        model_name_or_path=model_name_or_path,
+        push_to_hub=push_to_hub,
+        create_pr=create_pr,
+    )
 
 
 def _check_name(quantization_config: str) -> None:
